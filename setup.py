@@ -1,0 +1,22 @@
+"Package metadata comes from settings.ini, the one place where it is written."
+import shlex
+from configparser import ConfigParser
+
+from setuptools import find_packages, setup
+
+config = ConfigParser(delimiters=['='])
+config.read('settings.ini', encoding='utf-8')
+cfg = config['DEFAULT']
+
+setup(
+    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
+    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
+    long_description=open('README.md', encoding='utf-8').read(), long_description_content_type='text/markdown',
+    classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research',
+                 'Natural Language :: English', 'Programming Language :: Python :: 3'],
+    packages=find_packages(include=['retina_nb*']), python_requires='>=' + cfg['min_python'],
+    install_requires=shlex.split(cfg['requirements']),
+    extras_require=dict(dev=shlex.split(cfg['dev_requirements'])),
+    entry_points=dict(console_scripts=cfg['console_scripts'].split(),
+                      nbdev=[f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]),
+    zip_safe=False)
