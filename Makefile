@@ -1,0 +1,52 @@
+# Everything needs only Python 3.11 or later, git and make: `make demo` sets up .venv and goes to work.
+VENV ?= .venv
+BIN   = $(VENV)/bin
+PY    = $(BIN)/python
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-full lab panel bench docs real prepare readme run clean
+
+help:     ## show this list
+	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+setup:    ## make .venv with the pinned packages (every target below does this first)
+	@tools/setup.sh $(VENV)
+
+demo: setup ## the main job: data, training, evaluation, export, a report in runs/demo (ARGS="--out DIR")
+	@$(BIN)/retina_demo $(ARGS)
+
+test: setup ## everything that must hold before a commit: notebooks, layers, tests, the wheel
+	@$(PY) tools/gate.py
+
+test-full: setup ## the same with the long tests
+	@$(PY) tools/gate.py --full
+
+lab: setup ## JupyterLab on the notebooks
+	@$(BIN)/jupyter-lab --notebook-dir=nbs
+
+panel: setup ## the prediction panel in the browser (BUNDLE=runs/demo/bundle; made by `make demo`)
+	@$(BIN)/retina_panel $(or $(BUNDLE),runs/demo/bundle) $(ARGS)
+
+bench: setup ## run the benchmarks; tables here, JSON in benchmarks/results (ARGS="--quick NAME")
+	@$(PY) benchmarks/run.py $(ARGS)
+
+real: setup ## the whole road on real photographs, found through RETINA_NB_DATA (REAL_ARGS=--quick)
+	@$(PY) benchmarks/real.py $(REAL_ARGS)
+
+docs: setup ## the documentation site in _docs (needs Quarto)
+	@command -v quarto >/dev/null || { echo "make docs needs Quarto, which is not installed: see https://quarto.org/docs/get-started" >&2; exit 1; }
+	@PATH="$(abspath $(BIN)):$$PATH" nbdev_docs
+
+prepare: setup ## after editing notebooks: export the modules, clean the notebooks, write README.md
+	@$(PY) tools/notebooks.py prepare
+
+readme: setup ## write README.md from nbs/index.ipynb
+	@$(PY) tools/notebooks.py readme
+
+run: setup ## execute one notebook and store its outputs (NB=nbs/30_metrics.ipynb)
+	@$(PY) tools/notebooks.py run $(NB)
+
+clean:    ## delete what was built, but not .venv and not your runs
+	rm -rf _proc _docs build dist *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
