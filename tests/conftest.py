@@ -1,0 +1,37 @@
+"What the tests share: the checkout, the real data where there is some, and a cache that is not the user's"
+import os, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT/'tools'))  # tests of the gate import its checks
+
+def pytest_configure(config):
+    os.environ.setdefault('MPLBACKEND', 'Agg')
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//2)))
+
+@pytest.fixture(scope='session', autouse=True)
+def _own_cache(tmp_path_factory):
+    "Generated and downloaded files of the tests go to a folder of their own, shared by the tests of one session"
+    if 'RETINA_NB_CACHE' not in os.environ: os.environ['RETINA_NB_CACHE'] = str(tmp_path_factory.mktemp('cache'))
+
+@pytest.fixture(scope='session')
+def root()->Path: return ROOT
+
+@pytest.fixture(scope='session')
+def real_data()->Path:
+    "The folder with the real data sets; tests that need one are skipped where RETINA_NB_DATA is not set"
+    if not os.environ.get('RETINA_NB_DATA'): pytest.skip('RETINA_NB_DATA is not set: no real data sets here')
+    folder = Path(os.environ['RETINA_NB_DATA'])
+    assert folder.is_dir(), f'RETINA_NB_DATA={folder} is not a folder'
+    return folder
+
+@pytest.fixture(scope='session')
+def command():
+    "Run a command of the package as a user does: command('retina_grade', bundle, image) -> CompletedProcess"
+    def _run(name, *args, cwd=None, timeout=600, **env):
+        exe = Path(sys.executable).with_name(name)
+        return subprocess.run([str(exe), *map(str, args)], cwd=cwd, timeout=timeout, text=True, capture_output=True,
+                              stdin=subprocess.DEVNULL, env={**os.environ, **env})
+    return _run

@@ -1,0 +1,244 @@
+"""What must hold of the tree, one function each. A check takes the folder of the project and returns its faults as sentences;
+an empty list means that it holds. tests/test_gates.py plants every fault and sees it found."""
+import ast, re, shutil, subprocess, sys, tempfile
+from concurrent.futures import ThreadPoolExecutor
+from configparser import ConfigParser
+from pathlib import Path
+
+from notebooks import directives, nbdev, notebooks, read_nb, readme_text, source
+
+PACKAGE = 'retina_nb'
+
+def settings(root):
+    config = ConfigParser(delimiters=['='])
+    config.read(root/'settings.ini', encoding='utf-8')
+    return config['DEFAULT']
+
+def _name(root, p): return p.relative_to(root).as_posix()
+
+# --- 1. modules are what the notebooks export
+def modules_in_step(root):
+    "Export into a copy, where no module is left from before, and compare file by file"
+    faults = []
+    with tempfile.TemporaryDirectory() as d:
+        copy = Path(d)
+        shutil.copy(root/'settings.ini', copy)
+        for p in notebooks(root):
+            (copy/p.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(p, copy/p.relative_to(root))
+        (copy/PACKAGE).mkdir()
+        if (root/PACKAGE/'__init__.py').exists(): shutil.copy(root/PACKAGE/'__init__.py', copy/PACKAGE)
+        r = nbdev('nbdev_export', copy)
+        if r.returncode: return [f'nbdev_export fails: {r.stderr.strip().splitlines()[-1:]}']
+        fresh = {p.name: p.read_bytes() for p in (copy/PACKAGE).glob('*.py')}
+        here = {p.name: p.read_bytes() for p in (root/PACKAGE).glob('*.py')}
+    for f in sorted(fresh.keys() | here.keys()):
+        if f not in here: faults.append(f'{PACKAGE}/{f} is missing, though a notebook exports it')
+        elif f not in fresh: faults.append(f'{PACKAGE}/{f} is exported by no notebook')
+        elif fresh[f] != here[f]: faults.append(f'{PACKAGE}/{f} differs from what its notebook exports')
+    return faults
+
+def _commands_of(tree):
+    "Names of the functions of a module that are commands: those under @call_parse"
+    return {f.name for f in tree.body if isinstance(f, ast.FunctionDef)
+            and any(getattr(d, 'id', getattr(d, 'attr', '')) == 'call_parse' for d in f.decorator_list)}
+
+def console_scripts(root):
+    "(command, module, function) for each that settings.ini declares"
+    return [(*re.split('[=:]', s),) for s in settings(root)['console_scripts'].split()]
+
+def commands_declared(root):
+    "settings.ini declares every command, under its own name, and none that does not exist"
+    faults, declared = [], set()
+    trees = {p.stem: ast.parse(p.read_text(encoding='utf-8')) for p in (root/PACKAGE).glob('*.py')}
+    commands = {(m, f) for m, t in trees.items() for f in _commands_of(t)}
+    for script, module, function in console_scripts(root):
+        module = module.removeprefix(PACKAGE + '.')
+        declared.add((module, function))
+        if (module, function) not in commands:
+            faults.append(f'settings.ini: {script} points at {function} in {PACKAGE}/{module}.py, which has no such @call_parse function')
+        if script != function: faults.append(f'settings.ini: {script} and its function {function} have different names')
+    return faults + [f'settings.ini: console_scripts lacks {f}={PACKAGE}.{m}:{f}' for m, f in sorted(commands - declared)]
+
+# --- 2. notebooks are clean
+_roots = 'home|root|Users|tmp|var|private|mnt|media|opt|srv|work|workspace|workspaces|content|kaggle|usr'
+_path = re.compile(rf'(?<![\w./~:-])/(?:{_roots})/[\w.~-]+|\b[A-Z]:\\+(?:Users|home)\\')
+_own_path = re.compile(r'(?<![\w./~:-])/(?:home|root|Users)/[\w.~-]+|\b[A-Z]:\\+Users\\')
+_draws = {'imshow', 'matshow', 'plot', 'bar', 'barh', 'hist', 'hist2d', 'scatter', 'pie', 'boxplot', 'violinplot', 'errorbar',
+          'fill_between', 'stackplot', 'contour', 'contourf', 'heatmap', 'kdeplot', 'histplot', 'barplot', 'stripplot', 'countplot', 'lineplot'}
+
+def _calls(tree):
+    "Names of the functions called while the cell runs: bodies of functions and lambdas are left out"
+    todo, names = list(tree.body), []
+    while todo:
+        n = todo.pop()
+        if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)): continue
+        if isinstance(n, ast.Call): names.append(getattr(n.func, 'id', getattr(n.func, 'attr', '')))
+        todo += ast.iter_child_nodes(n)
+    return names
+
+def draws(cell):
+    "Does a reader expect a figure under this cell? True where it draws and neither hides nor closes what it drew"
+    if directives(cell) & {'hide', 'eval: false', 'output: false', 'include: false'}: return False
+    code = re.sub(r'^\s*[%!].*$', '', source(cell), flags=re.M)
+    try: names = _calls(ast.parse(code))
+    except SyntaxError: return False
+    if {'close', 'test_fail'} & set(names): return False
+    return any(n in _draws or (n.startswith(('plot_', 'show_')) and n != 'show_doc') for n in names)
+
+def _text(x): return ''.join(x) if isinstance(x, list) else str(x)
+
+def _has_picture(outputs):
+    for o in outputs:
+        data = o.get('data', {})
+        if any(k.startswith('image/') for k in data): return True
+        if re.search('<img|<svg|<canvas', _text(data.get('text/html', ''))): return True
+    return False
+
+def _printed(outputs):
+    "What the outputs say in words, pictures left out"
+    for o in outputs:
+        yield _text(o.get('text', ''))
+        for kind, x in o.get('data', {}).items():
+            if not kind.startswith('image/'): yield re.sub(r'data:[\w/+.-]+;base64,[\w/+=\s]+', '', _text(x))
+
+def _cell_faults(cell, here):
+    text = source(cell)
+    if cell.get('metadata'): yield f"has metadata of an editor ({', '.join(cell['metadata'])})"
+    if _own_path.search(text) or here in text: yield 'names a path of somebody\'s machine'
+    if cell['cell_type'] != 'code': return
+    outputs = cell.get('outputs', [])
+    if any(d.replace(' ', '').startswith('skip_exec') for d in directives(cell)): yield 'is skipped by tests (skip_exec)'
+    if cell.get('execution_count') is not None or any(o.get('execution_count') is not None for o in outputs): yield 'has an execution count'
+    if any(o['output_type'] == 'error' for o in outputs): yield 'has an error as its output'
+    if any('widget' in k for o in outputs for k in o.get('data', {})): yield 'holds a widget\'s output (it may contain patient images)'
+    printed = '\n'.join(_printed(outputs))
+    if m := _path.search(printed) or (here in printed and re.search(re.escape(here), printed)): yield f'shows the path {m[0]} in its output'
+    if any(o.get('name') == 'stderr' and 'Warning' in _text(o.get('text', '')) for o in outputs): yield 'shows a warning in its output'
+    if draws(cell) and not _has_picture(outputs): yield 'draws, but no figure is stored with it'
+
+def notebooks_clean(root):
+    "No counts, widget state, errors, warnings or machine paths; every figure stored; every cell with an id of its own"
+    faults, here = [], str(Path(root).resolve())
+    for p in notebooks(root):
+        name = _name(root, p)
+        try: nb = read_nb(p)
+        except ValueError as e:
+            faults.append(f'{name}: not readable as JSON ({e})')
+            continue
+        extra = set(nb['metadata']) - {'kernelspec'}
+        if 'widgets' in extra: faults.append(f'{name}: widget state is stored (it may contain patient images)')
+        if extra - {'widgets'}: faults.append(f"{name}: has metadata of an editor ({', '.join(sorted(extra - {'widgets'}))})")
+        ids = [c.get('id') for c in nb['cells']]
+        if None in ids or len(set(ids)) < len(ids): faults.append(f'{name}: cells without an id, or two with the same one')
+        if any('skip_exec: true' in source(c) for c in nb['cells'] if c['cell_type'] != 'code'): faults.append(f'{name}: is skipped by tests (skip_exec)')
+        code = [c for c in nb['cells'] if c['cell_type'] == 'code']
+        if len(code) > 2 and not any(c.get('outputs') for c in code): faults.append(f'{name}: no cell has an output: it was not executed')
+        for i, c in enumerate(nb['cells']):
+            first = next((s for s in source(c).splitlines() if s.strip() and not s.startswith('#|')), '')[:50]
+            faults += [f'{name}: cell {i} ({first}) {what}' for what in _cell_faults(c, here)]
+    return faults
+
+# --- 3. README and links
+def readme_in_step(root):
+    "README.md is exactly what `make readme` writes"
+    try: want = readme_text(root)
+    except (OSError, ValueError) as e: return [str(e)]
+    have = (root/'README.md').read_text(encoding='utf-8') if (root/'README.md').exists() else ''
+    return [] if have == want else ['README.md differs from nbs/index.ipynb']
+
+_link = re.compile(r'\]\(([^)\s]+)(?: "[^"]*")?\)|(?:src|href)="([^"]+)"')
+
+def links_hold(root):
+    "Every relative link of the prose leads to a file of the project"
+    faults = []
+    texts = [(p, p.read_text(encoding='utf-8')) for p in root.glob('*.md')]
+    texts += [(p, source(c)) for p in notebooks(root) for c in read_nb(p)['cells'] if c['cell_type'] == 'markdown']
+    for p, text in texts:
+        text = re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.S)
+        for m in _link.finditer(text):
+            target = (m[1] or m[2]).split('#')[0]
+            if not target or re.match(r'[a-z][a-z0-9+.-]*:', target): continue
+            if not (p.parent/target).exists(): faults.append(f'{_name(root, p)}: the link to {target} leads nowhere')
+    return faults
+
+# --- 4. import layers
+def floors(root):
+    "module -> number of its notebook"
+    found = {}
+    for p in notebooks(root):
+        m = re.match(r'(\d\d)_', p.name)
+        exp = next((d.split()[1] for c in read_nb(p)['cells'] if c['cell_type'] == 'code'
+                    for d in directives(c) if d.startswith('default_exp')), None)
+        if m and exp: found[exp] = int(m[1])
+    return found
+
+def _imports(tree, package=PACKAGE):
+    "(line, full name) of everything that a module imports anywhere, inside functions too"
+    for n in ast.walk(tree):
+        if isinstance(n, ast.Import): yield from ((n.lineno, a.name) for a in n.names)
+        elif isinstance(n, ast.ImportFrom):
+            base = '.'.join(filter(None, [package if n.level else '', n.module]))
+            yield from ((n.lineno, f'{base}.{a.name}') for a in n.names)
+        elif isinstance(n, ast.Call) and getattr(n.func, 'id', getattr(n.func, 'attr', '')) in ('import_module', '__import__'):
+            if n.args and isinstance(n.args[0], ast.Constant): yield n.lineno, re.sub(r'^\.', package + '.', str(n.args[0].value))
+
+NO_MODEL_CODE = {'grader', 'panel'}  # they grade with the bundle's ONNX model: floor 4 is not for them, not even inside a function
+HEAVY = 'torch', 'torchvision', 'fastai'
+
+def layers_hold(root):
+    "A module imports only lower-numbered ones, names what it imports, and never nbdev"
+    number, faults = floors(root), []
+    for p in sorted((root/PACKAGE).glob('*.py')):
+        if p.stem.startswith('_'): continue
+        if p.stem not in number:
+            faults.append(f'{_name(root, p)}: no notebook with a number exports it')
+            continue
+        for line, full in _imports(ast.parse(p.read_text(encoding='utf-8'))):
+            where, parts = f'{_name(root, p)}:{line}', full.split('.')
+            if parts[-1] == '*': faults.append(f"{where}: `from {full[:-2]} import *`: name what is imported")
+            if parts[0] in ('nbdev', 'execnb'): faults.append(f'{where}: imports {parts[0]}, which users of the package do not have')
+            if p.stem in NO_MODEL_CODE and parts[0] in HEAVY: faults.append(f'{where}: imports {parts[0]}: {p.stem} runs without it')
+            if parts[0] != PACKAGE or len(parts) < 2 or parts[1] not in number: continue
+            a, b = number[p.stem], number[parts[1]]
+            if b >= a: faults.append(f'{where}: {p.stem} ({a:02}) imports {parts[1]} ({b:02}), which is not below it')
+            if p.stem in NO_MODEL_CODE and b//10 == 4: faults.append(f'{where}: imports {parts[1]} of floor 4: {p.stem} runs without it')
+    return faults
+
+LIGHT = {'': 'pandas matplotlib', 'core': 'pandas matplotlib', 'grader': 'pandas matplotlib'}  # besides HEAVY: these start in well under a second
+
+def _loaded(root, module, banned):
+    "Which of `banned` does importing `module` load? Tried in a new interpreter"
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); import {module}; print(*(m for m in {banned!r} if m in sys.modules))"
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tempfile.gettempdir())
+    if r.returncode: return [f"cannot be imported: {(r.stderr.strip().splitlines() or ['?'])[-1]}"]
+    return [f'importing it imports {m}' for m in r.stdout.split()]
+
+def imports_are_light(root):
+    "Importing a module outside floor 4 loads neither torch, torchvision, fastai nor nbdev"
+    jobs = [('', PACKAGE)] + [(m, f'{PACKAGE}.{m}') for m, n in floors(root).items() if n//10 != 4]
+    def _one(job): return [f'{job[1]}: {f}' for f in _loaded(root, job[1], [*HEAVY, 'nbdev', *LIGHT.get(job[0], '').split()])]
+    with ThreadPoolExecutor(2) as pool: return [f for fs in pool.map(_one, jobs) for f in fs]
+
+# --- the site
+STUB = 'metadata-files: [../_quarto.yml, nbdev.yml, sidebar.yml]'
+
+def site_in_place(root):
+    "nbdev reads nbs/_quarto.yml alone, so it must lead to the settings; the sidebar lists every notebook once"
+    import yaml
+    faults, nbs = [], root/'nbs'
+    stub = (nbs/'_quarto.yml').read_text(encoding='utf-8') if (nbs/'_quarto.yml').exists() else ''
+    if STUB not in stub or len(stub.splitlines()) != 3: faults.append(f'nbs/_quarto.yml must be its three lines, the last of them `{STUB}`')
+    for f in ('_quarto.yml', 'nbs/nbdev.yml', 'nbs/sidebar.yml', 'nbs/styles.css'):
+        if not (root/f).exists(): faults.append(f'{f} is missing')
+    if not (nbs/'sidebar.yml').exists(): return faults
+    listed, todo = [], [yaml.safe_load((nbs/'sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']]
+    while todo:
+        x = todo.pop()
+        if isinstance(x, str): listed.append(x)
+        elif isinstance(x, list): todo += x
+        else: todo.append(x.get('contents') or x.get('href') or x.get('file'))
+    here = {p.relative_to(nbs).as_posix() for p in notebooks(root)}
+    faults += [f'nbs/sidebar.yml does not list {n}' for n in sorted(here - set(listed))]
+    faults += [f'nbs/sidebar.yml lists {n}, which does not exist' for n in sorted(set(listed) - here)]
+    return faults + [f'nbs/sidebar.yml lists {n} twice' for n in sorted({n for n in listed if listed.count(n) > 1})]

@@ -1,0 +1,141 @@
+"""Everything that must hold before a commit, in order, stopping at the first that does not: python tools/gate.py [--full]
+
+Run by `make test`. --full includes the long tests (pytest marker `full`)."""
+import os, re, shutil, subprocess, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import checks
+from notebooks import ROOT
+
+PYTHON = Path(sys.executable)
+CPUS = os.cpu_count() or 1
+
+class Fault(Exception): "A check found something: its faults and the sentence that says what to run"
+
+def held(faults, then):
+    "Raise `Fault` when there are faults; `then` says what to do about them"
+    if faults: raise Fault('\n'.join(f'  - {f}' for f in faults[:30]) + (f'\n  - and {len(faults)-30} more' if len(faults) > 30 else ''), then)
+
+def stream(*cmd, env=None):
+    "Run a command, show its output as it comes, return (status, lines)"
+    env = {**os.environ, 'PYTHONUNBUFFERED': '1', **(env or {})}
+    with subprocess.Popen([str(c) for c in cmd], cwd=ROOT, env=env, text=True, errors='replace', bufsize=1,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as p:
+        lines = []
+        for line in p.stdout:
+            print(line, end='', flush=True)
+            lines.append(line.rstrip())
+    return p.returncode, lines
+
+# --- the seven
+def modules_in_step():
+    held(checks.modules_in_step(ROOT), 'Edit the notebook, not the module, then run: make prepare')
+    held(checks.commands_declared(ROOT), 'Correct console_scripts in settings.ini, then run: make test')
+
+def notebooks_clean():
+    held(checks.notebooks_clean(ROOT), 'Run: make prepare. Where outputs are missing or wrong, run: make run NB=nbs/NAME.ipynb')
+    held(checks.site_in_place(ROOT), 'Correct the files of the site (CONTRIBUTING.md, "Add a notebook"), then run: make test')
+
+def readme_in_step():
+    held(checks.readme_in_step(ROOT), 'Edit nbs/index.ipynb, then run: make readme')
+    held(checks.links_hold(ROOT), 'Correct the links in the notebooks (README.md: nbs/index.ipynb and make readme), then run: make test')
+
+def import_layers():
+    held(checks.layers_hold(ROOT), 'Move the import, or the function, to where the layers allow it (CONTRIBUTING.md, "Layers"), then run: make prepare')
+    held(checks.imports_are_light(ROOT), 'Import it inside the function that needs it, then run: make prepare')
+
+def notebook_tests():
+    "nbdev_test on every notebook, slow cells included; one thread of computation for each worker"
+    workers = min(CPUS, 4)
+    status, lines = stream(PYTHON.with_name('nbdev_test'), '--n_workers', workers, '--flags', 'slow', '--do_print', '--timing',
+                           env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers))))
+    if status or 'Success.' not in lines:
+        raise Fault('  - nbdev_test failed, see above', 'Correct the notebook, and run it alone: .venv/bin/nbdev_test --path nbs/NAME.ipynb')
+    return 'Success.'
+
+def pytest_tests():
+    full = ['-m', ''] if '--full' in sys.argv else []
+    status, lines = stream(PYTHON, '-m', 'pytest', '-rs', '--durations=5', *full, 'tests')
+    last = next((s for s in reversed(lines) if re.search(r'\d+ passed.* in [\d.]+s', s)), '')
+    if status or not last: raise Fault('  - pytest failed, see above', 'Correct it, and run it alone: .venv/bin/python -m pytest tests -k NAME')
+    return last
+
+def wheel():
+    "Built from a copy, installed alone beside the pinned packages, used from another folder"
+    with tempfile.TemporaryDirectory() as d: held(wheel_faults(ROOT, Path(d)), 'Correct setup.py, settings.ini or the module, then run: make test')
+
+SMOKE = """
+import importlib, pkgutil, sys
+from pathlib import Path
+import retina_nb
+assert Path(retina_nb.__file__).is_relative_to(sys.prefix), f'imported from {retina_nb.__file__}, not from the wheel'
+names = [m.name for m in pkgutil.iter_modules(retina_nb.__path__)]
+for n in names: importlib.import_module(f'retina_nb.{n}')
+from retina_nb.data import load_records
+from retina_nb.synth import sample_dir
+print(f'{len(names)} modules imported from the wheel, {len(load_records(sample_dir()))} sample images')
+"""
+
+def wheel_faults(root, tmp, smoke=SMOKE):
+    "Faults of the wheel that `root` builds; `tmp` is an empty folder to work in"
+    src, env_dir, away = tmp/'src', tmp/'env', tmp/'away'
+    src.mkdir(); away.mkdir()
+    shutil.copytree(root/checks.PACKAGE, src/checks.PACKAGE, ignore=shutil.ignore_patterns('__pycache__'))
+    for f in ('setup.py', 'settings.ini', 'README.md', 'LICENSE', 'MANIFEST.in'):
+        if (root/f).exists(): shutil.copy(root/f, src)
+    env = {k: v for k, v in os.environ.items() if not k.startswith('PYTHON')}
+    env.update(RETINA_NB_CACHE=str(tmp/'cache'), MPLBACKEND='Agg')
+    def _run(*cmd): return subprocess.run([str(c) for c in cmd], cwd=away, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    def _last(r): return (r.stderr.strip() or r.stdout.strip() or '?').splitlines()[-1]
+
+    r = _run(PYTHON, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp/'dist', src)
+    if r.returncode: return [f'the wheel cannot be built: {_last(r)}']
+    python = env_dir/'bin'/'python'
+    r = _run(PYTHON, '-m', 'venv', '--without-pip', env_dir)
+    if r.returncode: return [f'no environment for the wheel: {_last(r)}']
+    # A .pth line adds the pinned packages to the path without reading their own .pth files, so an editable install stays behind.
+    site = next((env_dir/'lib').glob('python*/site-packages'))
+    pth, pinned = site/'pinned.pth', next(p for p in sys.path if p.endswith('site-packages'))
+    pth.write_text(pinned + '\n')
+    if _run(python, '-c', f'import {checks.PACKAGE}').returncode == 0: return ['the environment of the wheel sees the checkout']
+    if _run(python, '-c', 'import numpy').returncode: return ['the environment of the wheel does not see the pinned packages']
+    pth.unlink()  # pip must not take the editable install's metadata for this package
+    r = _run(PYTHON, '-m', 'pip', '--python', python, '--disable-pip-version-check', 'install', '--quiet', '--no-index', '--no-deps', *(tmp/'dist').glob('*.whl'))
+    if r.returncode: return [f'the wheel cannot be installed: {_last(r)}']
+    pth.write_text(pinned + '\n')
+
+    r = _run(python, '-c', smoke)
+    if r.returncode: return [f'the installed wheel does not work: {_last(r)}']
+    print(r.stdout.strip())
+    scripts = [s for s, *_ in checks.console_scripts(root)]
+    def _help(s):
+        if not (env_dir/'bin'/s).exists(): return f'{s} is not installed by the wheel'
+        r = _run(env_dir/'bin'/s, '--help')
+        return '' if r.returncode == 0 and 'usage' in r.stdout.lower() else f'{s} --help fails: {_last(r)}'
+    with ThreadPoolExecutor(min(CPUS, 4)) as pool: faults = [f for f in pool.map(_help, scripts) if f]
+    if not faults: print(f'{len(scripts)} commands answer --help')
+    return faults
+
+GATES = {'modules in step with the notebooks': modules_in_step, 'notebooks clean': notebooks_clean, 'README in step': readme_in_step,
+         'import layers': import_layers, 'nbdev_test': notebook_tests, 'pytest': pytest_tests, 'wheel': wheel}
+
+def main():
+    start, closing = time.time(), []
+    for i, (name, gate) in enumerate(GATES.items(), 1):
+        print(f'[{i}/{len(GATES)}] {name}', flush=True)
+        t = time.time()
+        try: said = gate()
+        except Fault as e:
+            faults, then = e.args
+            print(f'{faults}\nmake test: stopped at "{name}". {then}', file=sys.stderr, flush=True)
+            return 1
+        print(f'      holds ({time.time()-t:.0f} s)', flush=True)
+        if said: closing.append(f'{name}: {said}')
+    print('\n'.join(closing))
+    print(f'make test: all {len(GATES)} hold ({time.time()-start:.0f} s)')
+    return 0
+
+if __name__ == '__main__':
+    try: sys.exit(main())
+    except KeyboardInterrupt: sys.exit('make test: stopped')

@@ -1,0 +1,117 @@
+"""Keep notebooks, modules and README in step, without Quarto:
+
+    python tools/notebooks.py prepare      export the modules, clean every notebook, write README.md
+    python tools/notebooks.py readme       write README.md from nbs/index.ipynb
+    python tools/notebooks.py run NB...    execute notebooks where they stand and store their cleaned outputs"""
+import json, os, posixpath, re, subprocess, sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNEL = dict(display_name='python3', language='python', name='python3')
+
+def notebooks(root=ROOT):
+    "Every notebook of the project: those of nbs/ and its folders, in the order of their names"
+    return sorted(p for p in (root/'nbs').rglob('*.ipynb')
+                  if not any(part.startswith(('.', '_')) for part in p.relative_to(root).parts))
+
+def read_nb(path): return json.loads(Path(path).read_text(encoding='utf-8'))
+
+def write_nb(path, nb):
+    "Write as nbdev does: sorted keys, one space, a newline at the end"
+    tmp = Path(path).with_suffix('.tmp')
+    tmp.write_text(json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    os.replace(tmp, path)
+
+def source(cell): return ''.join(cell['source'])
+
+def directives(cell):
+    "The words after `#|` at the top of a code cell: {'export', 'hide', 'eval: false', ...}"
+    return {m[1].strip() for m in re.finditer(r'^#\s*\|(.*)$', source(cell), re.M)}
+
+# --- cleaning
+def _no_address(text):
+    "Object addresses change with every run: `<Axes at 0x7f..>` becomes `<Axes>`"
+    if isinstance(text, list): return [_no_address(t) for t in text]
+    return re.sub(r' at 0x[0-9a-fA-F]+', '', text)
+
+def _clean_output(o):
+    if 'execution_count' in o: o['execution_count'] = None
+    if 'metadata' in o: o['metadata'] = {}
+    if 'text' in o: o['text'] = _no_address(o['text'])
+    data = o.get('data', {})
+    for kind in [k for k in data if 'widget' in k]: del data[kind]
+    for kind in [k for k in data if k.startswith('text/')]: data[kind] = _no_address(data[kind])
+    return o
+
+def clean(nb):
+    "Take out what changes from run to run or may hold patient images: counts, widget state, editor metadata, addresses"
+    seen = set()
+    for i, c in enumerate(nb['cells']):
+        c['metadata'] = {}
+        if c.get('id') in seen or 'id' not in c: c['id'] = f"{c.get('id', 'cell')}-{i}"
+        seen.add(c['id'])
+        if c['cell_type'] != 'code': continue
+        c['execution_count'] = None
+        outputs = [_clean_output(o) for o in c['outputs']]
+        c['outputs'] = [o for o in outputs if o['output_type'] in ('stream', 'error') or o['data']]
+    nb.update(metadata={'kernelspec': dict(KERNEL)}, nbformat=4, nbformat_minor=5)
+    return nb
+
+# --- README
+def _relink(text):
+    "Links of nbs/index.ipynb are relative to nbs/; the README stands one level up"
+    def _new(m):
+        target = m[2]
+        if re.match(r'[a-z][a-z0-9+.-]*:|#|/', target): return m[0]
+        return m[1] + posixpath.normpath('nbs/' + target) + m[3]
+    text = re.sub(r'(\]\()([^)\s]+)(\))', _new, text)
+    return re.sub(r'((?:src|href)=")([^"]+)(")', _new, text)
+
+def readme_text(root=ROOT):
+    "README.md as nbs/index.ipynb has it"
+    import nbformat
+    from nbconvert import MarkdownExporter
+    nb = nbformat.read(root/'nbs'/'index.ipynb', as_version=4)
+    nb.cells = [c for c in nb.cells if not directives(c) & {'hide', 'include: false'}]
+    for c in nb.cells:
+        if c.cell_type == 'code': c.source = re.sub(r'^#\s*\|.*\n?', '', c.source, flags=re.M)
+    text, resources = MarkdownExporter().from_notebook_node(nb)
+    if resources.get('outputs'): raise ValueError('nbs/index.ipynb: a cell has a figure as output, which a README cannot show: '
+                                                  'store it in nbs/images and refer to it')
+    text = re.sub(r'[ \t]+$', '', _relink(text), flags=re.M)
+    return '<!-- Written by `make readme` from nbs/index.ipynb: edit the notebook. -->\n\n' + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
+
+# --- commands
+def readme(root=ROOT): (root/'README.md').write_text(readme_text(root), encoding='utf-8')
+
+def nbdev(name, root):
+    "Run one of nbdev's commands of this environment in `root`"
+    env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
+    return subprocess.run([Path(sys.executable).with_name(name)], cwd=root, env=env, capture_output=True, text=True)
+
+def prepare(root=ROOT):
+    r = nbdev('nbdev_export', root)
+    if r.returncode: sys.exit(f'nbdev_export failed:\n{r.stderr}')
+    changed = []
+    for p in notebooks(root):
+        nb = clean(read_nb(p))
+        if nb != read_nb(p):
+            write_nb(p, nb)
+            changed.append(p.name)
+    readme(root)
+    print('modules exported, README.md written, cleaned:', ', '.join(changed) or 'nothing to clean')
+
+def run(*paths):
+    import nbformat
+    from nbclient import NotebookClient
+    for p in map(Path, paths):
+        nb = nbformat.read(p, as_version=4)
+        NotebookClient(nb, timeout=None, kernel_name='python3', store_widget_state=False,
+                       resources={'metadata': {'path': str(p.resolve().parent)}}).execute()
+        write_nb(p, clean(json.loads(nbformat.writes(nb))))
+        print('executed', p)
+
+if __name__ == '__main__':
+    commands = dict(prepare=prepare, readme=readme, run=run)
+    if len(sys.argv) < 2 or sys.argv[1] not in commands or (len(sys.argv) > 2) != (sys.argv[1] == 'run'): sys.exit(__doc__)
+    commands[sys.argv[1]](*sys.argv[2:])
