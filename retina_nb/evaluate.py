@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_predictions', 'read_predictions', 'patient_codes', 'resample', 'count_stat', 'rank_stat', 'mean_stat',
-           'interval', 'all_or_none', 'questions', 'positive_score', 'statistics', 'Scores', 'evaluate']
+           'interval', 'all_or_none', 'questions', 'positive_score', 'statistics', 'Scores', 'evaluate', 'pair']
 
 # %% ../nbs/31_evaluate.ipynb #605dc75b
 import html, math
@@ -378,3 +378,20 @@ def _finish(fig, preds, task, thr, origin, prevalence):
                        prevalence=here, prevalence_of_predictive_values=here if prevalence is None else prevalence)
     fig['confusion'] = cm.tolist()
     return fig
+
+# %% ../nbs/31_evaluate.ipynb #d0be7a86
+def pair(a, b, # predictions of two models on the same images
+         task='dr'
+        )->tuple: # the two tables, same images in the same order
+    "Line up two predictions tables by image; a `DataError` says where they differ"
+    a, b = (check_predictions(x, task, name=n) for x,n in ((a,'first table'), (b,'second table')))
+    for x,n in ((a,'first'), (b,'second')):
+        if 'image' not in x: raise DataError(f"the {n} table has no column 'image', so the two cannot be joined")
+        if x['image'].duplicated().any(): raise DataError(f"the {n} table repeats the image {x['image'][x['image'].duplicated()].iloc[0]}")
+    if odd := sorted(set(a['image']) ^ set(b['image']), key=str): raise DataError(f'{len(odd)} images are in one table only, the first is {odd[0]}')
+    b = b.set_index('image').loc[a['image']].reset_index()
+    a = a.reset_index(drop=True)
+    known = a['target'].notna() & b['target'].notna()
+    differ = known & (a['target'] != b['target']).fillna(False)
+    if differ.any(): raise DataError(f"the two tables disagree on the truth of {a['image'][differ].iloc[0]}" + f' and {int(differ.sum())-1} more'*(differ.sum()>1))
+    return a[known].reset_index(drop=True), b[known].reset_index(drop=True)
