@@ -122,6 +122,7 @@ GATES = {'modules in step with the notebooks': modules_in_step, 'notebooks clean
 
 def main():
     start, closing = time.time(), []
+    if d := os.environ.get('RETINA_NB_DATA'): os.environ['RETINA_NB_DATA'] = str(Path(d).absolute())  # notebooks run in nbs/
     for i, (name, gate) in enumerate(GATES.items(), 1):
         print(f'[{i}/{len(GATES)}] {name}', flush=True)
         t = time.time()

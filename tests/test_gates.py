@@ -1,0 +1,413 @@
+"Every check of `make test` finds the fault it is there for: each is planted in a small project and looked for"
+import copy, json, os, shutil, subprocess, sys
+
+import pytest
+
+import checks, gate, notebooks, setup_env
+
+SETTINGS = """[DEFAULT]
+repo = retina_nb
+lib_name = retina_nb
+version = 0.1.0
+min_python = 3.11
+license = apache2
+doc_path = _docs
+lib_path = retina_nb
+nbs_path = nbs
+recursive = True
+tst_flags = slow
+update_pyproject = False
+put_version_in_init = True
+branch = main
+title = retina_nb
+clean_ids = True
+readme_nb = index.ipynb
+author = a
+author_email = a@b.example
+user = u
+git_url = https://example.org
+description = d
+keywords = k
+requirements =
+dev_requirements =
+console_scripts = retina_one=retina_nb.low:retina_one
+"""
+LOW = ['#| default_exp low', '#| export\nfrom fastcore.script import call_parse',
+       '#| export\ndef double(x): return 2*x', '#| export\n@call_parse\ndef retina_one(x:int=1): # a number\n    "Print double"\n    print(double(x))',
+       'double(2)']
+HIGH = ['#| default_exp high', '#| export\nfrom retina_nb.low import double', '#| export\ndef quadruple(x): return double(double(x))', 'quadruple(1)']
+
+def code(text, *outputs, **kw): return dict(cell_type='code', id=f'c{abs(hash(text)):x}'[:12], metadata={}, execution_count=None,
+                                            outputs=list(outputs), source=text.splitlines(True)) | kw
+def prose(text): return dict(cell_type='markdown', id=f'm{abs(hash(text)):x}'[:12], metadata={}, source=text.splitlines(True))
+def shown(text): return dict(output_type='execute_result', execution_count=None, metadata={}, data={'text/plain': [text]})
+PICTURE = dict(output_type='display_data', metadata={}, data={'image/png': 'iVBORw0KGgo=', 'text/plain': ['<Axes>']})
+
+def book(*cells): return dict(cells=list(cells), metadata={'kernelspec': dict(notebooks.KERNEL)}, nbformat=4, nbformat_minor=5)
+
+def write(path, nb):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notebooks.write_nb(path, nb)
+
+@pytest.fixture(scope='session')
+def whole(tmp_path_factory):
+    "A small project without a fault"
+    d = tmp_path_factory.mktemp('whole')
+    (d/'settings.ini').write_text(SETTINGS)
+    for f in ('setup.py', '_quarto.yml', 'nbs/_quarto.yml', 'nbs/nbdev.yml', 'nbs/styles.css'):
+        (d/f).parent.mkdir(exist_ok=True)
+        shutil.copy(notebooks.ROOT/f, d/f)
+    for name, cells in (('00_low', LOW), ('10_high', HIGH)):
+        write(d/f'nbs/{name}.ipynb', book(prose(f'# {name}'), *map(code, cells[:-1]), code(cells[-1], shown('4'))))
+    write(d/'nbs/index.ipynb', book(prose('# small\n\n> One [room](00_low.ipynb) and [the licence](../LICENSE).')))
+    (d/'nbs/sidebar.yml').write_text('website: {sidebar: {contents: [index.ipynb, {section: A, contents: [00_low.ipynb, 10_high.ipynb]}]}}\n')
+    (d/'LICENSE').write_text('free\n')
+    (d/'retina_nb').mkdir()
+    assert notebooks.nbdev('nbdev_export', d).returncode == 0
+    notebooks.readme(d)
+    return d
+
+@pytest.fixture
+def project(whole, tmp_path):
+    "A copy of it to break"
+    d = tmp_path/'p'
+    shutil.copytree(whole, d)
+    return d
+
+def edit(project, name, change):
+    "Apply `change` to a notebook in place"
+    p = project/f'nbs/{name}.ipynb'
+    nb = notebooks.read_nb(p)
+    change(nb)
+    notebooks.write_nb(p, nb)
+
+def finds(faults, *words):
+    assert any(all(w in f for w in words) for f in faults), f'{words} not in {faults}'
+
+ALL = checks.modules_in_step, checks.commands_declared, checks.notebooks_clean, checks.site_in_place, checks.readme_in_step, \
+      checks.links_hold, checks.layers_hold, checks.imports_are_light
+
+@pytest.mark.parametrize('check', ALL, ids=lambda f: f.__name__)
+def test_a_project_without_a_fault_passes(whole, check): assert check(whole) == []
+
+# --- 1. modules
+def test_module_edited_by_hand(project):
+    (project/'retina_nb/low.py').write_text((project/'retina_nb/low.py').read_text() + '\n# quick fix\n')
+    finds(checks.modules_in_step(project), 'low.py', 'differs')
+
+def test_notebook_edited_without_export(project):
+    edit(project, '10_high', lambda nb: nb['cells'].append(code('#| export\ndef five(): return 5')))
+    faults = checks.modules_in_step(project)
+    finds(faults, 'high.py', 'differs')
+    finds(faults, '_modidx.py')
+
+def test_module_whose_notebook_is_gone(project):
+    (project/'nbs/10_high.ipynb').unlink()
+    finds(checks.modules_in_step(project), 'high.py', 'no notebook')
+
+def test_module_not_committed(project):
+    (project/'retina_nb/high.py').unlink()
+    finds(checks.modules_in_step(project), 'high.py', 'missing')
+
+@pytest.mark.parametrize('line,words', [
+    ('', ['lacks retina_one=retina_nb.low:retina_one']),
+    ('retina_one=retina_nb.low:retina_one retina_two=retina_nb.low:retina_two', ['retina_two', 'no such']),
+    ('retina_one=retina_nb.low:retina_one double=retina_nb.low:double', ['double', 'no such']),
+    ('retina_uno=retina_nb.low:retina_one', ['retina_uno', 'different names'])])
+def test_commands(project, line, words):
+    (project/'settings.ini').write_text(SETTINGS.replace('retina_one=retina_nb.low:retina_one', line))
+    finds(checks.commands_declared(project), *words)
+
+# --- 2. notebooks
+def _set(i, **kw): return lambda nb: nb['cells'][i].update(kw)
+def _out(i, *outputs): return lambda nb: nb['cells'][i].update(outputs=list(outputs))
+def _add(*cells): return lambda nb: nb['cells'].extend(copy.deepcopy(cells))
+def _stream(text, name='stdout'): return dict(output_type='stream', name=name, text=[text])
+
+FAULTS = dict(
+    count=(_set(1, execution_count=3), 'execution count'),
+    output_count=(_out(1, dict(shown('1'), execution_count=1)), 'execution count'),
+    widget_state=(lambda nb: nb['metadata'].update(widgets={'state': {}}), 'widget state'),
+    widget_output=(_out(1, dict(output_type='display_data', metadata={}, data={'application/vnd.jupyter.widget-view+json': {}})), 'widget'),
+    editor=(lambda nb: nb['metadata'].update(language_info={}), 'metadata'),
+    cell_editor=(_set(1, metadata={'scrolled': True}), 'metadata'),
+    error=(_out(1, dict(output_type='error', ename='E', evalue='', traceback=[])), 'error'),
+    warning=(_out(1, _stream('x.py:1: UserWarning: no', 'stderr')), 'warning'),
+    path=(_out(1, _stream('saved to /home/ann/runs/first')), '/home/ann'),
+    temp_path=(_out(1, shown("PosixPath('/tmp/tmpab12/a.png')")), '/tmp/tmpab12'),
+    html_path=(_out(1, dict(shown('x'), data={'text/html': ['<td>C:\\Users\\ann\\eye.jpg</td>']})), 'Users'),
+    source_path=(_add(code("p = '/home/ann/data'")), 'path'),
+    prose_path=(_add(prose('Put them into /Users/ann/data.')), 'path'),
+    no_figure=(_add(code('import pandas as pd\nplot_labels(records)')), 'no figure'),
+    no_figure_method=(_add(code('fig, ax = plt.subplots()\nax.imshow(image)', shown('<Axes>'))), 'no figure'),
+    no_figure_loop=(_add(code('for r in records: show_images(r)', shown('3'))), 'no figure'),
+    skipped=(_add(code('#| skip_exec: true\n1')), 'skip_exec'),
+    twice=(lambda nb: nb['cells'].append(copy.deepcopy(nb['cells'][-1])), 'same one'),
+    no_id=(lambda nb: nb['cells'][0].pop('id'), 'without an id'),
+    not_executed=(_out(-1), 'not executed'))
+
+@pytest.mark.parametrize('name', FAULTS)
+def test_notebook_faults(project, name):
+    change, word = FAULTS[name]
+    edit(project, '00_low', change)
+    finds(checks.notebooks_clean(project), '00_low', word)
+
+@pytest.mark.parametrize('cell', [
+    code('plot_labels(records)', PICTURE), code('ax.imshow(x);', dict(shown('x'), data={'text/html': ['<img src="data:image/png;base64,/home/abcd=">']})),
+    code('def plot_x(a): plt.plot(a)'), code('#| hide\nplot_x(1)'), code('test_fail(lambda: plot_x(None))'), code('ax = plot_x(1)\nplt.close()'),
+    code('show_doc(double)'), code("requests.get('https://example.org/home/ann/data')"), code('1', _stream('runs/first/usr/lib a/tmp/b'))])
+def test_no_false_alarm(project, cell):
+    edit(project, '00_low', _add(cell))
+    assert checks.notebooks_clean(project) == []
+
+def test_broken_notebook(project):
+    (project/'nbs/00_low.ipynb').write_text('{"cells": [')
+    finds(checks.notebooks_clean(project), '00_low', 'JSON')
+
+@pytest.mark.parametrize('name', ['count', 'output_count', 'widget_state', 'widget_output', 'editor', 'cell_editor', 'twice', 'no_id'])
+def test_prepare_mends(project, name):
+    edit(project, '00_low', FAULTS[name][0])
+    notebooks.prepare(project)
+    assert checks.notebooks_clean(project) == []
+    assert notebooks.clean(notebooks.read_nb(project/'nbs/00_low.ipynb')) == notebooks.read_nb(project/'nbs/00_low.ipynb')
+
+def test_prepare_brings_all_in_step(project):
+    edit(project, '10_high', _add(code('#| export\nfive = 5'), code('five', shown('5'))))
+    edit(project, 'index', _add(prose('More.')))
+    notebooks.prepare(project)
+    assert [f for check in ALL for f in check(project)] == []
+
+# --- the site
+@pytest.mark.parametrize('file,text,word', [
+    ('nbs/_quarto.yml', 'project: {type: website}\n', 'three lines'), ('nbs/_quarto.yml', None, 'three lines'), ('_quarto.yml', None, '_quarto.yml is missing'),
+    ('nbs/sidebar.yml', 'website: {sidebar: {contents: [index.ipynb, 00_low.ipynb]}}', 'does not list 10_high'),
+    ('nbs/sidebar.yml', 'website: {sidebar: {contents: [index.ipynb, 00_low.ipynb, 10_high.ipynb, 11_gone.ipynb]}}', '11_gone.ipynb, which'),
+    ('nbs/sidebar.yml', 'website: {sidebar: {contents: [index.ipynb, 00_low.ipynb, 10_high.ipynb, 10_high.ipynb]}}', 'twice')])
+def test_site(project, file, text, word):
+    if text is None: (project/file).unlink()
+    else: (project/file).write_text(text)
+    finds(checks.site_in_place(project), word)
+
+# --- 3. README
+def test_readme_links_start_one_level_up(whole):
+    text = (whole/'README.md').read_text()
+    assert '[room](nbs/00_low.ipynb)' in text and '[the licence](LICENSE)' in text
+
+def test_readme_out_of_step(project):
+    edit(project, 'index', _add(prose('New.')))
+    finds(checks.readme_in_step(project), 'README.md differs')
+    (project/'README.md').unlink()
+    finds(checks.readme_in_step(project), 'README.md differs')
+
+def test_readme_refuses_a_figure_it_cannot_show(project):
+    edit(project, 'index', _add(code('plot_x(1)', PICTURE)))
+    finds(checks.readme_in_step(project), 'nbs/images')
+
+def test_readme_shows_code_without_directives(project):
+    edit(project, 'index', _add(code('#| echo: true\n1 + 1', shown('2')), code('#| hide\nsecret = 1')))
+    text = notebooks.readme_text(project)
+    assert '1 + 1' in text and 'echo' not in text and 'secret' not in text
+
+def test_dead_link(project):
+    edit(project, '00_low', _add(prose('See [that](99_gone.ipynb), not `[this](that)`.')))
+    assert len(checks.links_hold(project)) == 1
+    finds(checks.links_hold(project), '00_low', '99_gone')
+
+# --- 4. layers
+@pytest.mark.parametrize('module,line,word', [
+    ('low', 'from .high import quadruple', 'not below'), ('low', 'def f():\n    from .high import quadruple', 'not below'),
+    ('low', 'import retina_nb.high', 'not below'), ('low', 'from . import high', 'not below'), ('low', 'from retina_nb import high', 'not below'),
+    ('low', "import importlib; h = importlib.import_module('.high', 'retina_nb')", 'not below'),
+    ('high', 'from fastcore.basics import *', 'import *'), ('high', 'from .low import *', 'import *'), ('high', 'import nbdev.showdoc', 'nbdev')])
+def test_layer_faults(project, module, line, word):
+    p = project/f'retina_nb/{module}.py'
+    p.write_text(p.read_text() + line + '\n')
+    finds(checks.layers_hold(project), f'{module}.py:', word)
+
+def test_grading_never_reaches_for_models(project):
+    write(project/'nbs/44_predict.ipynb', book(code('#| default_exp predict')))
+    write(project/'nbs/51_grader.ipynb', book(code('#| default_exp grader')))
+    (project/'retina_nb/grader.py').write_text('def f():\n    from .predict import load_model\n    import torch.nn\n')
+    faults = checks.layers_hold(project)
+    finds(faults, 'grader.py:2', 'floor 4')
+    finds(faults, 'grader.py:3', 'torch')
+
+def test_module_without_a_number(project):
+    (project/'retina_nb/extra.py').write_text('')
+    finds(checks.layers_hold(project), 'extra.py', 'no notebook')
+
+@pytest.mark.parametrize('module,text,word', [('low', 'import torch\n', 'torch'), ('low', 'import nbdev\n', 'nbdev'), ('__init__', 'import pandas\n', 'pandas'),
+                                              ('high', 'import no_such_module\n', 'cannot be imported')])
+def test_heavy_imports(project, tmp_path, monkeypatch, module, text, word):
+    for fake in ('torch', 'nbdev', 'pandas'):  # stand-ins: what counts is that the name gets loaded
+        (tmp_path/'fakes'/fake).mkdir(parents=True)
+        (tmp_path/'fakes'/fake/'__init__.py').write_text('')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path/'fakes'))
+    p = project/f'retina_nb/{module}.py'
+    p.write_text(p.read_text() + text)
+    finds(checks.imports_are_light(project), word)
+
+# --- 5 and 6: the runners
+def _stub(folder, name, text):
+    (folder/name).write_text(f'#!{sys.executable}\n{text}\n')
+    (folder/name).chmod(0o755)
+
+@pytest.mark.parametrize('text,ok', [("print('Success.')", True), ("print('nothing was tested')", False), ("print('Success.'); raise SystemExit(1)", False)])
+def test_nbdev_test_gate(tmp_path, monkeypatch, capsys, text, ok):
+    _stub(tmp_path, 'nbdev_test', text)
+    monkeypatch.setattr(gate, 'PYTHON', tmp_path/'python')
+    if ok: assert gate.notebook_tests() == 'Success.'
+    else:
+        with pytest.raises(gate.Fault): gate.notebook_tests()
+
+@pytest.mark.parametrize('text,ok', [("print('==== 3 passed, 1 skipped in 0.10s ====')", True), ("print('no tests ran in 0.01s')", False),
+                                     ("print('==== 1 failed, 2 passed in 0.10s ====')\nraise SystemExit(1)", False)])
+def test_pytest_gate(tmp_path, monkeypatch, text, ok):
+    _stub(tmp_path, 'python', text)
+    monkeypatch.setattr(gate, 'PYTHON', tmp_path/'python')
+    if ok: assert '3 passed' in gate.pytest_tests()
+    else:
+        with pytest.raises(gate.Fault): gate.pytest_tests()
+
+def test_stops_at_the_first_fault_and_says_what_to_run(monkeypatch, capsys):
+    ran = []
+    def bad(): gate.held(['a is wrong'], 'Run: make something')
+    monkeypatch.setattr(gate, 'GATES', dict(one=lambda: ran.append(1), two=bad, three=lambda: ran.append(3)))
+    assert gate.main() == 1 and ran == [1]
+    err = capsys.readouterr().err
+    assert 'a is wrong' in err and 'stopped at "two". Run: make something' in err
+
+def test_order():
+    assert list(gate.GATES.values()) == [gate.modules_in_step, gate.notebooks_clean, gate.readme_in_step, gate.import_layers,
+                                         gate.notebook_tests, gate.pytest_tests, gate.wheel]
+
+# --- 7. the wheel
+SMOKE = gate.SMOKE.split('from retina_nb.data')[0]
+
+def test_wheel_of_a_whole_project(project, tmp_path):
+    (tmp_path/'w').mkdir()
+    assert gate.wheel_faults(project, tmp_path/'w', SMOKE) == []
+
+def test_wheel_with_a_broken_command(project, tmp_path):
+    (project/'settings.ini').write_text(SETTINGS.replace('retina_one=retina_nb.low:retina_one', 'retina_one=retina_nb.low:gone'))
+    (tmp_path/'w').mkdir()
+    finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'retina_one --help fails')
+
+def test_wheel_without_its_modules(project, tmp_path):
+    p = project/'setup.py'
+    p.write_text(p.read_text().replace("find_packages(include=['retina_nb*'])", '[]'))
+    (tmp_path/'w').mkdir()
+    finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'does not work', 'retina_nb')
+
+def test_wheel_that_leans_on_the_checkout(project, tmp_path):
+    p = project/'retina_nb/low.py'
+    p.write_text(p.read_text() + "\nopen('settings.ini')\n")
+    (tmp_path/'w').mkdir()
+    finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'does not work', 'settings.ini')
+
+# --- the set-up
+@pytest.fixture
+def setup_in(project, monkeypatch):
+    "The set-up in the small project, with an empty environment in place of venv's and an install that can be made to fail"
+    (project/'constraints.txt').write_text('numpy==1\n')
+    class _Builder:
+        def __init__(self, **kw): pass
+        def create(self, env):
+            (env/'bin').mkdir()
+            (env/'bin/python').symlink_to(sys.executable)
+    calls = []
+    monkeypatch.setattr(setup_env, 'ROOT', project)
+    monkeypatch.setattr(setup_env, 'setup_key', lambda root=project, key=setup_env.setup_key: key(root))
+    monkeypatch.setattr(setup_env.venv, 'EnvBuilder', _Builder)
+    monkeypatch.setattr(setup_env, 'install', lambda env: calls.append(env))
+    return project/'.venv', calls
+
+def test_setup_once(setup_in):
+    env, calls = setup_in
+    setup_env.setup(env); setup_env.setup(env)
+    assert len(calls) == 1 and setup_env.state_of(env, setup_env.setup_key()) == 'complete'
+
+def test_failed_setup_is_not_taken_for_whole(setup_in, monkeypatch):
+    env, calls = setup_in
+    def fail(env):
+        (env/'half').write_text('')
+        raise setup_env.SetupError('no network')
+    with monkeypatch.context() as m:
+        m.setattr(setup_env, 'install', fail)
+        with pytest.raises(setup_env.SetupError): setup_env.setup(env)
+        assert setup_env.state_of(env, setup_env.setup_key()) == 'unfinished'
+    setup_env.setup(env)
+    assert len(calls) == 1 and not (env/'half').exists()
+
+@pytest.mark.parametrize('file,old,new', [('constraints.txt', 'numpy==1', 'numpy==2'), ('settings.ini', 'requirements =', 'requirements = numpy'),
+                                          ('settings.ini', 'console_scripts = ', 'console_scripts = retina_x=retina_nb.low:x ')])
+def test_setup_follows_its_files(setup_in, file, old, new):
+    env, calls = setup_in
+    setup_env.setup(env)
+    p = env.parent/file
+    p.write_text(p.read_text().replace(old, new, 1))
+    assert setup_env.state_of(env, setup_env.setup_key()) == 'outdated'
+    setup_env.setup(env)
+    assert len(calls) == 2
+
+def test_setup_leaves_a_foreign_environment_alone(setup_in):
+    env, calls = setup_in
+    env.mkdir(); (env/'mine').write_text('')
+    with pytest.raises(setup_env.SetupError, match='did not make it'): setup_env.setup(env)
+    assert (env/'mine').exists() and not calls
+
+def test_setup_remakes_a_moved_or_broken_one(setup_in):
+    env, calls = setup_in
+    setup_env.setup(env)
+    moved = env.with_name('.venv2')
+    env.rename(moved)
+    assert setup_env.state_of(moved, setup_env.setup_key()) == 'unfinished'
+    moved.rename(env)
+    (env/'bin/python').unlink()
+    assert setup_env.state_of(env, setup_env.setup_key()) == 'unfinished'
+
+def _setup_sh(root, tmp_path, **env):
+    return subprocess.run(['/bin/sh', str(root/'tools/setup.sh'), str(tmp_path/'env')], capture_output=True, text=True,
+                          env={'PATH': os.environ['PATH'], **env})
+
+def test_setup_says_when_there_is_no_python(root, tmp_path):
+    (tmp_path/'bin').mkdir()
+    (tmp_path/'bin/dirname').symlink_to(shutil.which('dirname'))
+    _stub(tmp_path/'bin', 'python3', 'raise SystemExit(1)')  # an old one, to the eye of the script
+    r = _setup_sh(root, tmp_path, PATH=str(tmp_path/'bin'))
+    assert r.returncode == 1 and 'no Python 3.11 or later' in r.stderr and not (tmp_path/'env').exists()
+    r = _setup_sh(root, tmp_path, PYTHON='/no/such/python')
+    assert r.returncode == 1 and 'PYTHON=/no/such/python' in r.stderr
+
+def test_setup_and_pins_agree(root):
+    "Every requirement has exactly one pin that it admits, from the index and not from somebody's disk"
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+    lines = [s for s in (root/'constraints.txt').read_text().splitlines() if s and not s.startswith('#')]
+    assert not [s for s in lines if '+' in s or '/' in s or s.startswith('-')]
+    pins = dict(s.split('==') for s in lines)
+    assert len(pins) == len(lines)
+    for r in map(Requirement, setup_env.requirements(root)):
+        assert canonicalize_name(r.name) in pins, f'{r.name} has no pin'
+        assert r.specifier.contains(pins[canonicalize_name(r.name)]), f'{r} against {pins[canonicalize_name(r.name)]}'
+
+# --- make and the benchmarks
+def test_make_help_lists_every_target(root):
+    r = subprocess.run(['make', '-s', 'help'], cwd=root, capture_output=True, text=True)
+    for target in 'demo test test-full lab panel bench docs real prepare clean'.split(): assert f'make {target} ' in r.stdout
+
+@pytest.mark.skipif(bool(shutil.which('quarto')), reason='Quarto is here, so its absence cannot be tried')
+def test_make_docs_without_quarto(root):
+    r = subprocess.run(['make', '-s', '-o', 'setup', 'docs'], cwd=root, capture_output=True, text=True)
+    assert r.returncode != 0 and 'needs Quarto' in r.stderr.splitlines()[0]
+
+def test_bench_runs_and_writes(root, tmp_path):
+    (tmp_path/'bench_a.py').write_text('"A thing"\nfrom timing import compare\nimport time\n'
+        'def bench(quick): yield compare("sleep", lambda: time.sleep(.01), lambda: time.sleep(.05), items=2, goal=2, repeats=3)\n')
+    (tmp_path/'bench_b.py').write_text('"Broken"\ndef bench(quick): raise ValueError\n')
+    def _run(*a): return subprocess.run([sys.executable, str(root/'benchmarks/run.py'), '--folder', str(tmp_path), *a], capture_output=True, text=True)
+    r = _run('a')
+    row, = json.loads((tmp_path/'results/a.json').read_text())['rows']
+    assert r.returncode == 0 and '| sleep |' in r.stdout and 1 < row['ratio'] and len(row['seconds_ours']) == 3
+    r = _run()
+    assert r.returncode != 0 and 'failed to run: b' in r.stderr and not (tmp_path/'results/b.json').exists()
