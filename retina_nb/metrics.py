@@ -37,7 +37,7 @@ def example_predictions(n_patients:int=500, # patients; two rows (eyes) each
                         seed:int=42, # same seed, same table
                         task='dr', # gives the number of classes
                         prevalence=None, # share of each class; for dr by default those of EyePACS, otherwise equal
-                        noise:float=.45, # what hides the severity from the model; 0 would be an oracle
+                        noise:float=.35, # what hides the severity from the model; 0 would be an oracle
                         rho:float=.8, # correlation of severity between the eyes of a patient
                         sharpness:float=1., # over 1: probabilities too sure of themselves (p**sharpness, renormalised)
                        )->pd.DataFrame: # image, patient, target, grade, p_0.., eye, hospital, age
