@@ -46,9 +46,9 @@ def _rim(mask # uint8 (h,w), lit or not
         )->np.ndarray: # (n,2) x, y
     "The outermost lit points that are not on the picture's border"
     h, w = mask.shape
-    found = [c[:,0] for c in cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0] if len(c) > 8]
+    found = sorted(((cv2.contourArea(c), c[:,0]) for c in cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]), key=lambda o: -o[0])
     if not found: return np.zeros((0,2))
-    p = np.concatenate(found)
+    p = np.concatenate([c for area,c in found if area > .05*found[0][0]] or [found[0][1]]) # without writing and specks
     hull = np.zeros((h+2, w+2), np.uint8)
     cv2.fillPoly(hull, [cv2.convexHull(p) + 1], 1)
     p = p[cv2.distanceTransform(hull, cv2.DIST_L2, 3)[p[:,1]+1, p[:,0]+1] <= 2.5]
@@ -84,7 +84,7 @@ def _refine(p, c, r):
         c, r = s[:2] + m, np.sqrt(max(s[2] + s[0]**2 + s[1]**2, 0))
     return *c, r, np.abs(np.hypot(*(p-c).T) - r) < 1.2
 
-def _belief(v, t, p, fit # thumbnail, threshold, rim points, circle
+def _belief(v, lo, hi, t, p, fit # thumbnail, its dark and bright levels, threshold, rim points, circle
            )->float:
     "How far the circle is to be believed, 0..1"
     cx, cy, r, agree = fit
@@ -98,8 +98,8 @@ def _belief(v, t, p, fit # thumbnail, threshold, rim points, circle
     d = np.hypot(xx-cx, yy-cy) - r
     out, ring_in, ring_out = v[d > 2], v[(d > -5) & (d < -2)], v[(d > 2) & (d < 5)]
     if len(ring_out) < 12 or len(ring_in) < 12: return 0.
-    step = 1 - (np.median(ring_out)+1)/(np.median(ring_in)+1)
-    return float(agree.mean() * min(1, seen/max(visible, .01)) * max(0, 1-4*(out > t).mean()) * min(1, seen/.15) * np.clip(step/.4, 0, 1))
+    step = (np.median(ring_in) - np.median(ring_out))/max(hi-lo, 8)
+    return float(agree.mean() * min(1, seen/max(visible, .01)) * max(0, 1-4*(out > t).mean()) * min(1, seen/.15) * np.clip(step/.35, 0, 1))
 
 # %% ../nbs/12_preprocess.ipynb #3f8e126f
 def find_field(a # uint8 (H,W,3)
@@ -115,7 +115,7 @@ def find_field(a # uint8 (H,W,3)
         t = lo + max(3., share*(hi-lo))
         p = _rim((v > t).astype(np.uint8))
         if (fit := _consensus(p, max(w, h))) is None: continue
-        if (b := _belief(v, t, p, fit)) > best: best, circle = b, fit[:3]
+        if (b := _belief(v, lo, hi, t, p, fit)) > best: best, circle = b, fit[:3]
         if best > .9: break
     if best < SURE: return replace(_whole(w0, h0), confidence=best)
     cx, cy, r = (circle[0]+.5)*w0/w, (circle[1]+.5)*h0/h, (circle[2]+.5)*s
