@@ -115,6 +115,7 @@ def split_records(records, # as from `load_records`
     out['split'] = _name_parts(split, part[g], g)
     return out
 
+# %% ../nbs/11_split.ipynb #f7c8b5a0
 def _name_parts(split, part, g)->np.ndarray:
     "Official parts where there are any, the dealt part for free groups, and for loose rows of a held group that group's part"
     official = np.isin(split, PARTS[1:])
