@@ -375,8 +375,9 @@ def _image_problems(records, scan, near)->list:
     half = int(short.median())
     if half < 64: say(good.image[0], 'small', f'and the others are tiny: half of them have a short side of {half} pixels or less; small lesions cannot show')
     for r in good[(short < 64) & (half >= 64)].itertuples(): say(r.image, 'small', f'is {r.width} x {r.height} pixels, where half of the images have {half} and more')
-    label = records.groupby('image').label.agg(lambda g: sorted(set(g.dropna())))
-    for _,g in good[good.duplicated('sha256', keep=False)].groupby('sha256', sort=False):
+    same = good[good.duplicated('sha256', keep=False)]
+    label = {f: sorted(set(l.dropna())) for f,l in records[records.image.isin(same.image)].groupby('image').label}
+    for _,g in same.groupby('sha256', sort=False):
         one,*more = g.image
         for o in more: say(o, 'duplicate', f'is byte for byte the same image as {one}')
         said = ', '.join(f"{' and '.join(map(str, label[o]))} as {Path(o).name}" for o in g.image if label[o])

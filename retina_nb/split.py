@@ -33,13 +33,13 @@ def groups_of(records, # with columns `image` and `patient`
 # %% ../nbs/11_split.ipynb #c15c4b14
 def _deal(size, worst, fractions, rng)->np.ndarray:
     "Part of each group, from its `size` in images and its `worst` label (NaN where unknown)"
-    fractions,n = np.asarray(fractions, float), len(size)
-    part,given,total = np.zeros(n, int), np.zeros(len(fractions)), 0.
-    for i in np.lexsort((rng.random(n), -size, np.nan_to_num(worst, nan=-1.))): # by grade, large ones first, then at random
-        total += size[i]
-        behind = np.where(fractions > 0, fractions*total - given, -np.inf)
-        part[i] = rng.choice(np.flatnonzero(behind >= behind.max() - 1e-9))
-        given[part[i]] += size[i]
+    part,given,total = np.zeros(len(size), int), [0.]*len(fractions), 0.
+    used = [p for p,f in enumerate(fractions) if f > 0]
+    order = np.lexsort((rng.random(len(size)), -size, np.nan_to_num(worst, nan=-1.))) # by grade, large ones first, then at random
+    for i,n,coin in zip(order.tolist(), size[order].tolist(), rng.random((len(size), len(fractions))).tolist()):
+        total += n
+        part[i] = p = max(used, key=lambda p: (round(fractions[p]*total - given[p], 9), coin[p]))
+        given[p] += n
     return part
 
 # %% ../nbs/11_split.ipynb #6d97a954
