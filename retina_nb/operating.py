@@ -16,11 +16,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .core import DISCLAIMER, DataError, Run, SettingError, Task, get_task, write_json, write_table
-from .style import OKABE_ITO, STYLE, finding, save_figure
+from .core import DataError, Run, SettingError, get_task, write_json, write_table
+from .style import OKABE_ITO, save_figure
 from . import metrics as m
 from .evaluate import all_or_none, check_predictions, count_stat, evaluate, interval, mean_stat, patient_codes, positive_score, questions, rank_stat, resample
-from .confusion import plot_confusion
+from .confusion import caption, new_axes, plot_confusion
 
 # %% ../nbs/33_operating.ipynb #c94fc276
 def _scored(preds, task):
@@ -37,11 +37,6 @@ def yes_no(preds, task, question='referable')->tuple: # truth (n,), probability 
     if question in range(len(task)): return t == question, p[:,question]
     if question not in questions(task): raise SettingError(f"unknown question {question!r} for {task.name}: choose one of {', '.join(questions(task))}, 'top', or a class label")
     return np.isin(t, questions(task)[question]), positive_score(preds, questions(task)[question])
-
-def _panel(ax, size=(5.4, 4.6)):
-    "Axes to draw on, in the library's look"
-    if ax is not None: return ax
-    with plt.rc_context(STYLE): return plt.subplots(figsize=size)[1]
 
 # %% ../nbs/33_operating.ipynb #76c066a1
 def _bins(p, bins):
@@ -95,7 +90,7 @@ def ece(preds, task=None, question='referable', # see `yes_no`; 'top' gives the 
 def plot_reliability(preds, task=None, question='referable', bins=10, ax=None, label=None, colour=OKABE_ITO[0], hist=True):
     "Draw the reliability diagram, with intervals and, below, where the images lie; returns the axes"
     preds, task = _scored(preds, task)
-    ax, r = _panel(ax), reliability(preds, task, question, bins)
+    ax, r = new_axes(ax, (5.4, 4.8)), reliability(preds, task, question, bins)
     ax.plot([0,1], [0,1], color='#9E9E9E', lw=1, ls='--', zorder=1)
     ax.errorbar(r.predicted, r.observed, yerr=[(r.observed-r.low).clip(0), (r.high-r.observed).clip(0)], fmt='o-', ms=4, lw=1.4, elinewidth=1, color=colour, label=label, zorder=3)
     if hist:
@@ -104,7 +99,7 @@ def plot_reliability(preds, task=None, question='referable', bins=10, ax=None, l
     e = ece(preds, task, question, n_boot=200)
     name = task.positive_name if question == 'referable' else 'likeliest class' if question == 'top' else str(question).replace('_', ' ')
     ax.set(xlim=(0,1), ylim=(0,1), xlabel=f'predicted probability: {name}', ylabel='observed frequency', aspect='equal')
-    return finding(ax, 'Reliability', f"ECE {e['value']:.3f}, a calibrated model would show {e['if_calibrated']['mean']:.3f}")
+    return caption(ax, 'Reliability', f"ECE {e['value']:.3f}, a calibrated model would show {e['if_calibrated']['mean']:.3f}")
 
 # %% ../nbs/33_operating.ipynb #8ce3b6ba
 def apply_temperature(preds, # predictions table with probabilities
@@ -208,7 +203,7 @@ def plot_roc(preds, task=None, question='referable', point=None, # operating poi
     preds, task = _scored(preds, task)
     yes, score = yes_no(preds, task, question)
     unit, n, what = patient_codes(preds)
-    ax, r = _panel(ax, (5.6, 5)), roc_points(yes, score)
+    ax, r = new_axes(ax, (5.6, 5)), roc_points(yes, score)
     v, jack, boot = resample([rank_stat(yes, score, unit, 'auc')], n, 1000, images=len(preds))['auc']
     ci = interval(v, boot, jack)
     x, low, high = roc_band(yes, score, unit, n)
@@ -220,7 +215,7 @@ def plot_roc(preds, task=None, question='referable', point=None, # operating poi
     name = task.positive_name if question == 'referable' else str(question).replace('_', ' ')
     ax.set(xlim=(-.01,1), ylim=(0,1.01), xlabel='1 - specificity: healthy eyes called' if task.name == 'dr' else '1 - specificity', ylabel='sensitivity: sick eyes found' if task.name == 'dr' else 'sensitivity', aspect='equal')
     ax.legend(loc='lower right', fontsize=8)
-    return finding(ax, f'ROC: {name}', f'{len(preds):,} images, {n:,} {what}s; band: 95% over {what}s')
+    return caption(ax, f'ROC: {name}', f'{len(preds):,} images, {n:,} {what}s; band: 95% over {what}s')
 
 # %% ../nbs/33_operating.ipynb #c98682d8
 def _mark_point(ax, yes, score, point):
@@ -243,7 +238,7 @@ def plot_predictive_values(preds, threshold, task=None, question='referable', pr
     unit, n, what = patient_codes(preds)
     x = np.geomspace(.005, .6, 80) if prevalences is None else np.asarray(prevalences, float)
     stat = count_stat(yes, score >= threshold, unit, n, 2, lambda cm: dict(sens=m.sensitivity.counts(cm), spec=m.specificity.counts(cm)))
-    got, ax = resample([stat], n, n_boot, images=len(preds)), _panel(ax, (6, 4))
+    got, ax = resample([stat], n, n_boot, images=len(preds)), new_axes(ax, (6, 4))
     values = lambda i: m.predictive_values(*(np.atleast_1d(got[s][i])[:,None] for s in ('sens','spec')), x)
     for mid, boot, name, colour in zip(values(0), values(2), ('positive: called and sick', 'negative: let go and healthy'), (OKABE_ITO[4], OKABE_ITO[0])):
         ax.fill_between(x, *np.nanquantile(boot, [.025,.975], axis=0), color=colour, alpha=.15, lw=0)
@@ -251,7 +246,7 @@ def plot_predictive_values(preds, threshold, task=None, question='referable', pr
     ax.axvline(yes.mean(), color='#555555', lw=1, ls=':'); ax.text(yes.mean(), .02, ' this set', fontsize=8, color='#555555')
     ax.set(xscale='log', ylim=(0,1.01), xlabel='prevalence', ylabel='predictive value')
     ax.set_xticks(t := [.005,.01,.02,.05,.1,.2,.5], [f'{v:g}' for v in t]); ax.minorticks_off(); ax.legend()
-    return finding(ax, 'What an answer is worth', f'Threshold {threshold:.3f}; bands: 95% over {what}s')
+    return caption(ax, 'What an answer is worth', f'Threshold {threshold:.3f}; bands: 95% over {what}s')
 
 # %% ../nbs/33_operating.ipynb #a3416dbf
 def risk_coverage(preds, task=None, confidence=None # of each image (n,); by default its largest probability
@@ -273,7 +268,7 @@ def risk_coverage(preds, task=None, confidence=None # of each image (n,); by def
 def plot_risk_coverage(preds, task=None, ax=None, label='model', colour=OKABE_ITO[0], n_boot=200):
     "Draw risk against coverage with a 95% band over patients; returns the axes"
     preds, task = _scored(preds, task)
-    r, ax = risk_coverage(preds, task), _panel(ax, (6, 4))
+    r, ax = risk_coverage(preds, task), new_axes(ax, (6, 4))
     unit, n, what = patient_codes(preds)
     wrong, c = (preds['target'] != preds['grade']).to_numpy(float), m.probs(preds).max(1)
     grid = np.linspace(.05, 1, 40)
@@ -287,7 +282,7 @@ def plot_risk_coverage(preds, task=None, ax=None, label='model', colour=OKABE_IT
     ax.plot(d.coverage, d.risk, color=colour, label=f"{label}, AURC {r.attrs['aurc']:.3f} (best possible {r.attrs['aurc_best']:.3f})")
     ax.axhline(r.attrs['risk_all'], color='#9E9E9E', lw=1, ls='--', label='confidence that knows nothing')
     ax.set(xlim=(0,1), ylim=(0,None), xlabel='coverage: share of images the model grades itself', ylabel='risk: share of wrong grades'); ax.legend()
-    return finding(ax, 'Fewer errors where the model is surer', f'The rest goes to a person; band: 95% over {what}s')
+    return caption(ax, 'Fewer errors where the model is surer', f'The rest goes to a person; band: 95% over {what}s')
 
 # %% ../nbs/33_operating.ipynb #914df7b7
 class ConformalSets:
