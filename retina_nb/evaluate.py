@@ -396,5 +396,5 @@ def pair(a, b, # predictions of two models on the same images
     a = a.reset_index(drop=True)
     known = a['target'].notna() & b['target'].notna()
     differ = known & (a['target'] != b['target']).fillna(False)
-    if differ.any(): raise DataError(f"the two tables disagree on the truth of {a['image'][differ].iloc[0]}" + f' and {int(differ.sum())-1} more'*(differ.sum()>1))
+    if differ.any(): raise DataError(f"the two tables disagree on the truth of {a['image'][differ].iloc[0]}" + f' and {int(differ.sum())-1} more'*bool(differ.sum()>1))
     return a[known].reset_index(drop=True), b[known].reset_index(drop=True)

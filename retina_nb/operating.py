@@ -203,7 +203,7 @@ def plot_roc(preds, task=None, question='referable', point=None, # operating poi
     preds, task = _scored(preds, task)
     yes, score = yes_no(preds, task, question)
     unit, n, what = patient_codes(preds)
-    ax, r = new_axes(ax, (5.6, 5)), roc_points(yes, score)
+    ax, r = new_axes(ax, (5.2, 5.8)), roc_points(yes, score)
     v, jack, boot = resample([rank_stat(yes, score, unit, 'auc')], n, 1000, images=len(preds))['auc']
     ci = interval(v, boot, jack)
     x, low, high = roc_band(yes, score, unit, n)
@@ -213,8 +213,8 @@ def plot_roc(preds, task=None, question='referable', point=None, # operating poi
     if point is not None: _mark_point(ax, yes, score, point)
     if published and task.name == 'dr' and question == 'referable': _landmarks(ax)
     name = task.positive_name if question == 'referable' else str(question).replace('_', ' ')
-    ax.set(xlim=(-.01,1), ylim=(0,1.01), xlabel='1 - specificity: healthy eyes called' if task.name == 'dr' else '1 - specificity', ylabel='sensitivity: sick eyes found' if task.name == 'dr' else 'sensitivity', aspect='equal')
-    ax.legend(loc='lower right', fontsize=8)
+    ax.set(xlim=(-.01,1), ylim=(0,1.01), xlabel='1 − specificity: share of negatives called', ylabel='sensitivity: share of positives found', aspect='equal')
+    ax.legend(loc='upper center', bbox_to_anchor=(.5, -.14), fontsize=8)
     return caption(ax, f'ROC: {name}', f'{len(preds):,} images, {n:,} {what}s; band: 95% over {what}s')
 
 # %% ../nbs/33_operating.ipynb #c98682d8

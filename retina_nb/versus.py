@@ -157,7 +157,7 @@ def plot_subgroups(table, # what `subgroups` returned
     ax.set_yticks(range(len(d)), [('all' if r.tag=='all' else f'{r.tag} {r.group}') + f'  (n={r.n_patients:,})' for r in d.itertuples()])
     ax.invert_yaxis(); ax.grid(True, axis='x'); ax.grid(False, axis='y')
     ax.set_xlabel('95% interval over patients')
-    return caption(ax, f"{score.replace('.', ', ')} by subgroup", 'n: patients; hollow: rests on few patients')
+    return caption(ax, f"{score.replace('.', ' ').replace('_', ' ')} by subgroup", 'n: patients; hollow: rests on few patients')
 
 # %% ../nbs/34_versus.ipynb #b8065698
 GATE = [dict(score='qwk', at_least=.6),
@@ -229,6 +229,7 @@ def promote(preds, # the candidate's predictions, on test images that nothing wa
             conditions=GATE, # what it must show
             task='dr', threshold=None, # its operating point, chosen on validation
             current=None, # predictions of the model in use, on the same images
+            current_threshold=None, # its operating point; by default the same
             n_boot=2000, seed=42)->Decision:
     "May this model be promoted? Every condition must be met"
     task = get_task(task)
@@ -240,7 +241,7 @@ def promote(preds, # the candidate's predictions, on test images that nothing wa
     fig = score_figures(resample(stats, n, n_boot, seed, len(preds)), rests, 'bca', [])
     paired = {}
     if current is not None:
-        t = compare_models(current, preds, task, (threshold, threshold), n_boot, seed)
+        t = compare_models(current, preds, task, (threshold if current_threshold is None else current_threshold, threshold), n_boot, seed)
         paired = {r.score: r for r in t[t.test=='bootstrap'].itertuples()}
     rows = []
     for c in conditions:
