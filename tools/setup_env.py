@@ -61,7 +61,8 @@ def run(*cmd, why):
 
 def pip(env, *args, why):
     extra = shlex.split(os.environ.get('RETINA_NB_PIP_ARGS', ''))
-    run(python_of(env), '-m', 'pip', '--disable-pip-version-check', 'install', '--quiet', *extra, *args, why=why)
+    if not sys.stdout.isatty(): extra.insert(0, '--quiet')  # progress bars for people, silence for logs
+    run(python_of(env), '-m', 'pip', '--disable-pip-version-check', 'install', *extra, *args, why=why)
 
 def make_venv(env, key):
     env.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def make_venv(env, key):
                          f'parts are packages of their own: apt install python{sys.version_info.major}.{sys.version_info.minor}-venv') from None
 
 def install(env, root=ROOT):
-    say('installing the pinned packages of constraints.txt: several GB the first time, minutes with a fast network')
+    say('installing the pinned packages of constraints.txt')
     pip(env, '-c', root/'constraints.txt', *requirements(root), why='the packages could not be installed')
     pip(env, '--no-deps', '--no-build-isolation', '--use-pep517', '-e', root, why='this checkout could not be installed')
     run(python_of(env), '-m', 'pip', '--disable-pip-version-check', 'check', why='the installed packages do not fit together')
@@ -91,7 +92,7 @@ def setup(env):
     if sys.version_info[:2] != (3, 11): say(f'note: the pins were checked on Python 3.11; this is {sys.version.split()[0]}')
     if state == 'outdated': write_stamp(env, 'installing', key)
     else:
-        say(f'making {env} with {sys.executable}')
+        say(f'making {env} with {sys.executable}: several GB to fetch, minutes with a fast network')
         make_venv(env, key)
     install(env)
     write_stamp(env, 'complete', key)
