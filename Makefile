@@ -36,6 +36,7 @@ real: setup ## the whole road on real photographs, found through RETINA_NB_DATA 
 
 docs: setup ## the documentation site in _docs (needs Quarto)
 	@command -v quarto >/dev/null || { echo "make docs needs Quarto, which is not installed: see https://quarto.org/docs/get-started" >&2; exit 1; }
+	@$(PY) tools/notebooks.py readme   # newer than its notebook, so that nbdev_docs does not write its own
 	@PATH="$(abspath $(BIN)):$$PATH" nbdev_docs
 
 prepare: setup ## after editing notebooks: export the modules, clean the notebooks, write README.md

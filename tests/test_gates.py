@@ -188,6 +188,13 @@ def test_site(project, file, text, word):
     else: (project/file).write_text(text)
     finds(checks.site_in_place(project), word)
 
+def test_nbdev_leaves_the_site_alone(project, root):
+    "What nbdev writes before it builds the site is what is committed, and it does not replace the stub"
+    shutil.copy(root/'settings.ini', project)
+    r = subprocess.run([sys.executable, '-c', 'from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()'], cwd=project, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    for f in ('nbs/_quarto.yml', 'nbs/nbdev.yml'): assert (project/f).read_text() == (root/f).read_text()
+
 # --- 3. README
 def test_readme_links_start_one_level_up(whole):
     text = (whole/'README.md').read_text()
