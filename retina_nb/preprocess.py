@@ -128,7 +128,7 @@ def find_field(a # uint8 (H,W,3)
         if (b := _belief(v, lo, hi, t, p, fit)) > best: best, circle = b, fit[:3]
         if best > .9: break
     if best < SURE: return replace(_whole(w0, h0), confidence=best)
-    cx, cy, r = (circle[0]+.5)*w0/w, (circle[1]+.5)*h0/h, (circle[2]+.5)*s
+    cx, cy, r = float((circle[0]+.5)*w0/w), float((circle[1]+.5)*h0/h), float((circle[2]+.5)*s)
     box = (max(0, round(cx-r)), max(0, round(cy-r)), min(w0, round(cx+r)), min(h0, round(cy+r)))
     return Field(cx, cy, r, box, best)
 
@@ -173,8 +173,8 @@ def ben_graham(a, # uint8 (n,n,3), the square around a field
     around = (blur(small*lit[...,None]) / (blur(lit)[...,None] + 1e-3)).clip(0, 255).astype(np.uint8)
     out = cv2.addWeighted(a, 4, cv2.resize(around, (n, n)), -4, 128)
     if not is_round: return out
-    rows, cols = (cv2.erode((top.max(axis=i) > 8).astype(np.uint8), np.ones((3,1))) for i in (1, 0)) # not where the camera cut the field
-    inside = _disc(n, keep) * cv2.resize(rows @ cols.T, (n, n), interpolation=cv2.INTER_NEAREST)
+    seen = ((top.max(axis=1) > 8)[:,None] & (top.max(axis=0) > 8)).astype(np.uint8) # not where the camera cut the field
+    inside = _disc(n, keep) * cv2.resize(cv2.erode(seen, np.ones((3,3))), (n, n), interpolation=cv2.INTER_NEAREST)
     return cv2.copyTo(out, inside, np.full_like(out, 128))
 
 # %% ../nbs/12_preprocess.ipynb #19d1c076

@@ -119,6 +119,11 @@ def test_ben_graham_forgets_the_light():
     assert (ben_graham(np.zeros((128,128,3), np.uint8)) == 128).all()
     assert clahe(a).shape == a.shape
 
+def test_ben_graham_is_grey_where_there_is_no_picture():
+    out = Preprocess(size=256, contrast='ben_graham')(disc(r=260))   # cut above and below
+    assert (out[:24] == 128).all() and (out[-24:] == 128).all() and (out[:6,:,:] == 128).all() and (out[:,:6] == 128).all()
+    assert (out[40:-40,40:-40] > 60).all()                           # and no dark rim next to the cut
+
 def test_normalisation():
     pre, a = Preprocess(size=32), np.random.default_rng(0).integers(0, 256, (5,32,32,3), dtype=np.uint8)
     x = pre.to_input(a)
