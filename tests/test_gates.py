@@ -154,7 +154,7 @@ def test_notebook_faults(project, name):
 
 @pytest.mark.parametrize('cell', [
     code('plot_labels(records)', PICTURE), code('ax.imshow(x);', dict(shown('x'), data={'text/html': ['<img src="data:image/png;base64,/home/abcd=">']})),
-    code('def plot_x(a): plt.plot(a)'), code('#| hide\nplot_x(1)'), code('test_fail(lambda: plot_x(None))'), code('ax = plot_x(1)\nplt.close()'),
+    code('def plot_x(a): plt.plot(a)'), code('#| hide\nplot_x(1)'), code('test_fail(lambda: plot_x(None))'), code('test_is(show_eyes(1), None)'), code('ax = plot_x(1)\nplt.close()'),
     code('show_doc(double)'), code("requests.get('https://example.org/home/ann/data')"), code('1', _stream('runs/first/usr/lib a/tmp/b'))])
 def test_no_false_alarm(project, cell):
     edit(project, '00_low', _add(cell))
