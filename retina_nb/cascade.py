@@ -103,11 +103,10 @@ def cascade_cost(task, missed=10, # a sick one sent home
 def _stage_scores(cost):
     "Figures of (b, k, k) end-to-end counts"
     def scores(cm):
-        ratio = lambda a, b: np.divide(a, b, out=np.full(a.shape, np.nan), where=b>0)
         sick, found, n = cm[:,1:].sum((1,2)), cm[:,1:,1:].sum((1,2)), cm.sum((1,2))
-        return dict(sensitivity=ratio(found, sick), specificity=ratio(cm[:,0,0], cm[:,0].sum(1)), reaches_two=ratio(cm[:,:,1:].sum((1,2)), n),
-                    belongs_there=ratio(found, cm[:,:,1:].sum((1,2))), right_at_two=ratio(np.diagonal(cm, axis1=1, axis2=2)[:,1:].sum(1), found),
-                    accuracy=m.accuracy.counts(cm), balanced_accuracy=m.balanced_accuracy.counts(cm), cost=ratio((cm*cost).sum((1,2)), n))
+        return dict(sensitivity=m.ratio(found, sick), specificity=m.ratio(cm[:,0,0], cm[:,0].sum(1)), reaches_two=m.ratio(cm[:,:,1:].sum((1,2)), n),
+                    belongs_there=m.ratio(found, cm[:,:,1:].sum((1,2))), right_at_two=m.ratio(np.diagonal(cm, axis1=1, axis2=2)[:,1:].sum(1), found),
+                    accuracy=m.accuracy.counts(cm), balanced_accuracy=m.balanced_accuracy.counts(cm), cost=m.ratio((cm*cost).sum((1,2)), n))
     return scores
 
 def cascade_report(table, task, # what `cascade` returned, and its `final_task`

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .core import DISCLAIMER, DataError, RetinaError, SettingError, get_task
+from .core import DISCLAIMER, TASKS, DataError, RetinaError, SettingError, get_task
 from .style import STYLE, text_on
 from .metrics import counts, prob_columns, probs
 from .evaluate import all_or_none, check_predictions, interval, mean_stat, pair, patient_codes, positive_score, resample
@@ -91,7 +91,7 @@ def draw_matrix(ax, share, text, task, vmax=1., cmap='Blues', vmin=0., bar=None)
     for i in range(k):
         for j in range(k):
             ax.text(j, i, text[i][j], ha='center', va='center', fontsize=8.5, color=text_on(cmap(norm(np.nan_to_num(share[i,j])))), gid=f'cell-{i}-{j}')
-    names = [f'{i} {c}' if task.ordinal else c for i,c in enumerate(task.classes)]
+    names = [f'{i} {c}' if task.ordinal and task.name in TASKS else c for i,c in enumerate(task.classes)]
     ax.set_xticks(range(k), names, rotation=30 if k > 3 else 0, ha='right' if k > 3 else 'center')
     ax.set_yticks(range(k), names)
     ax.set(xlabel='predicted (columns)', ylabel='true (rows)')

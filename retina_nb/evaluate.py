@@ -34,7 +34,7 @@ def _labels(preds, col, k, name, file, empty_ok):
     bad = (~missing | (not empty_ok)) & ~(x.between(0, k-1) & (x == x.round()))
     if bad.any():
         where, i, more = _where(preds, bad.to_numpy(), file)
-        what = 'is empty' if missing.iloc[i] else f'is {raw.iloc[i]!r}'
+        what = 'is empty' if missing.iloc[i] else f'is {raw.iloc[i]!r}' if isinstance(raw.iloc[i], str) else f'is {raw.iloc[i]}'
         raise DataError(f'{name}, {where}: {col} {what}; it must be a whole number from 0 to {k-1}{more}')
     return x.astype('Int64')
 
@@ -137,7 +137,7 @@ def mean_stat(unit, n, **values):
     "Statistic of means over images: `name=(n_images,) values`"
     size = np.bincount(unit, minlength=n).astype(float)
     sums = {k: np.bincount(unit, weights=np.asarray(v, float), minlength=n) for k,v in values.items()}
-    return lambda W: {k: (W@v)/(W@size) for k,v in sums.items()}
+    return lambda W: {k: m.ratio(W@v, W@size) for k,v in sums.items()}
 
 # %% ../nbs/31_evaluate.ipynb #e996f5cf
 _N = NormalDist()
@@ -203,7 +203,7 @@ def positive_score(preds, positive)->np.ndarray: # (n,)
 def _binary_scores(name, prevalence):
     def scores(cm):
         sens, spec = m.sensitivity.counts(cm), m.specificity.counts(cm)
-        here = cm[:,1].sum(-1)/cm.sum((-2,-1)) if prevalence is None else prevalence
+        here = m.ratio(cm[:,1].sum(-1), cm.sum((-2,-1))) if prevalence is None else prevalence
         ppv, npv = m.predictive_values(sens, spec, here)
         return {f'{name}.sensitivity': sens, f'{name}.specificity': spec, f'{name}.ppv': ppv, f'{name}.npv': npv}
     return scores

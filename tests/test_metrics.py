@@ -1,0 +1,79 @@
+"Scores against scikit-learn on tables of every shape, and properties that must hold for all of them"
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from sklearn import metrics as sk
+
+from retina_nb import metrics as m
+from retina_nb.core import SettingError
+
+def tables(max_k=6, max_n=60):
+    return st.integers(2, max_k).flatmap(lambda k: st.tuples(st.just(k), st.lists(st.tuples(st.integers(0, k-1), st.integers(0, k-1)), min_size=1, max_size=max_n)))
+
+def close(a, b): assert (np.isnan(a) and np.isnan(b)) or abs(a-b) < 1e-12, (a, b)
+
+@given(tables())
+@settings(max_examples=150, deadline=None)
+@pytest.mark.filterwarnings('ignore')
+def test_counts_agree_with_sklearn(x):
+    k, pairs = x
+    t, g = np.array(pairs).T
+    labels = list(range(k))
+    assert (m.counts(t, g, k) == sk.confusion_matrix(t, g, labels=labels)).all()
+    close(m.accuracy(t, g, k), sk.accuracy_score(t, g))
+    close(m.balanced_accuracy(t, g, k), sk.recall_score(t, g, labels=np.unique(t), average='macro', zero_division=0))
+    close(m.f1_macro(t, g, k), sk.f1_score(t, g, average='macro', zero_division=0))
+    close(m.mean_grade_error(t, g, k), sk.mean_absolute_error(t, g))
+    if len(set(t) | set(g)) > 1:
+        for ours, weights in ((m.kappa, None), (m.linear_kappa, 'linear'), (m.qwk, 'quadratic')):
+            close(ours(t, g, k), sk.cohen_kappa_score(t, g, labels=labels, weights=weights))
+    else: assert np.isnan(m.qwk(t, g, k))
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 6), st.integers(0, 3)), min_size=2, max_size=60))
+@settings(max_examples=150, deadline=None)
+@pytest.mark.filterwarnings('ignore')
+def test_ranks_with_ties_and_weights_agree_with_sklearn(rows):
+    yes, score, w = (np.array(c) for c in zip(*rows))
+    auc, ap = m.Ranking(yes, score).auc_ap(w[None].astype(np.int32))
+    if w[yes].sum() and w[~yes].sum():
+        close(auc[0], sk.roc_auc_score(yes, score, sample_weight=w))
+        close(ap[0], sk.average_precision_score(yes, score, sample_weight=w))
+    else: assert np.isnan(auc[0])
+
+def test_weights_are_counts_of_copies():
+    rng = np.random.default_rng(0)
+    df = m.example_predictions(60, seed=1)
+    yes, s, unit = (df.target >= 2).to_numpy(), m.probs(df)[:,2:].sum(1).round(2), np.repeat(np.arange(60), 2)
+    W = rng.integers(0, 4, (20, 60)).astype(np.int32)
+    auc, ap = m.Ranking(yes, s, unit).auc_ap(W)
+    for i, w in enumerate(W):
+        rows = np.repeat(np.arange(120), w[unit])
+        close(auc[i], m.roc_auc(yes[rows], s[rows])); close(ap[i], m.average_precision(yes[rows], s[rows]))
+
+def test_qwk_does_not_depend_on_the_number_of_unused_classes():
+    t, g = [0,1,2,2,1], [0,2,2,1,1]
+    assert m.qwk(t, g, 3) == pytest.approx(m.qwk(t, g, 9), abs=1e-15)
+
+def test_constant_answers_earn_nothing():
+    t = np.random.default_rng(0).integers(0, 5, 400)
+    for c in range(5):
+        assert m.qwk(t, np.full(400, c), 5) == 0 and m.kappa(t, np.full(400, c), 5) == pytest.approx(0, abs=1e-12)
+        assert m.balanced_accuracy(t, np.full(400, c), 5) == pytest.approx(.2)
+
+def test_large_tables_do_not_overflow():
+    n = 300_000
+    rng = np.random.default_rng(0)
+    yes, s = rng.random(n) < .5, rng.random(n)
+    close(m.roc_auc(yes, s), sk.roc_auc_score(yes, s))
+
+def test_labels_outside_the_task_are_refused():
+    with pytest.raises(SettingError, match=r'0\.\.4'): m.counts([0, 5], [0, 1], 5)
+    with pytest.raises(SettingError): m.counts([0, -1], [0, 1], 5)
+
+@pytest.mark.parametrize('task', ['dr', 'oct', 'pneumonia', 'pneumonia_type'])
+def test_examples_have_the_shape_of_their_task(task):
+    from retina_nb.core import get_task
+    df = m.example_predictions(200, task=task)
+    assert len(m.prob_columns(df)) == len(get_task(task)) and np.allclose(m.probs(df).sum(1), 1)
+    assert set(df.target) <= set(range(len(get_task(task)))) and (df.groupby('patient').size() == 2).all()
+    with pytest.raises(SettingError, match='shares'): m.example_predictions(5, task=task, prevalence=[.5])
