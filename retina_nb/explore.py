@@ -103,8 +103,9 @@ def _look(a)->dict:
     return dict(red=float(r), green=float(g), blue=float(bl), lit=float(lit.mean()))
 
 def _look_fundus(a)->dict:
-    "The same, and what `quality` says"
+    "The same, and what `quality` says of images large enough to judge"
     from retina_nb.quality import quality
+    if min(a.shape[:2]) < 64: return _look(a)
     q = quality(a)
     return dict(_look(a), quality=q.score, good=q.ok, reasons='; '.join(q.reasons), **q.measures)
 
@@ -184,7 +185,8 @@ def _by_chance(groups)->tuple:
 def plot_quality(seen, # as from `with_records`
                  by='source', ax=None): # axes
     "Quality scores of each group"
-    if 'quality' not in seen: raise DataError('quality is judged for fundus photographs only')
+    if 'quality' not in seen: raise DataError('quality is judged for fundus photographs of at least 64 pixels only')
+    seen = seen[seen.quality.notna()]
     names = sorted(seen[by].astype(str).unique())
     ax = ax or plt.subplots(figsize=(6, .9 + .55*max(len(names), 2)))[1]
     sns.boxplot(data=seen, x='quality', y=by, order=names, ax=ax, color='#DDDDDD', fliersize=0, width=.5, linewidth=1)
@@ -262,7 +264,7 @@ def outliers(seen, # as from `with_records`
             )->pd.DataFrame: # image, measure, deviation; the strangest first
     "The images that differ most from the others, and in what"
     names = [m for m in ('red','green','blue','lit','sharpness','contrast','brightness','evenness','coverage','redness') if m in seen and seen[m].nunique() > 1]
-    if not names or len(seen) < 8: return pd.DataFrame(columns=['image', 'measure', 'deviation'])
+    if not names or len(seen) < 20: return pd.DataFrame(columns=['image', 'measure', 'deviation'])
     d = seen[names] - seen[names].median()
     spread = (1.4826*d.abs().median()).where(lambda s: s > 0, d.std()).replace(0, 1)
     z = d/spread

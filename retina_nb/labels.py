@@ -57,7 +57,7 @@ def plot_labels(records, # with a column `label`
     ax = ax or plt.subplots(figsize=(6.2, 3.4))[1]
     bars = ax.bar(table.index, table['count'], color=class_colours(task), **kwargs)
     ax.bar_label(bars, [f'{n:,}\n{s:.1%}' for n,s in zip(table['count'], table.share)], fontsize=9, padding=2)
-    ax.margins(y=.2); ax.set(ylabel='images')
+    ax.margins(y=.2); ax.set(ylabel='images'); ax.yaxis.set_major_formatter('{x:,.0f}')
     return finding(ax, _uneven(table), f'{len(label):,} labels' + (f', {n:,} images without' if (n := int(records.label.isna().sum())) else ''))
 
 def _uneven(table)->str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .core import DataError, SettingError
-from .data import row_of, scan_images
+from .data import comparable, row_of, scan_images
 from .layouts import content_keys, present
 
 # %% ../nbs/11_split.ipynb #dc41b09a
@@ -166,7 +166,7 @@ def _near_across(records, scan)->list:
     "Pairs that look the same, are not byte-identical, and lie in different parts"
     from retina_nb.image import near_duplicates
     if scan is None: scan = scan_images(records.image[present(records.image)])
-    good = scan[(scan.what == '') & scan.image.isin(records.image)].drop_duplicates('sha256').reset_index(drop=True)
+    good = comparable(scan[scan.image.isin(records.image)])
     if len(good) < 2: return []
     at = dict(zip(reversed(records.image.tolist()), reversed(range(len(records)))))
     pairs = [(at[good.image[i]], at[good.image[j]], d) for i,j,d,_ in near_duplicates(np.stack(good.phash))]

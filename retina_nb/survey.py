@@ -148,7 +148,7 @@ def _label_figures(records, task)->list:
     if records.label.isna().all(): return []
     found = [('labels', 'Labels', lambda: plot_labels(records, task=task))]
     found += [(f'labels_by_{by}', 'Labels', lambda by=by: plot_labels(records, by=by, task=task)) for by in ('split', 'source', 'eye') if _varies(records, by)]
-    if records.patient.nunique() < len(records): found.append(('patients', 'Labels', lambda: plot_patients(records, task)))
+    if records.patient.nunique() < .95*len(records): found.append(('patients', 'Labels', lambda: plot_patients(records, task)))
     if _varies(records, 'eye'): found.append(('joint_eyes', 'Labels', lambda: plot_joint(records, task)))
     found += [('weights', 'Labels', lambda: plot_weights(records, task)), ('accuracy', 'Labels', lambda: plot_accuracy_trap(records, task=task))]
     if task.positive:
@@ -161,13 +161,13 @@ def _label_figures(records, task)->list:
 def _image_figures(records, seen, problems, task, seed)->list:
     "(file name, section, function) for what the images show"
     if not len(seen): return []
-    fundus = task.modality == 'fundus'
     found = [('images_by_label', 'Images', lambda: show_images(records, by='label', seed=seed, task=task))]
     found += [(f'images_by_{by}', 'Images', lambda by=by: show_images(records, by=by, seed=seed, task=task)) for by in ('source', 'split') if _varies(records, by)]
     found += [('both_eyes', 'Images', lambda: show_both_eyes(records, seed=seed, task=task)), ('sizes', 'Cameras', lambda: plot_sizes(seen))]
-    if fundus: found += [('fields', 'Cameras', lambda: plot_fields(fields(records, seed=seed))), ('quality', 'Cameras', lambda: plot_quality(seen))]
+    if 'quality' in seen:
+        found += [('fields', 'Cameras', lambda: plot_fields(fields(records, seed=seed))), ('quality', 'Cameras', lambda: plot_quality(seen))]
     found.append(('colours', 'Cameras', lambda: plot_colours(seen)))
-    if seen.label.nunique() > 1: found.append(('shortcuts', 'Cameras', lambda: plot_shortcuts(shortcuts(seen, task), task.ordinal)))
+    if seen.label.nunique() > 1 and len(seen) >= 50: found.append(('shortcuts', 'Cameras', lambda: plot_shortcuts(shortcuts(seen, task), task.ordinal)))
     found += [('outliers', 'Faults', lambda: show_outliers(seen)), ('duplicates', 'Faults', lambda: show_duplicates(records, problems, task=task))]
     return found
 
@@ -202,9 +202,8 @@ def label_distribution(records, task=None)->pd.DataFrame:
 # %% ../nbs/22_survey.ipynb #7eee94e9
 _css = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1b1b1b;background:#fff}
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid #ddd}table{border-collapse:collapse;margin:.8rem 0}
-td,th{padding:.25rem .7rem;border-bottom:1px solid #e4e4e4;text-align:left;vertical-align:top;overflow-wrap:anywhere}th{font-weight:600}
-td.n{text-align:right;font-variant-numeric:tabular-nums}figure{margin:1.2rem 0}img{max-width:100%;height:auto}.small{color:#555;font-size:.85rem}
-.bad{color:#a33d00;font-weight:600}"""
+td,th{padding:.25rem .7rem;border-bottom:1px solid #e4e4e4;text-align:left;vertical-align:top}th{font-weight:600}td.w{overflow-wrap:anywhere}
+td.n{text-align:right;font-variant-numeric:tabular-nums}figure{margin:1.2rem 0}img{max-width:100%;height:auto}.small{color:#555;font-size:.85rem}"""
 
 def _title_of(fig)->str:
     "The finding that a figure states"
@@ -212,10 +211,11 @@ def _title_of(fig)->str:
 
 def _rows(pairs)->str: return ''.join(f'<tr><th>{html.escape(str(k))}</th><td class="n">{html.escape(str(v))}</td></tr>' for k,v in pairs)
 
-def _problem_rows(problems, n=200)->str:
+def _problem_rows(problems, root='', n=200)->str:
     "The problems as a table, names of files without their folders"
     if not len(problems): return '<p>None was found.</p>'
-    cell = lambda r: f"<tr><td>{html.escape(Path(str(r.file)).name)}</td><td>{r.row}</td><td>{html.escape(str(r.what))}</td></tr>"
+    short = lambda what: html.escape(str(what).replace(f'{root}/', '') if root else str(what))
+    cell = lambda r: f'<tr><td>{html.escape(Path(str(r.file)).name)}</td><td>{r.row}</td><td class="w">{short(r.what)}</td></tr>'
     more = f'<p class="small">The first {n} of {len(problems):,}; all are in summary.json.</p>' if len(problems) > n else ''
     return f'<table><tr><th>file</th><th>row</th><th>what</th></tr>{"".join(cell(r) for r in problems.head(n).itertuples())}</table>{more}'
 
@@ -236,10 +236,19 @@ def _page(name, summary, problems, figures, records)->str:
     labels = _rows((f'{i} {c}' if task.ordinal else c, f"{summary['labels'][str(i)]:,}") for i,c in enumerate(task.classes))
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(name)}: survey</title><style>{_css}</style></head><body><h1>{html.escape(name)}</h1><p class="small">{about}</p>
-<p>{task.title}: {summary['n_images']:,} images of {summary['n_patients']:,} patients, <span class="{'bad' if len(problems) else ''}">{len(problems):,} problems</span>.</p>
+<p>{task.title}: {summary['n_images']:,} images of {summary['n_patients']:,} patients, <b>{len(problems):,} problem{'s'*(len(problems) != 1)}</b>.</p>
 <table>{numbers}</table><h2>Counts</h2><table>{labels}</table>{sections}
-<h2>Faults</h2>{known}{part('Faults')}{_problem_rows(problems)}<p class="small">{DISCLAIMER}</p></body></html>
+<h2>Faults</h2>{known}{part('Faults')}{_problem_rows(problems, records.attrs.get('root', ''))}<p class="small">{DISCLAIMER}</p></body></html>
 """
+
+# %% ../nbs/22_survey.ipynb #5d7cd8bf
+def _draw(out, file, section, draw):
+    "Draw and save one figure: its section, path and finding, or `None` if there is nothing to show"
+    if (drawn := draw()) is None: return None
+    fig = getattr(drawn, 'figure', drawn)
+    save_figure(fig, path := out/'figures'/f'{file}.png', dpi=100)
+    plt.close(fig)
+    return section, path, _title_of(fig)
 
 # %% ../nbs/22_survey.ipynb #118a78a8
 def write_survey(records, # as from `load_records`
@@ -253,16 +262,8 @@ def write_survey(records, # as from `load_records`
     summary,problems,scan = survey(records, task, workers)
     set_style()
     wanted = _label_figures(records, task) + _image_figures(records, with_records(scan, records), problems, task, seed)
-    for stale in (out/'figures').glob('*.png'): 
-        if stale.stem in _figure_names: stale.unlink()
-    done = []
-    for file,section,draw in wanted:
-        drawn = draw()
-        if drawn is None: continue
-        fig = getattr(drawn, 'figure', drawn)
-        save_figure(fig, path := out/'figures'/f'{file}.png', dpi=100)
-        done.append((section, path, _title_of(fig)))
-        plt.close(fig)
+    for f in _figure_names: (out/'figures'/f'{f}.png').unlink(missing_ok=True) # of an earlier survey
+    done = [d for w in wanted if (d := _draw(out, *w))]
     write_table(out/'label_distribution.csv', label_distribution(records, task))
     write_file(out/'report.html', _page(name or Path(records.attrs.get('root', 'dataset')).name, summary, problems, done, records))
     write_json(out/'summary.json', summary)
@@ -287,5 +288,5 @@ def retina_explore(data:str, # dataset folder, records CSV, .npz file, or synth:
     out = Path(out or Path('explore')/name.replace(':', '_'))
     s = write_survey(records, out, name, task, seed, workers)
     print(f"{s['n_images']:,} images of {s['n_patients']:,} patients; labels {', '.join(f'{c}: {n:,}' for c,n in zip(s['classes'], s['labels'].values()))}")
-    print(f"{len(s['problems']):,} problems: {s['n_missing']:,} missing, {s['n_unreadable']} unreadable, {s['n_duplicates']} duplicates, {s['n_conflicts']} conflicts, {s['n_leaks']} leaks")
+    print(f"problems: {len(s['problems']):,} ({', '.join(f'{s[k]:,} {t}' for k,t in _counts.items() if k not in ('n_images', 'n_patients') and s.get(k))})")
     print(f"report: {out/'report.html'}")
