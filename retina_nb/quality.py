@@ -23,31 +23,40 @@ _yx = np.mgrid[:DIAMETER,:DIAMETER] + .5
 _radius = np.hypot(*(_yx - DIAMETER/2))/(DIAMETER/2) # distance from the centre, 1 at the rim
 
 def _standard(a # uint8 (H,W,3)
-             )->tuple: # uint8 (D,D,3), bool (D,D): in the picture and in the field; share of the circle that is; is it sure
+             )->tuple: # uint8 (D,D,3); bool (D,D), in the field and in the picture; was the field found?
     "A field at the standard diameter"
     f, (h, w) = find_field(a), a.shape[:2]
     x0, y0, side = f.square
     y, x = _yx*side/DIAMETER + np.array([y0, x0]).reshape(2,1,1)
     there = (x > 0) & (y > 0) & (x < w) & (y < h)
-    return resize(_cut(a, x0, y0, side), DIAMETER), there & (_radius < 1), float(there[_radius < 1].mean()), f.sure
+    return resize(_cut(a, x0, y0, side), DIAMETER), there & (_radius < 1), f.sure
 
-# %% ../nbs/13_quality.ipynb #bc384c6f
+# %% ../nbs/13_quality.ipynb #8d06a3b2
+def _blur(x, w, sigma # float32 (D,D), weights 0 or 1, pixels
+         )->np.ndarray:
+    "Gaussian blur that looks only at pixels of weight 1"
+    return cv2.GaussianBlur(x*w, (0,0), sigma)/np.maximum(cv2.GaussianBlur(w, (0,0), sigma), 1e-3)
+
 def measure(src # path, bytes, PIL image or array
            )->dict: # name to figure
     "The quality measures of one photograph"
-    a, seen, coverage, sure = _standard(read_image(src, short_side=DIAMETER))
-    m = cv2.erode((seen & (_radius < .92)).astype(np.uint8), np.ones((7,7), np.uint8), borderValue=0).astype(bool)
-    if not m.any(): m = seen
-    x = a.astype(np.float32)
+    a, there, sure = _standard(read_image(src, short_side=DIAMETER))
+    x, top = a.astype(np.float32), a.max(axis=2)
     light = x @ np.array([.3, .6, .1], np.float32)
-    b2, b4, b8 = (cv2.GaussianBlur(light, (0,0), s) for s in (1, 2, 8))
+    typical = float(np.median(light[there])) if there.any() else 0.
+    lit = there & (top > max(5, .12*typical))                       # neither cut off nor in the dark
+    m = lit & (_radius < .85)
+    if m.sum() < 500: m = there
+    w = lit.astype(np.float32)
+    b1, b2, b8 = (_blur(light, w, s) for s in (1, 2, 8))
     strength = lambda d: float(np.percentile(np.abs(d[m]), 90))
-    fine, vessels, mean = strength(b2-b4), strength(b4-b8), float(light[m].mean())
+    fine, vessels, mean = strength(b1-b2), strength(b2-b8), float(light[m].mean())
     r, g, b = x[m].mean(axis=0)
-    return dict(sharpness=fine/(vessels+.2), contrast=vessels/(mean+8), brightness=float(np.median(light[m])), saturated=float((light[m] > 240).mean()),
-                coverage=coverage if sure else min(coverage, .45), evenness=1-float(b8[m].std()/(mean+1)),
-                shadow=float((b4[m] < .35*np.median(light[m])).mean()), glare=float(((x[...,2] > .95*x[...,0]) & (light > 40))[m].mean()),
-                redness=float((r-b)/(r+g+b+1)))
+    coverage = float(lit.sum()/(_radius < 1).sum())
+    return dict(sharpness=fine/(max(vessels, .05*mean) + .2), contrast=vessels/(mean+8), brightness=typical,
+                saturated=float((a[m][:,1] >= 248).mean()), coverage=coverage if sure else min(coverage, .45),
+                evenness=1-float(b8[m].std()/(mean+1)), shadow=float((b2[m] < .35*typical).mean()),
+                glare=float(((x[...,2] > .95*x[...,0]) & (light > 40))[m].mean()), redness=float((r-b)/(r+g+b+1)))
 
 # %% ../nbs/13_quality.ipynb #a835da11
 @dataclass(frozen=True)
@@ -58,8 +67,8 @@ class Limit:
     reason: str     # in words
 
 LIMITS = dict(
-    sharpness  = Limit(.16, 4, 'out of focus'),
-    contrast   = Limit(.030, 4, 'hazy, too little contrast'),
+    sharpness  = Limit(.22, 4, 'out of focus'),
+    contrast   = Limit(.022, 4, 'hazy, too little contrast'),
     brightness = Limit(28, 4, 'too dark'),
     saturated  = Limit(.20, -2, 'over-exposed'),
     coverage   = Limit(.70, 8, 'field cut off, or its edge not found'),
@@ -78,7 +87,7 @@ def points(value, limit # measure, its `Limit`
 @dataclass(frozen=True)
 class Quality:
     "How good a photograph is, and what is wrong with it"
-    score: float                # 0..1: the weakest measure's points, times the mean of all
+    score: float                # 0..1: the points of all measures, multiplied
     ok: bool                    # is no measure beyond its limit?
     reasons: list = field(default_factory=list)  # what is wrong, in words, worst first
     measures: dict = field(default_factory=dict) # name to figure
@@ -91,7 +100,7 @@ def quality(src # path, bytes, PIL image, or array (H,W,3)
     m = measure(src)
     p = {k: points(m[k], l) for k,l in LIMITS.items()}
     bad = sorted((k for k in p if p[k] < .5), key=p.get)
-    return Quality(round(min(p.values())*float(np.mean(list(p.values()))), 4), not bad, [LIMITS[k].reason for k in bad], m)
+    return Quality(round(float(np.prod(list(p.values()))), 4), not bad, [LIMITS[k].reason for k in bad], m)
 
 # %% ../nbs/13_quality.ipynb #964f4ff5
 def quality_table(records, # table with a column `image`, or a list of paths

@@ -1,0 +1,67 @@
+"Quality: faults lower it, size does not matter, bad files get a row."
+import os
+from pathlib import Path
+
+import cv2, numpy as np, pytest
+from PIL import Image
+
+from retina_nb.core import ImageError
+from retina_nb.preprocess import find_field
+from retina_nb.quality import LIMITS, Quality, points, quality, quality_table
+from retina_nb.synth import synth_eye
+
+REAL = os.environ.get('RETINA_NB_DATA')
+real = pytest.mark.skipif(not REAL, reason='RETINA_NB_DATA is not set')
+EYES = [synth_eye(s, size=300).image for s in range(20, 26)]
+
+FAULTS = {'blur': (lambda a, k: cv2.GaussianBlur(a, (0,0), k*2*find_field(a).r) if k else a, (0, .006, .01, .014, .02, .03), 'out of focus'),
+          'dark': (lambda a, k: (a*(1-k)).astype(np.uint8), (0, .3, .5, .7, .85, .93), 'too dark'),
+          'haze': (lambda a, k: (a*(1-k)+200*k).astype(np.uint8), (0, .2, .35, .5, .65, .8), 'hazy, too little contrast'),
+          'cut': (lambda a, k: np.ascontiguousarray(a[:,int(find_field(a).box[0] + 2*find_field(a).r*k):]), (0, .15, .3, .45, .6, .75), 'field cut off, or its edge not found')}
+
+@pytest.mark.parametrize('name', FAULTS)
+def test_growing_faults_lower_the_score(name):
+    f, steps, reason = FAULTS[name]
+    for a in EYES:
+        qs = [quality(f(a, k)) for k in steps]; s = np.array([q.score for q in qs])
+        assert qs[0].ok and (np.diff(s) < .02).all() and s[-1] < .2*s[0], (name, s)
+        assert not qs[-1].ok and reason in qs[-1].reasons, (name, qs[-1])
+        oks = [q.ok for q in qs]; assert oks == sorted(oks, reverse=True)
+
+@pytest.mark.parametrize('side', (128, 200, 512, 1500))
+def test_size_does_not_matter(side):
+    for a in EYES[:4]:
+        b = cv2.resize(a, (round(a.shape[1]*side/a.shape[0]), side), interpolation=cv2.INTER_AREA if side < len(a) else cv2.INTER_CUBIC)
+        assert quality(b).ok and abs(quality(b).score-quality(a).score) < .15
+
+@pytest.mark.parametrize('name', ['black', 'white', 'noise', 'grey', 'tiny'])
+def test_what_is_no_fundus_fails(name):
+    a = dict(black=np.zeros((100,100,3), np.uint8), white=np.full((100,100,3), 255, np.uint8), noise=np.random.default_rng(0).integers(0,255,(200,200,3),dtype=np.uint8),
+             grey=np.repeat(cv2.cvtColor(EYES[0], cv2.COLOR_RGB2GRAY)[...,None], 3, axis=2), tiny=np.zeros((16,300,3), np.uint8))[name]
+    q = quality(a)
+    assert not q.ok and q.reasons and 0 <= q.score < .5 and all(np.isfinite(v) for v in q.measures.values())
+
+def test_points():
+    for l in LIMITS.values():
+        x = np.linspace(0, 3*l.at, 50); p = [points(v, l) for v in x]
+        assert points(l.at, l) == pytest.approx(.5) and (np.diff(p)*np.sign(l.power) >= 0).all() and 0 <= min(p) <= max(p) <= 1
+    assert points(-1, LIMITS['redness']) == 0
+
+def test_table(tmp_path):
+    Image.fromarray(EYES[0]).save(tmp_path/'good.png'); (tmp_path/'bad.jpg').write_text('no image')
+    t = quality_table([tmp_path/'good.png', tmp_path/'bad.jpg', tmp_path/'none.jpg'], workers=2)
+    assert t.ok.tolist() == [True, False, False] and 'text' in t.reasons[1] and 'no such file' in t.reasons[2] and np.isnan(t.score[1])
+    assert t.score[0] == quality(tmp_path/'good.png').score
+    assert len(quality_table([])) == 0
+    with pytest.raises(ImageError, match='bad.jpg'): quality(tmp_path/'bad.jpg')
+
+def test_shows_itself():
+    q = quality(EYES[0]//12)
+    assert isinstance(q, Quality) and str(q).startswith('poor') and 'too dark' in str(q)
+
+@real
+def test_real_photographs_pass():
+    files = [*sorted(Path(REAL).glob('idrid/**/*.jpg')), *sorted(Path(REAL).glob('eyepacs-sample/train/*'))]
+    assert quality_table(files, workers=2).ok.mean() >= .98
+    xray = sorted(Path(REAL).glob('chest_xray/train/*/*'))[::300]
+    assert not quality_table(xray, workers=2).ok.any()
