@@ -294,7 +294,7 @@ class ConfusionPanel:
         w, k = self._w, len(self.task)
         name = lambda j: w.HTML(f'<div style="width:94px;text-align:center;font-size:12px">{html.escape(self.task.classes[j])}</div>')
         side = lambda i: w.HTML(f'<div style="width:100px;text-align:right;padding-right:6px;font-size:12px">{html.escape(self.task.classes[i])}</div>')
-        return w.VBox([w.HBox([w.HTML('<div style="width:100px;font-size:11px;color:#555">true \u2193 predicted \u2192</div>')] + [name(j) for j in range(k)])] +
+        return w.VBox([w.HBox([w.HTML('<div style="width:100px;font-size:11px;line-height:1.3;color:#555">predicted \u2192<br>true \u2193</div>')] + [name(j) for j in range(k)])] +
                       [w.HBox([side(i)] + self._buttons[i], layout=w.Layout(align_items='center')) for i in range(k)])
 
     def _ipython_display_(self):

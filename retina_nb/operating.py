@@ -152,23 +152,31 @@ def choose_threshold(preds, # predictions on the *validation* part
     if sensitivity is specificity is cost_ratio is None: sensitivity = .9
     yes, score = yes_no(preds, task, question)
     r = roc_points(yes, score)
-    bound = lambda share, rows: share if assurance is None else assured(share*len(np.unique(patient_codes(preds[rows])[0])), len(np.unique(patient_codes(preds[rows])[0])), assurance)
-    if sensitivity is not None: i = _first(bound(r.sensitivity.to_numpy(), yes) >= sensitivity-1e-12, 'sensitivity', sensitivity)
-    elif specificity is not None: i = len(r)-1-_first(bound(r.specificity.to_numpy(), ~yes)[::-1] >= specificity-1e-12, 'specificity', specificity)
+    if sensitivity is not None: i = _first(_reached(r.sensitivity, preds[yes], assurance), sensitivity, 'sensitivity', assurance)
+    elif specificity is not None: i = len(r)-1-_first(_reached(r.specificity, preds[~yes], assurance)[::-1], specificity, 'specificity', assurance)
     else: i = int((cost_ratio*(yes.sum()-r.found) + r.called_healthy).to_numpy().argmin())
     wish = dict(target_sensitivity=sensitivity, target_specificity=specificity, cost_ratio=cost_ratio, assurance=assurance)
     return dict(threshold=_between(r.threshold.to_numpy(), i), question=question) | {k: v for k,v in wish.items() if v is not None} | dict(
         sensitivity=float(r.sensitivity[i]), specificity=float(r.specificity[i]), n_images=len(preds), n_patients=patient_codes(preds)[1], chosen_on='validation')
 
-# %% ../nbs/33_operating.ipynb #591d2be2
-def _first(ok, what, target):
-    if not ok.any(): raise DataError(f'no threshold reaches {what} {target} with this assurance: there are too few patients')
+# %% ../nbs/33_operating.ipynb #ab6a23cd
+def _reached(share, rows, assurance):
+    "What a share of these images says of the truth: itself, or its lower bound, counted in patients"
+    n = patient_codes(rows)[1]
+    return share.to_numpy() if assurance is None else assured(share.to_numpy()*n, n, assurance)
+
+def _first(x, target, what, assurance):
+    "First place where the target is reached"
+    ok = x >= target-1e-12
+    if not ok.any():
+        need = f': that takes at least {math.ceil(math.log(1-assurance)/math.log(target))} patients on that side' if assurance and 0 < target < 1 else ''
+        raise DataError(f'no threshold reaches {what} {target:g}' + (f' with {assurance:.0%} assurance' if assurance else '') + need)
     return int(np.flatnonzero(ok)[0])
 
 def _between(thresholds, i):
     "Halfway to the next score below, so that an image just like the last one called is called too"
-    here = min(thresholds[i], 1.)
     below = thresholds[i+1] if i+1 < len(thresholds) else 0.
+    here = thresholds[i] if i else max(1., math.nextafter(below, 2))    # call nobody
     mid = (here+below)/2
     return float(mid if below < mid <= here else here)
 

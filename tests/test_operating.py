@@ -85,7 +85,7 @@ def test_assurance_lowers_the_threshold_and_needs_patients():
     d = example_predictions(600, seed=1)
     a, b = (op.choose_threshold(d, sensitivity=.9, assurance=x)['threshold'] for x in (None, .95))
     assert b < a
-    with pytest.raises(DataError, match='too few patients'): op.choose_threshold(d.head(40), sensitivity=.99, assurance=.95)
+    with pytest.raises(DataError, match='at least 299 patients'): op.choose_threshold(d.head(40), sensitivity=.99, assurance=.95)
     with pytest.raises(SettingError, match='one of'): op.choose_threshold(d, sensitivity=.9, cost_ratio=3)
 
 @pytest.mark.full
