@@ -1,0 +1,195 @@
+"""The panel in a real browser: by Voila and in JupyterLab.
+
+Headless Chromium does what a user does. Where it is missing these tests are skipped; CHROMIUM names another one."""
+import json, os, re, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
+from pathlib import Path
+
+import numpy as np, pytest
+from PIL import Image
+
+from random_model import shared
+
+CHROMIUM = os.environ.get('CHROMIUM') or next((p for n in ('chromium','chromium-browser','google-chrome') if (p := shutil.which(n))), None)
+ARGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+WAIT = 120_000 # ms: a busy machine is not a failure
+
+playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine (set CHROMIUM to its path)')
+
+def free_port():
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    "Both eyes of a patient, a letter, a large photograph, a file over the limit, forty small ones"
+    from retina_nb.synth import synth_eye
+    d = tmp_path_factory.mktemp('photos')
+    for eye in ('left','right'): Image.fromarray(synth_eye(33, grade=3, eye=eye, size=400).image).save(d/f'33_{eye}.jpg', quality=92)
+    (d/'letter.jpg').write_text('Dear colleague')
+    a = np.asarray(Image.open(d/'33_left.jpg').resize((2600, 2000)))
+    noisy = (a + np.random.default_rng(0).integers(0, 30, a.shape)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(d/'large.png', compress_level=1)           # over the 10 MB that a websocket message may have
+    assert (d/'large.png').stat().st_size > 10*2**20
+    with open(d/'huge.tif', 'wb') as f: f.truncate(70*2**20)
+    (d/'many').mkdir()
+    for i in range(40): Image.fromarray(synth_eye(i, grade=i%5, size=96).image).save(d/'many'/f'eye{i:02}.jpg')
+    return d
+
+@pytest.fixture(scope='module')
+def browser():
+    with playwright.sync_playwright() as pw:
+        b = pw.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield b
+        b.close()
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context(viewport=dict(width=1280, height=900), accept_downloads=True)
+    p = context.new_page()
+    p.set_default_timeout(WAIT)
+    p.faults, p.asked = [], []
+    p.on('pageerror', lambda e: p.faults.append(str(e)))
+    p.on('request', lambda r: p.asked.append(r.url))
+    yield p
+    context.close()
+
+def stop(proc):
+    proc.send_signal(signal.SIGTERM)
+    try: proc.wait(20)
+    except subprocess.TimeoutExpired: proc.kill(); proc.wait()
+
+@pytest.fixture(scope='module')
+def voila(tmp_path_factory):
+    "`retina_panel` as a user starts it: address, feedback file, folder it was started in"
+    d, port = tmp_path_factory.mktemp('voila'), free_port()
+    proc = subprocess.Popen([Path(sys.executable).with_name('retina_panel'), shared()[1], '--port', str(port), '--feedback', d/'feedback.csv'],
+                            cwd=d, stdout=subprocess.PIPE, stderr=open(d/'stderr.txt', 'w'), text=True)
+    line = proc.stdout.readline()
+    assert f'http://127.0.0.1:{port}/' in line, line + (d/'stderr.txt').read_text()
+    yield f'http://127.0.0.1:{port}/', d
+    stop(proc)
+
+def upload(page, *files): page.set_input_files('.rnb-file', [str(f) for f in files])
+def thumbs(page, n): page.wait_for_function(f"document.querySelectorAll('.rnb-thumb').length == {n}", timeout=WAIT)
+def in_panel(page, text): page.wait_for_function('t => document.querySelector(".rnb-panel")?.innerText.includes(t)', arg=text, timeout=WAIT)
+
+def test_voila_from_upload_to_clear(page, voila, photos):
+    url, folder = voila
+    page.goto(url, wait_until='domcontentloaded')
+    in_panel(page, 'No photograph yet')
+    upload(page, photos/'33_left.jpg')
+    page.wait_for_selector('.rnb-grade'); page.wait_for_selector('.rnb-photo')
+    page.wait_for_function("document.querySelector('.rnb-photo').naturalWidth > 300")
+    assert page.locator('.rnb-panel [role=listitem]').count() == 5
+
+    page.click('button:has-text("Agree")'); in_panel(page, 'You agreed')
+    page.select_option('.rnb-right select', label='4 Proliferative')
+    page.fill('.rnb-right input[type=text]', 'new vessels'); page.click('button:has-text("Save correction")')
+    in_panel(page, 'You corrected it to Proliferative: new vessels')
+    rows = (folder/'feedback.csv').read_text().splitlines()
+    assert len(rows) == 3 and 'agree' in rows[1] and 'new vessels' in rows[2]
+
+    upload(page, photos/'33_right.jpg'); thumbs(page, 2)
+    page.click('button:has-text("Both eyes")'); page.wait_for_function("document.querySelectorAll('.rnb-pane').length == 2")
+    assert [t.split()[0] for t in page.locator('.rnb-pane figcaption').all_inner_texts()] == ['right','left']
+    page.click('button:has-text("Heat map")'); page.click('button:has-text("As the model sees it")')
+    page.wait_for_function("document.querySelectorAll('.rnb-pane').length == 1")
+
+    upload(page, photos/'letter.jpg'); in_panel(page, 'is a text file'); thumbs(page, 3)
+    upload(page, photos/'huge.tif'); in_panel(page, 'the limit is 64 MB'); thumbs(page, 4)
+    upload(page, photos/'large.png'); thumbs(page, 5); page.wait_for_selector('.rnb-photo')
+
+    with page.expect_download() as d: page.click('button:has-text("Export CSV")')
+    table = Path(d.value.path()).read_text(encoding='utf-8-sig').splitlines()
+    assert len(table) == 6 and 'Proliferative' in ''.join(table) or 'new vessels' in ''.join(table)
+    page.click('button:has-text("Clear all")'); in_panel(page, 'No photograph yet')
+    assert page.locator('.rnb-thumb').count() == 0 and page.locator('.rnb-photo').count() == 0
+    assert not page.faults
+
+def test_voila_forty_files_and_a_reload(page, voila, photos):
+    url, folder = voila
+    page.goto(url, wait_until='domcontentloaded'); in_panel(page, 'No photograph yet')
+    upload(page, *sorted((photos/'many').iterdir()))
+    thumbs(page, 40)
+    in_panel(page, '40 photographs done')
+    assert page.locator('.rnb-table tbody tr').count() == 40
+    page.locator('.rnb-thumb').nth(3).click(); in_panel(page, 'eye03.jpg')
+    page.keyboard.press('ArrowRight'); page.wait_for_function("document.querySelector('.rnb-file-name').innerText == 'eye04.jpg'")
+    page.reload(wait_until='domcontentloaded'); in_panel(page, 'No photograph yet')
+    assert page.locator('.rnb-thumb').count() == 0
+    assert sorted(p.name for p in folder.iterdir()) in (['stderr.txt'], ['feedback.csv','stderr.txt'])   # no photograph was written
+    log = (folder/'stderr.txt').read_text()
+    assert 'eye03' not in log and 'Traceback' not in log, log
+    assert not page.faults
+
+def test_voila_by_keyboard_zoom_sample_and_threshold(page, voila):
+    page.goto(voila[0], wait_until='domcontentloaded'); in_panel(page, 'No photograph yet')
+    page.select_option('.rnb-sample select', index=4); page.wait_for_selector('.rnb-photo')
+    page.wait_for_function("document.querySelector('.rnb-world').style.width")
+    scale = lambda: page.evaluate("document.querySelector('.rnb-world').style.transform")
+    page.focus('.rnb-panes'); page.keyboard.press('+'); page.keyboard.press('+')
+    assert 'scale(2.25)' in scale()
+    before = scale(); page.keyboard.press('ArrowRight'); assert scale() != before
+    page.keyboard.press('0'); assert 'scale(1)' in scale()
+    page.dblclick('.rnb-panes'); assert 'scale(3)' in scale()
+    before = page.inner_text('.rnb-refer')
+    page.focus('.rnb-right [role=slider]')
+    for _ in range(5): page.keyboard.press('ArrowRight')
+    page.wait_for_function('b => document.querySelector(".rnb-refer").innerText != b', arg=before)
+    page.click('button:has-text("Reset")'); page.wait_for_function('b => document.querySelector(".rnb-refer").innerText == b', arg=before)
+    for s in ('.rnb-file','.rnb-panes','.rnb-tool','.rnb-strip'): assert page.locator(s).first.get_attribute('aria-label')
+
+@pytest.mark.parametrize('width', [1280, 800])
+@pytest.mark.parametrize('theme', ['light','dark'])
+def test_voila_fits_the_page(page, voila, photos, width, theme):
+    page.set_viewport_size(dict(width=width, height=900))
+    page.goto(f'{voila[0]}?theme={theme}', wait_until='domcontentloaded'); in_panel(page, 'No photograph yet')
+    upload(page, photos/'33_left.jpg'); page.wait_for_selector('.rnb-photo')
+    page.wait_for_function("document.querySelector('.rnb-world').style.width")
+    assert page.evaluate('document.documentElement.scrollWidth') <= width                      # nothing sticks out
+    columns = page.evaluate("getComputedStyle(document.querySelector('.rnb-body')).gridTemplateColumns.split(' ').length")
+    assert columns == (2 if width == 1280 else 1)
+    ink, ground = page.evaluate("[getComputedStyle(document.querySelector('.rnb-grade b')).color, getComputedStyle(document.querySelector('.rnb-card')).backgroundColor]")
+    assert contrast(ink, ground) > 7
+
+def contrast(a, b):
+    def light(c):
+        c = np.array([int(o) for o in re.findall(r'\d+', c)[:3]])/255
+        return np.where(c <= .04045, c/12.92, ((c+.055)/1.055)**2.4) @ [.2126, .7152, .0722]
+    hi, lo = sorted((light(a), light(b)), reverse=True)
+    return (hi+.05)/(lo+.05)
+
+def test_voila_serves_the_panel_and_nothing_else(page, voila):
+    url, _ = voila
+    page.goto(url, wait_until='domcontentloaded'); in_panel(page, 'No photograph yet')
+    assert 'panel_from_env' not in page.content() and 'RETINA_NB' not in page.content()                 # no source
+    assert all(u.startswith((url, url.replace('http', 'ws'), 'data:', 'blob:')) for u in page.asked if 'cdn.jsdelivr.net' not in u)
+    for path in ('retina_nb.ipynb', 'voila.json', 'files/retina_nb.ipynb', 'voila/files/retina_nb.ipynb', 'voila/files/voila.json', 'api/contents', 'voila/files/%2e%2e/%2e%2e/etc/passwd', 'tree', 'lab'):
+        try: body = urllib.request.urlopen(url + path, timeout=30).read().decode('utf-8', 'replace')
+        except urllib.error.HTTPError as e: assert e.code in (403, 404, 405, 400), (path, e.code)
+        else: assert 'panel_from_env' not in body and 'root:' not in body, path
+
+def test_jupyterlab(page, photos, tmp_path):
+    import nbformat
+    code = f'from retina_nb.grader import Grader\nfrom retina_nb.panel import GradingPanel\nGradingPanel(Grader({str(shared()[1])!r}), feedback={str(tmp_path/"f.csv")!r})'
+    (tmp_path/'home').mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3'))), tmp_path/'home'/'p.ipynb')
+    port, env = free_port(), os.environ | {k: str(tmp_path/'config') for k in ('JUPYTER_CONFIG_DIR','JUPYTERLAB_SETTINGS_DIR','JUPYTERLAB_WORKSPACES_DIR')}
+    proc = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', f'--port={port}', '--ip=127.0.0.1', '--IdentityProvider.token=t', '--allow-root',
+                             f'--ServerApp.root_dir={tmp_path/"home"}'], env=env, stdout=open(tmp_path/'log.txt', 'w'), stderr=subprocess.STDOUT)
+    try:
+        for _ in range(600):
+            try: socket.create_connection(('127.0.0.1', port), 1).close(); break
+            except OSError: time.sleep(.1)
+        page.goto(f'http://127.0.0.1:{port}/lab/tree/p.ipynb?token=t', wait_until='domcontentloaded')
+        page.wait_for_selector('.jp-Notebook .jp-Cell .cm-content'); page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status=idle]')
+        page.click('.lm-MenuBar-itemLabel:has-text("Run")'); page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
+        page.wait_for_selector('.rnb-drop'); in_panel(page, 'No photograph yet')
+        upload(page, photos/'large.png'); page.wait_for_selector('.rnb-photo'); page.wait_for_selector('.rnb-grade')
+        page.click('button:has-text("Agree")'); in_panel(page, 'You agreed')
+        page.keyboard.press('Control+s'); time.sleep(3)
+        saved = (tmp_path/'home'/'p.ipynb').read_text()
+        assert 'data:image' not in saved and 'iVBORw0KGgo' not in saved and '/9j/' not in saved and len(saved) < 20_000
+        assert [f.name for f in (tmp_path/'home').iterdir() if not f.name.startswith('.')] == ['p.ipynb']
+        assert 'large.png' not in (tmp_path/'log.txt').read_text()
+    finally: stop(proc)
