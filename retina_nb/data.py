@@ -84,8 +84,10 @@ def _locate(root, index, cells, part, table, layout)->list:
     known = [f for f in found if f]
     folder = Counter(f.rpartition('/')[0] for f in known).most_common(1)[0][0] if known else near
     end = Counter(os.path.splitext(f)[1] for f in known).most_common(1)[0][0] if known else ''
-    folder = at + folder + '/' if folder else at
-    return [at + f if f else folder + stem_of(c.replace('\\', '/').rpartition('/')[2]) + end if c else '' for f,c in zip(found, cells)]
+    def expected(c):
+        *above,name = c.replace('\\', '/').strip('/').split('/')
+        return at + '/'.join([*(above or [folder]), stem_of(name) + (end or os.path.splitext(name)[1])]).lstrip('/')
+    return [at + f if f else expected(c) if c else '' for f,c in zip(found, cells)]
 
 # %% ../nbs/10_data.ipynb #25b75f05
 def _tags(root, files)->pd.DataFrame:
@@ -253,7 +255,10 @@ def _records(raw, root, files, layout, task)->pd.DataFrame:
     where = lambda i: str(root/raw.file[i].split('::')[0]) if raw.file[i] else raw.path[i]
     problems = [dict(file=where(i), row=int(raw.line[i]) or '', kind='row', what=w) for i,w in found]
     problems += _missing(raw, root) + _unlisted(raw, root, files, layout)
-    if (raw.text == '').all(): problems.append(dict(file=str(root), row='', kind='unlabelled', what='none of its images has a label'))
+    if (raw.text == '').all():
+        tables = [f for f in files if f.lower().endswith('.csv')] if layout.kind == 'images' else []
+        unread = f"; {', '.join(tables[:5])} {'is' if len(tables) == 1 else 'are'} no label file of a known layout" if tables else ''
+        problems.append(dict(file=str(root), row='', kind='unlabelled', what=f'none of its images has a label{unread}'))
     records = pd.DataFrame(dict(image=raw.path, label=labels, patient=_own_patients(raw, raw.patient), eye=raw.eye, split=raw.split, source=_either(raw.source, layout.title)))
     for tag in raw.columns.difference(_own, sort=False): records[tag] = _number(raw[tag])
     records.attrs.update(task=task.name, layout=layout.name, root=str(root), problems=problems, rows=_segments(raw))

@@ -103,6 +103,7 @@ def fetch(url, # where the file is
             raise DataError(f'{url}: the connection broke after {part.stat().st_size:,} of {total:,} bytes; call again to go on from there')
     return _accept(part, path, md5, url)
 
+# %% ../nbs/15_get.ipynb #7135e754
 def _accept(part, path, md5, url)->Path:
     "Give a finished download its name if its checksum is right; otherwise delete it"
     if (got := _md5_of(part)) != md5:

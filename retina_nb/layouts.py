@@ -462,9 +462,13 @@ def _particular(root, files, heads, task)->dict:
     if found: return found
     for n,o in LAYOUTS.items():
         if n not in tables and (c := _carriers(o, Path(root), files, heads, task)): 
-            if o.kind == 'images' and (other := _other_task(files)): return {}
+            if o.kind == 'images' and (_other_task(files) or _not_commas(heads)): return {} # labels there are, and not understood
             return {n: c}
     return {}
+
+def _not_commas(heads)->str:
+    "The first CSV file whose columns are separated by something else than commas, or ''"
+    return next((f for f,h in heads.items() if len(h) == 1 and re.search(r'[;\t|]', h[0])), '')
 
 def _other_task(files)->str:
     "The name of a task whose classes the folders among `files` are called like, or ''"
@@ -474,8 +478,10 @@ def _other_task(files)->str:
 def _nothing(root, files, heads, layout)->str:
     "The sentence for a folder in which nothing, or not what was asked for, was found"
     if not layout and (other := _other_task(files)): return f"{root}: its folders are classes of the task {other!r}: say task={other!r}"
-    bad = next((f for f,h in heads.items() if len(h) == 1 and re.search(r'[;\t|]', h[0])), None)
-    if bad: return f"{root}/{bad}: row 1: its columns are separated by {re.search(r'[;|]|	', heads[bad][0])[0]!r}: save it with commas"
+    if bad := _not_commas(heads): return f"{root}/{bad}: row 1: its columns are separated by {re.search(r'[;|]|	', heads[bad][0])[0]!r}: save it with commas"
+    if len(files) == len(heads) == 1 and not layout:
+        f,h = next(iter(heads.items()))
+        return f"{root}/{f}: row 1: its columns are {', '.join(h) or '(none)'}; needed are one for the image and one for the label. Looked for {_looked_for()}"
     seen = '; '.join(f"{f} ({', '.join(h[:6]) or 'empty'})" for f,h in list(heads.items())[:5])
     what = f"holds {len(files)} files" if files else 'is empty'
     return f"{root}: {what}{', CSV files: ' + seen if seen else ''}; no known layout{' ' + repr(layout) if layout else ''}. Looked for {_looked_for([layout] if layout else None)}"
