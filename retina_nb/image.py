@@ -166,6 +166,7 @@ def _check_size(size, name, max_pixels):
     if w*h > max_pixels: raise ImageError(name, f'is {w:,} x {h:,} pixels; the limit is {max_pixels:,} pixels in all')
     if min(w, h) < MIN_SIDE: raise ImageError(name, f'is {w} x {h} pixels; each side needs at least {MIN_SIDE}')
 
+# %% ../nbs/02_image.ipynb #0bebc1a6
 @functools.lru_cache(maxsize=None)
 def _formats():
     "Those of `FORMATS` that this Pillow was built with"
@@ -178,6 +179,7 @@ def _open(data, name)->Image.Image:
     except Image.DecompressionBombError as e: raise ImageError(name, f'is too large: {str(e).split(",")[0]}') from None
     except Exception: raise ImageError(name, _not_an_image(bytes(data[:512]))) from None
 
+# %% ../nbs/02_image.ipynb #a68c5a97
 def _decode(data, name, short_side, max_pixels)->np.ndarray:
     "Bytes of an image file to upright RGB"
     if data[128:132] == b'DICM': return _dicom(data, name, max_pixels)

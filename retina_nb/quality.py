@@ -53,7 +53,8 @@ def measure(src # path, bytes, PIL image or array
     fine, vessels, mean = strength(b1-b2), strength(b2-b8), float(light[m].mean())
     r, g, b = x[m].mean(axis=0)
     coverage = float(lit.sum()/(_radius < 1).sum())
-    return dict(sharpness=fine/(max(vessels, .05*mean) + .2), contrast=vessels/(mean+8), brightness=typical,
+    usual = np.clip(vessels, .05*mean, .07*mean)                    # large exudates are not blur, nor is haze sharp
+    return dict(sharpness=float(fine/(usual + .2)), contrast=vessels/(mean+8), brightness=typical,
                 saturated=float((a[m][:,1] >= 248).mean()), coverage=coverage if sure else min(coverage, .45),
                 evenness=1-float(b8[m].std()/(mean+1)), shadow=float((b2[m] < .35*typical).mean()),
                 glare=float(((x[...,2] > .95*x[...,0]) & (light > 40))[m].mean()), redness=float((r-b)/(r+g+b+1)))

@@ -91,7 +91,7 @@ def finding(ax, says, # axes, and the finding as a sentence
             detail='' # what is plotted, in small print below
            ):
     "Title a figure with what it shows, rather than with what it is"
-    ax.set_title(says + (f'\n' if detail else ''))
+    ax.set_title(says + ('\n' if detail else ''))
     if detail: ax.text(0, 1.02, detail, transform=ax.transAxes, fontsize=8.5, color='#555555', va='bottom')
     return ax
 
