@@ -20,14 +20,14 @@ from PIL import Image
 from .core import DISCLAIMER, TASKS, DataError, RetinaError, SettingError, get_task
 from .style import STYLE, text_on
 from .metrics import counts, prob_columns, probs
-from .evaluate import all_or_none, check_predictions, interval, mean_stat, pair, patient_codes, positive_score, resample
+from .evaluate import all_or_none, check_predictions, interval, mean_stat, pair, patient_codes, positive_score, resample, task_of
 
 # %% ../nbs/32_confusion.ipynb #a41ca9b1
 NORMALISE = (None, 'true', 'pred', 'all', 'patients', 'distance')
 
 def _known(preds, task):
     "Checked predictions with a target, and the task"
-    task = get_task(task or preds.attrs.get('task', 'dr'))
+    task = task_of(preds, task)
     preds = check_predictions(preds, task)
     return preds[preds['target'].notna()], task
 
@@ -40,7 +40,7 @@ def _patients(preds, k):
 
 # %% ../nbs/32_confusion.ipynb #015a6e90
 def confusion_matrix(preds, # predictions table: `target`, `grade`, and `patient` for shares of patients
-                     task='dr', # gives the number of classes
+                     task=None, # gives the number of classes; by default the table's own, or dr
                      normalise=None # None, 'true', 'pred', 'all', 'patients' or 'distance': see the table above
                     )->np.ndarray: # (k, k): rows true, columns predicted; NaN where a share has nothing to be a share of
     "Count, for each true class, how often each class was predicted"
@@ -206,7 +206,7 @@ def show_cell(preds, true, predicted, # rows behind this cell
               n=8, ncols=4, size=2.2 # photographs, columns, inches each
              ): # the figure
     "Show the photographs of one cell, each with its true and predicted class and the probability"
-    task = get_task(task or preds.attrs.get('task', 'dr'))
+    task = task_of(preds, task)
     d = cell_images(preds, true, predicted, task)
     k = max(min(n, len(d)), 1)
     axs = np.atleast_1d(new_axes(None, (size*min(k, ncols), (size+.5)*-(-k//ncols)+.3), nrows=-(-k//ncols), ncols=min(k, ncols), squeeze=False)).ravel()
@@ -224,7 +224,7 @@ def regrade(preds, # predictions table with probabilities
             threshold, # summed probability of the positive classes from which an image is called positive
             task=None)->pd.DataFrame: # a copy with new grades
     "Grade as if images were called positive from this threshold on: the likeliest class on that side"
-    task = get_task(task or preds.attrs.get('task', 'dr'))
+    task = task_of(preds, task)
     if not task.positive: raise SettingError(f'{task.name} has no positive classes, so there is no threshold to move')
     if not prob_columns(preds): raise DataError('predictions: no columns p_0 ...; a threshold needs probabilities')
     p, pos = probs(preds), task.is_positive(np.arange(len(task)))
@@ -236,7 +236,7 @@ def compare_confusion(a, b, # predictions of two models on the same images
                       task=None, n_perm=5000, # random swaps; the smallest p-value is 1/(n_perm+1)
                       seed=42)->dict: # a, b, difference (k, k) counts b-a; p (k, k), adjusted for all cells
     "Differences of two confusion matrices with permutation p-values over patients, adjusted for the number of cells"
-    task = get_task(task or a.attrs.get('task', 'dr'))
+    task = task_of(a, task)
     a, b = pair(a, b, task)
     (unit, n, _), k = patient_codes(a), len(task)
     each = [np.bincount(unit*k*k + d['target'].to_numpy(int)*k + d['grade'].to_numpy(int), minlength=n*k*k).reshape(n, k*k) for d in (a, b)]
@@ -256,7 +256,7 @@ def plot_confusion_pair(a, b, # predictions of two models on the same images
                         task=None, names=('model A', 'model B'), normalise='true', level=.05, n_perm=5000, seed=42
                        ): # three axes: A, B, B-A
     "Draw two confusion matrices and their difference in images; stars mark differences beyond chance"
-    task = get_task(task or a.attrs.get('task', 'dr'))
+    task = task_of(a, task)
     cmp, (a, b) = compare_confusion(a, b, task, n_perm, seed), pair(a, b, task)
     k = len(task)
     axs = new_axes(None, (3*(1.5+.85*k), 1.4+.8*k), ncols=3)
@@ -290,16 +290,20 @@ class ConfusionPanel:
         self.widget = w.VBox([self._head] + ([w.HBox([self._use, self._slider])] if self.task.positive and prob_columns(preds) else []) + [self._grid(), self._note, self._shots])
         self._draw()
 
-    def _grid(self):
-        w, k = self._w, len(self.task)
-        name = lambda j: w.HTML(f'<div style="width:94px;text-align:center;font-size:12px">{html.escape(self.task.classes[j])}</div>')
-        side = lambda i: w.HTML(f'<div style="width:100px;text-align:right;padding-right:6px;font-size:12px">{html.escape(self.task.classes[i])}</div>')
-        return w.VBox([w.HBox([w.HTML('<div style="width:100px;font-size:11px;line-height:1.3;color:#555">predicted \u2192<br>true \u2193</div>')] + [name(j) for j in range(k)])] +
-                      [w.HBox([side(i)] + self._buttons[i], layout=w.Layout(align_items='center')) for i in range(k)])
-
     def _ipython_display_(self):
         from IPython.display import display
         display(self.widget)
+
+# %% ../nbs/32_confusion.ipynb #a84657b7
+def _grid(self):
+    "The buttons with the names of the classes around them"
+    w, k = self._w, len(self.task)
+    name = lambda j: w.HTML(f'<div style="width:94px;text-align:center;font-size:12px">{html.escape(self.task.classes[j])}</div>')
+    side = lambda i: w.HTML(f'<div style="width:100px;text-align:right;padding-right:6px;font-size:12px">{html.escape(self.task.classes[i])}</div>')
+    return w.VBox([w.HBox([w.HTML('<div style="width:100px;font-size:11px;line-height:1.3;color:#555">predicted \u2192<br>true \u2193</div>')] + [name(j) for j in range(k)])] +
+                  [w.HBox([side(i)] + self._buttons[i], layout=w.Layout(align_items='center')) for i in range(k)])
+
+ConfusionPanel._grid = _grid
 
 # %% ../nbs/32_confusion.ipynb #b4b790aa
 @property

@@ -19,13 +19,13 @@ import pandas as pd
 from .core import DataError, Run, SettingError, get_task, write_json, write_table
 from .style import OKABE_ITO, save_figure
 from . import metrics as m
-from .evaluate import all_or_none, check_predictions, count_stat, evaluate, interval, mean_stat, patient_codes, positive_score, questions, rank_stat, resample
+from .evaluate import all_or_none, check_predictions, count_stat, evaluate, interval, mean_stat, patient_codes, positive_score, questions, rank_stat, resample, task_of
 from .confusion import caption, new_axes, plot_confusion
 
 # %% ../nbs/33_operating.ipynb #c94fc276
 def _scored(preds, task):
     "Checked predictions with targets and probabilities, and the task"
-    task = get_task(task or preds.attrs.get('task', 'dr'))
+    task = task_of(preds, task)
     preds = check_predictions(preds, task)
     if not m.prob_columns(preds): raise DataError(f'predictions: no columns p_0 to p_{len(task)-1}; calibration and thresholds need probabilities')
     return preds[preds['target'].notna()].reset_index(drop=True), task
@@ -189,21 +189,24 @@ PUBLISHED = [ # referable DR: sensitivity, specificity
     dict(who='Ting, Singapore', kind='system', sensitivity=.905, specificity=.916, source='Ting et al. 2017, doi:10.1001/jama.2017.18152'),
     dict(who='IDx-DR pivotal trial', kind='system', sensitivity=.872, specificity=.907, source='Abràmoff et al. 2018, doi:10.1038/s41746-018-0040-6')]
 
-# %% ../nbs/33_operating.ipynb #2dfeaf9e
-def roc_band(yes, score, unit, n, n_boot=300, seed=42, level=.95, grid=201)->tuple: # 1-specificity (grid,), low, high
+# %% ../nbs/33_operating.ipynb #9792eb87
+def roc_band(yes, score, # truth and score (images,)
+             unit, n, # patient of each image, number of patients
+             n_boot=300, seed=42, level=.95, grid=201 # thresholds looked at
+            )->tuple: # 1-specificity (101,), low, high
     "Pointwise interval of sensitivity at each specificity, over patients"
     thr = np.unique(np.quantile(score, np.linspace(0, 1, grid)))[::-1]
     over = np.searchsorted(-thr, -score)   # first threshold that the image reaches
     g = len(thr)+1
     P, N = (np.bincount(unit[s]*g+over[s], minlength=n*g).reshape(n, g).astype(np.float32) for s in (yes, ~yes))
-    stat = lambda W: dict(tp=(W.astype(np.float32)@P).cumsum(1), fp=(W.astype(np.float32)@N).cumsum(1))
-    rng = np.random.default_rng(seed)
-    W = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(n_boot)])
-    got, at = stat(W), np.linspace(0, 1, 101)
+    rng, at = np.random.default_rng(seed), np.linspace(0, 1, 101)
+    W = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(n_boot)]).astype(np.float32)
+    got = dict(tp=(W@P).cumsum(1), fp=(W@N).cumsum(1))
     tp, fp = (np.insert(x/np.maximum(x[:,-1:], 1), 0, 0, axis=1) for x in (got['tp'], got['fp']))
     curves = np.array([np.interp(at, f, t) for f,t in zip(fp, tp)])
     return at, *np.quantile(curves, [(1-level)/2, (1+level)/2], axis=0)
 
+# %% ../nbs/33_operating.ipynb #4e1e9f16
 def plot_roc(preds, task=None, question='referable', point=None, # operating point: a threshold, or what `choose_threshold` gave
              published=True, # draw the published points? Only for referable DR
              ax=None, label=None, colour=OKABE_ITO[0]):
@@ -354,7 +357,7 @@ def store_decisions(run, # a run with predictions_valid.csv
 # %% ../nbs/33_operating.ipynb #f230672e
 def evaluation_figures(preds, task=None, threshold=None):
     "Yield (name, axes) of the figures an evaluation is shown with"
-    task = get_task(task or preds.attrs.get('task', 'dr'))
+    task = task_of(preds, task)
     yield 'confusion', plot_confusion(preds, task)
     yield 'confusion_normalised', plot_confusion(preds, task, normalise='true')
     if not m.prob_columns(preds): return

@@ -12,10 +12,10 @@ import math
 import numpy as np
 import pandas as pd
 
-from .core import DataError, SettingError, get_task
+from .core import DataError, SettingError
 from . import metrics as m
 from .evaluate import (check_predictions, interval, pair, patient_codes, positive_score, questions, resample,
-                                score_figures, statistics)
+                                score_figures, statistics, task_of)
 from .confusion import caption, new_axes
 
 # %% ../nbs/34_versus.ipynb #a6ee7c49
@@ -26,10 +26,11 @@ def _tagged(stat, tag): return lambda W: {tag+name: x for name, x in stat(W).ite
 def _thresholds(task, threshold): return {q: .5 for q in questions(task)} | {'referable': .5 if threshold is None else threshold}
 
 def compare_models(a, b, # predictions of two models on the same images
-                   task='dr', thresholds=(None, None), # threshold for referable of each; by default .5
+                   task=None, thresholds=(None, None), # threshold for referable of each; by default .5
                    n_boot=2000, seed=42, method='bca')->pd.DataFrame: # a row a score: a, b, difference b-a, low, high, p, test
     "Difference of two models' scores with 95% intervals over patients and two-sided p-values"
-    task, (a, b) = get_task(task), pair(a, b, task)
+    task = task_of(a, task)
+    a, b = pair(a, b, task)
     unit, n, _ = patient_codes(a)
     stats = [_tagged(s, tag) for tag,x,t in (('a:',a,thresholds[0]), ('b:',b,thresholds[1])) for s in statistics(x, task, _thresholds(task, t))[0]]
     got, rows = resample(stats, n, n_boot, seed, 2*len(a)), []
@@ -100,12 +101,12 @@ def tag_groups(values # a column of tags
 
 def subgroups(preds, # predictions table
               by, # tag, or several
-              task='dr', threshold=None, # as for `evaluate`
+              task=None, threshold=None, # as for `evaluate`
               scores=('qwk', 'accuracy', 'referable.auc', 'referable.sensitivity', 'referable.specificity'), # names; dots are levels
               min_patients=20, # a score that rests on fewer is marked small
               n_boot=1000, seed=42)->pd.DataFrame: # tag, group, n_images, n_patients, score, value, low, high, rests_on, small
     "Scores for each value of one or more tags, with intervals over patients, small groups marked"
-    task = get_task(task)
+    task = task_of(preds, task)
     preds = check_predictions(preds, task)
     preds = preds[preds['target'].notna()]
     rows = _group_rows(preds, 'all', 'all', task, threshold, scores, min_patients, n_boot, seed)
@@ -225,14 +226,15 @@ class Decision(dict):
         return '\n'.join(rows + [f"{'promote' if self else 'do not promote'}: {self['why']}"])
     __repr__ = __str__
 
+# %% ../nbs/34_versus.ipynb #ebc8891e
 def promote(preds, # the candidate's predictions, on test images that nothing was chosen on
             conditions=GATE, # what it must show
-            task='dr', threshold=None, # its operating point, chosen on validation
+            task=None, threshold=None, # its operating point, chosen on validation
             current=None, # predictions of the model in use, on the same images
             current_threshold=None, # its operating point; by default the same
             n_boot=2000, seed=42)->Decision:
     "May this model be promoted? Every condition must be met"
-    task = get_task(task)
+    task = task_of(preds, task)
     _check_conditions(conditions, current)
     preds = check_predictions(preds, task)
     preds = preds[preds['target'].notna()].reset_index(drop=True)

@@ -13,7 +13,7 @@ def tables(max_k=6, max_n=60):
 def close(a, b): assert (np.isnan(a) and np.isnan(b)) or abs(a-b) < 1e-12, (a, b)
 
 @given(tables())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @pytest.mark.filterwarnings('ignore')
 def test_counts_agree_with_sklearn(x):
     k, pairs = x
@@ -30,7 +30,7 @@ def test_counts_agree_with_sklearn(x):
     else: assert np.isnan(m.qwk(t, g, k))
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 6), st.integers(0, 3)), min_size=2, max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @pytest.mark.filterwarnings('ignore')
 def test_ranks_with_ties_and_weights_agree_with_sklearn(rows):
     yes, score, w = (np.array(c) for c in zip(*rows))
