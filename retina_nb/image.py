@@ -103,6 +103,7 @@ def _to_uint8(a # integers or floats, any shape
 @functools.lru_cache(maxsize=None)
 def _lab_to_rgb(): return ImageCms.buildTransform(ImageCms.createProfile('LAB'), ImageCms.createProfile('sRGB'), 'LAB', 'RGB')
 
+# %% ../nbs/02_image.ipynb #339a5c89
 def _pil_to_rgb(im # a loaded PIL image of any mode
                )->np.ndarray:
     "Pixels of any Pillow mode as uint8 RGB"

@@ -159,6 +159,7 @@ def _disc(n, r # side, radius as a share of half the side
          )->np.ndarray: # uint8 (n,n), 0 or 1
     return cv2.circle(np.zeros((n, n), np.uint8), (n*8-8, n*8-8), round(n*8*r), 1, -1, shift=4)
 
+# %% ../nbs/12_preprocess.ipynb #5b2b06f0
 def ben_graham(a, # uint8 (n,n,3), the square around a field
                share=1/30, # width of the blur as a share of the radius
                keep=.95 # share of the radius that is kept

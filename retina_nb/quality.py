@@ -37,6 +37,7 @@ def _blur(x, w, sigma # float32 (D,D), weights 0 or 1, pixels
     "Gaussian blur that looks only at pixels of weight 1"
     return cv2.GaussianBlur(x*w, (0,0), sigma)/np.maximum(cv2.GaussianBlur(w, (0,0), sigma), 1e-3)
 
+# %% ../nbs/13_quality.ipynb #bc384c6f
 def measure(src # path, bytes, PIL image or array
            )->dict: # name to figure
     "The quality measures of one photograph"

@@ -1,6 +1,6 @@
 "The preprocessing contract: the field, golden results, the same bits everywhere, strict storage."
 import hashlib, io, json, os, pickle, subprocess, sys
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from retina_nb.core import ImageError, SettingError
 from retina_nb.image import read_image
-from retina_nb.preprocess import Field, Preprocess, ben_graham, clahe, find_field, resize
+from retina_nb.preprocess import Preprocess, ben_graham, clahe, find_field, resize
 from retina_nb.synth import synth_eye
 
 REAL = os.environ.get('RETINA_NB_DATA')
@@ -96,7 +96,7 @@ def test_same_bits_in_every_process(tmp_path):
                 'if __name__ == "__main__":\n  pre = Preprocess.from_json(sys.argv[1])\n'
                 '  with ProcessPoolExecutor(int(sys.argv[2])) as p: print(hashlib.sha256(b"".join(o.tobytes() for o in p.map(pre, sys.argv[3:]))).hexdigest())')
         (tmp_path/'go.py').write_text(code)
-        for n in ('1', '3'):
+        for n in ('3',) if pre.via else ('1', '2'):
             out = subprocess.run([sys.executable, str(tmp_path/'go.py'), pre.to_json(), n, *files], capture_output=True, text=True, check=True).stdout.strip()
             assert out == hashlib.sha256(b''.join(one)).hexdigest()
 
