@@ -10,7 +10,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import cv2, numpy as np, pandas as pd
+import cv2, numpy as np
 
 from .core import RetinaError
 from .image import read_image
@@ -107,8 +107,9 @@ def quality(src # path, bytes, PIL image, or array (H,W,3)
 # %% ../nbs/13_quality.ipynb #964f4ff5
 def quality_table(records, # table with a column `image`, or a list of paths
                   workers=None # threads; default: as many as there are cores
-                 )->pd.DataFrame: # a row an image: image, score, ok, reasons, then the measures; a bad file has its error in `reasons`
+                 ): # `DataFrame`, a row an image: image, score, ok, reasons, then the measures; a bad file has its error in `reasons`
     "Judge many photographs, in parallel, in order"
+    import pandas as pd # here, because a grader that judges one photograph should start without it
     images = list(records['image'] if isinstance(records, pd.DataFrame) else records)
     def one(f):
         try: q = quality(f)
