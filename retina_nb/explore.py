@@ -88,7 +88,7 @@ def show_images(records, # as from `load_records`
     if not groups: raise DataError(f'none of the {len(records)} images is on disk')
     images = [im for _,g,*_ in groups for im in [*g.image, *[None]*(n-len(g))]]
     captions = [str(p)[-18:] for _,g,*_ in groups for p in [*g.patient, *['']*(n-len(g))]]
-    fig = show_grid(images, captions, cols=n, size=size)
+    fig = show_grid(images, captions, cols=n, size=size, title=f'{len(here):,} images by {by}: some of each, drawn at random')
     for i,(c,_,total,k) in enumerate(groups):
         fig.axes[i*n].text(-.12, .5, f'{c}\n{total:,}', transform=fig.axes[i*n].transAxes, ha='right', va='center', fontsize=9, fontweight='bold', linespacing=1.5)
         fig.axes[i*n].plot([-.06,-.06], [.05,.95], transform=fig.axes[i*n].transAxes, color=k, lw=4, clip_on=False, solid_capstyle='butt')
@@ -190,7 +190,9 @@ def plot_quality(seen, # as from `with_records`
     names = sorted(seen[by].astype(str).unique())
     ax = ax or plt.subplots(figsize=(6, .9 + .55*max(len(names), 2)))[1]
     sns.boxplot(data=seen, x='quality', y=by, order=names, ax=ax, color='#DDDDDD', fliersize=0, width=.5, linewidth=1)
-    sns.stripplot(data=seen.sample(min(len(seen), 1500), random_state=0), x='quality', y=by, order=names, ax=ax, color=OKABE_ITO[0], size=2.2, alpha=.5, jitter=.2)
+    some = seen.sample(min(len(seen), 1500), random_state=0)
+    at = some[by].astype(str).map(names.index) + np.random.default_rng(0).uniform(-.2, .2, len(some))
+    ax.scatter(some.quality, at, s=5, color=OKABE_ITO[0], alpha=.5, lw=0, zorder=3)
     ax.set(xlabel='quality score', ylabel='', xlim=(0, 1)); ax.grid(False, axis='y')
     poor,p = (~seen.good.astype(bool)).mean(), _by_chance([g.quality.to_numpy() for _,g in seen.groupby(by)])
     says = f"{poor:.0%} of the images are of poor quality" if poor else 'No image is of poor quality'
@@ -315,7 +317,8 @@ def show_both_eyes(records, n=4, seed=42, task=None): # figure, or None if no pa
     if not {('image','left'), ('image','right')} <= set(both.columns): return None
     both = both.dropna(subset=[('image','left'), ('image','right')])
     if not len(both): return None
-    apart = (both['label','left'].astype(float) - both['label','right'].astype(float)).abs().fillna(0)
+    number = lambda eye: pd.to_numeric(both['label', eye], errors='coerce').astype('Float64')
+    apart = (number('left') - number('right')).abs().fillna(0).astype(float)
     rows = both.sample(frac=1, random_state=seed).assign(apart=apart).sort_values('apart', ascending=False, kind='stable').head(n)
     name = lambda l: task.classes[int(l)] if pd.notna(l) else 'no label'
     images = [r['image', e] for _,r in rows.iterrows() for e in ('right','left')]

@@ -466,6 +466,7 @@ def _particular(root, files, heads, task)->dict:
             return {n: c}
     return {}
 
+# %% ../nbs/09_layouts.ipynb #ef55b181
 def _not_commas(heads)->str:
     "The first CSV file whose columns are separated by something else than commas, or ''"
     return next((f for f,h in heads.items() if len(h) == 1 and re.search(r'[;\t|]', h[0])), '')

@@ -1,0 +1,138 @@
+"retina_explore on good, bad and odd data; the browser without a browser"
+import json, re, shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from retina_nb.core import DataError
+from retina_nb.data import load_records
+from retina_nb.explore import examine, show_images, shortcuts, with_records
+from retina_nb.labels import class_weights, label_table, majority, plot_labels, predictive_values
+from retina_nb.survey import Browser, label_distribution, survey, write_survey
+
+KEYS = ['n_images', 'n_patients', 'n_missing', 'n_unreadable', 'n_duplicates', 'n_conflicts', 'labels', 'problems']
+
+@pytest.fixture(scope='module')
+def synth(): return load_records('synth:100')
+
+def outputs(out):
+    "The three files of a survey, checked for form"
+    out = Path(out)
+    s = json.loads((out/'summary.json').read_text())
+    assert all(k in s for k in KEYS) and all(set(p) == {'file', 'row', 'what'} for p in s['problems'])
+    page = (out/'report.html').read_text()
+    assert page.startswith('<!doctype html>') and not re.search(r'(src|href)="(?!data:)', page), 'the page needs nothing from elsewhere'
+    assert page.count('<img alt="') == page.count('<img ') <= len(list((out/'figures').glob('*.png')))
+    assert not re.search(r'<img alt=""', page)
+    return s, pd.read_csv(out/'label_distribution.csv'), page
+
+def test_command_on_synthetic_images(command, tmp_path):
+    r = command('retina_explore', 'synth:100', '--out', tmp_path/'o')
+    assert r.returncode == 0, r.stderr
+    s,d,_ = outputs(tmp_path/'o')
+    assert s['n_images'] == 100 and d['count'].sum() == 100 and d['count'].tolist() == list(s['labels'].values())
+    assert {'labels', 'images_by_label', 'joint_eyes', 'quality', 'sizes'} <= {f.stem for f in (tmp_path/'o'/'figures').iterdir()}
+
+def test_commands_that_cannot_work(command, tmp_path):
+    (tmp_path/'empty').mkdir()
+    (tmp_path/'semi.csv').write_text('image;level\na;0\n')
+    (tmp_path/'file').write_text('')
+    for args in (['no/such/folder'], [tmp_path/'semi.csv'], ['synth:100', '--task', 'glaucoma'], ['synth:100', '--out', tmp_path/'file']):
+        r = command('retina_explore', *args, *([] if '--out' in args else ['--out', tmp_path/'out']))
+        assert r.returncode == 2 and len(r.stderr.strip().splitlines()) == 1 and r.stderr.startswith('error:'), (args, r.stderr)
+    assert not (tmp_path/'out').exists()
+
+def test_bad_rows_are_reported_and_do_not_stop_it(tmp_path, synth):
+    (tmp_path/'set'/'train').mkdir(parents=True)
+    for i,f in enumerate(synth.image[:12]): shutil.copy(f, tmp_path/'set'/'train'/f'{i}_left.jpg')
+    t = tmp_path/'set'/'train'
+    (t/'12_left.jpg').write_bytes((t/'0_left.jpg').read_bytes()[:3000]); (t/'13_left.jpg').write_text('no image')
+    shutil.copy(t/'1_left.jpg', t/'14_left.jpg')
+    rows = [f'{i}_left,{i % 5}' for i in range(12)] + ['12_left,0', '13_left,0', '14_left,4', '15_left,7', '16_left,']
+    (tmp_path/'set'/'trainLabels.csv').write_text('image,level\n' + '\n'.join(rows))
+    write_survey(load_records(tmp_path/'set', warn=False), tmp_path/'out')
+    s,d,page = outputs(tmp_path/'out')
+    assert [s[k] for k in KEYS[:6]] == [17, 17, 2, 2, 1, 1], 'named patients are not merged'
+    assert s['labels'] == {'0': 5, '1': 3, '2': 2, '3': 2, '4': 3} and d['count'].sum() == 15
+    what = ' '.join(p['what'] for p in s['problems'])
+    assert 'outside 0 to 4' in what and 'no label' in what and '2 of its 17 images are not on disk' in what
+    assert {17, 18} <= {p['row'] for p in s['problems']}
+
+def test_leaks_between_official_parts_name_both_files(tmp_path, synth):
+    r = synth[:20].copy(); r.attrs.update(synth.attrs)
+    r['split'] = ['train']*19 + ['test']
+    r['patient'] = [str(i) for i in range(18)] + ['x', 'x']
+    s,problems,_ = survey(r)
+    leak = problems[problems.kind == 'patient']
+    assert s['n_leaks'] >= 1 and r.image[18] in leak.what.iloc[0] and leak.file.iloc[0] == r.image[19]
+
+@pytest.mark.parametrize('case', ['unlabelled', 'no images', 'one image', 'one class', 'xray', 'tags that look like code'])
+def test_odd_sets(tmp_path, synth, case):
+    task = 'pneumonia' if case == 'xray' else 'dr'
+    r = synth[:1 if case == 'one image' else 24].copy(); r.attrs.update(synth.attrs)
+    if case == 'unlabelled': r['label'] = pd.array([None]*len(r), dtype='Int64')
+    if case == 'no images': r['image'] = [f'/none/{i}.png' for i in range(len(r))]; r.attrs.pop('problems')
+    if case == 'one class': r['label'] = pd.array([0]*len(r), dtype='Int64')
+    if case == 'xray': r['label'] = r.label.clip(upper=1)
+    if case.startswith('tags'): r['patient'] = '<script>alert(1)</script>'; r['source'] = ['<b>a</b>', 'b']*12
+    write_survey(r, tmp_path/'o', name='<i>x</i>', task=task)
+    s,d,page = outputs(tmp_path/'o')
+    assert s['n_images'] == len(r) and '<script>' not in page and '<b>a</b>' not in page and '<i>x' not in page
+
+def test_same_bytes_and_replacement(tmp_path, synth):
+    r = synth[:16].copy(); r.attrs.update(synth.attrs)
+    a,b = tmp_path/'a', tmp_path/'b'
+    (b/'figures').mkdir(parents=True); (b/'figures'/'mine.png').write_bytes(b'x'); (b/'notes.txt').write_text('keep')
+    for o in (a, b): write_survey(r, o, name='same')
+    for f in a.rglob('*.*'):
+        if f.is_file(): assert f.read_bytes() == (b/f.relative_to(a)).read_bytes(), f.name
+    assert (b/'figures'/'joint_eyes.png').is_file()
+    write_survey(r.assign(eye=''), b)
+    assert not (b/'figures'/'joint_eyes.png').exists(), 'a figure that no longer applies is gone'
+    assert (b/'notes.txt').read_text() == 'keep' and (b/'figures'/'mine.png').exists()
+
+def test_browser_state(synth):
+    import ipywidgets
+    b = Browser(synth, examine(synth, progress=False), size=64)
+    assert len(b.shown) == 100
+    b.filter(label=2, eye='left')
+    assert set(b.shown.label) == {2} and set(b.shown.eye) == {'left'}
+    n = len(b.shown)
+    assert b.next().index == 1 and b.previous().previous().index == n - 1
+    whole = b.view(); close = b.look(4).view()
+    assert whole.shape == close.shape == (64, 64, 3) and not np.array_equal(whole, close)
+    assert 'no image' in b.filter(quality=(.999, 1.)).caption() and b.view().shape == (64, 64, 3)
+    from retina_nb.survey import _controls
+    box = _controls(b.filter()); assert isinstance(box, ipywidgets.Box)
+    b._parts['label'].value = 4; b._parts['next'].click()
+    assert set(b.shown.label) == {4} and b._parts['text'].value == b.caption()
+
+def test_labels_arithmetic():
+    r = pd.DataFrame(dict(label=[0]*6 + [2]*3 + [4], split=['train']*9 + ['test']))
+    assert label_table(r)['count'].tolist() == [6, 0, 3, 0, 1] and label_table(r, 'split').sum().tolist() == [9, 1]
+    w = class_weights(r)
+    assert np.allclose(w*[6, 0, 3, 0, 1], [10/3, 0, 10/3, 0, 10/3]) and w[1] == 0
+    assert majority(r)['accuracy'] == .6 and majority(r)['balanced_accuracy'] == 1/3 and majority(r)['sensitivity'] == 0
+    ppv,npv = predictive_values(.9, .9, .01)
+    assert abs(ppv - 90/1080) < 1e-12 and abs(npv - 8910/8920) < 1e-12
+    with pytest.raises(DataError): plot_labels(pd.DataFrame(dict(label=pd.array([None], dtype='Int64'))))
+
+def test_shortcuts_find_what_is_planted_and_nothing_else(synth):
+    seen = with_records(examine(synth, progress=False), synth)
+    rng = np.random.default_rng(0)
+    planted = seen.assign(red=seen.label.astype(float) + rng.normal(0, .3, len(seen)), green=rng.normal(size=len(seen)))
+    t = shortcuts(planted, n_shuffle=50).set_index('measure')
+    assert t.strength['red'] > .8 and t.strength['green'] < .35
+
+@pytest.mark.full
+@pytest.mark.parametrize('name,task', [('idrid', 'dr'), ('eyepacs-sample', 'dr'), ('medmnist/retinamnist.npz', 'dr'), ('chest_xray', 'pneumonia'), ('twcc-csv', 'dr')])
+def test_real(command, tmp_path, real_data, name, task):
+    r = command('retina_explore', real_data/name, '--task', task, '--out', tmp_path)
+    assert r.returncode == 0, r.stderr
+    s,_,_ = outputs(tmp_path)
+    want = {'idrid': [413, 408, 0, 0, 5, 2], 'eyepacs-sample': [35126, 17563, 35116, 0, 0, 0], 'medmnist/retinamnist.npz': [1600, 1600, 0, 0, 0, 0],
+            'chest_xray': [4418, 2414, 0, 0, 22, 0], 'twcc-csv': [7306, 6531, 7306, 0, 0, 0]}[name]
+    assert [s[k] for k in KEYS[:6]] == want
