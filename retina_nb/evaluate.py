@@ -158,11 +158,11 @@ def interval(value, # the score of the table itself
     boot = boot[~np.isnan(boot)]
     if np.isnan(value) or len(boot) < 2: return [None, None]
     tails = np.array([(1-level)/2, (1+level)/2])
-    if method == 'bca' and boot.min() < boot.max():
+    if method == 'bca' and np.ptp(boot) > 1e-12:
         below = ((boot < value).sum() + .5*(boot == value).sum())/len(boot)
         z0 = _N.inv_cdf(np.clip(below, 1/(len(boot)+1), len(boot)/(len(boot)+1)))
         d = np.nanmean(jack) - jack[~np.isnan(jack)]
-        a = (d**3).sum()/(6*(d**2).sum()**1.5) if (d**2).sum() > 0 else 0
+        a = (d**3).sum()/(6*(d**2).sum()**1.5) if np.abs(d).max(initial=0) > 1e-12 else 0
         z = z0 + np.array([_N.inv_cdf(t) for t in tails])
         tails = np.array([_N.cdf(z0 + x/(1-a*x)) for x in z])
     elif method not in ('bca', 'percentile'): raise SettingError(f"unknown method {method!r}: choose 'bca' or 'percentile'")

@@ -71,7 +71,7 @@ def _ece_stat(yes, p, unit, n, bins):
     k = b.max()+1
     gap = np.bincount(unit*k+b, weights=yes-p, minlength=n*k).reshape(n, k)
     size = np.bincount(unit, minlength=n)
-    return lambda W: dict(ece=np.abs(W@gap).sum(1)/(W@size))
+    return lambda W: dict(ece=m.ratio(np.abs(W@gap).sum(1), W@size))
 
 def ece(preds, task=None, question='referable', # see `yes_no`; 'top' gives the ECE of most papers
         bins=15, # bins with equal numbers of images; 15 as in Guo et al. 2017

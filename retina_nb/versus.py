@@ -57,15 +57,14 @@ def delong(positive, # truth (n,), bool
           )->tuple: # AUCs (models,), their covariance (models, models)
     "AUCs and their covariance by DeLong's method, clustered by patient where patients are given"
     yes, scores = np.asarray(positive, bool), [np.asarray(s, float) for s in scores]
-    m1, m0 = int(yes.sum()), int((~yes).sum())
-    if min(m1, m0) < 2: raise DataError(f'DeLong needs at least two positive and two negative images; there are {m1} and {m0}')
     who = np.arange(len(yes)) if patient is None else pd.factorize(np.asarray(patient, object))[0]
+    m1, m0, i1, i0 = int(yes.sum()), int((~yes).sum()), len(np.unique(who[yes])), len(np.unique(who[~yes]))
+    if min(i1, i0) < 2: raise DataError(f'DeLong needs at least two patients with positive and two with negative images; there are {i1} and {i0}')
     n, places = who.max()+1, [_placements(yes, s) for s in scores]
     auc = np.array([u.mean() for u,_ in places])
     by = lambda rows, x: np.bincount(who[rows], weights=x, minlength=n)
     X = np.array([by(yes, u-a) for (u,_),a in zip(places, auc)])    # (models, patients), centred
     Y = np.array([by(~yes, o-a) for (_,o),a in zip(places, auc)])
-    i1, i0 = len(np.unique(who[yes])), len(np.unique(who[~yes]))
     cross = X@Y.T/m1/m0*n/(n-1)
     return auc, X@X.T*i1/(i1-1)/m1**2 + Y@Y.T*i0/(i0-1)/m0**2 + cross + cross.T
 
@@ -84,7 +83,7 @@ def _delong_rows(a, b, task, unit):
     rows = []
     for q, positive in questions(task).items():
         yes = np.isin(a['target'].to_numpy(int), positive)
-        if min(yes.sum(), (~yes).sum()) < 2: continue
+        if min(len(np.unique(unit[yes])), len(np.unique(unit[~yes]))) < 2: continue
         t = delong_test(yes, positive_score(a, positive), positive_score(b, positive), unit)
         rows.append(dict(score=f'{q}.auc', a=t['auc_a'], b=t['auc_b'], **{c: t[c] for c in ('difference','low','high','p')}, test='DeLong, by patient'))
     return rows
@@ -192,7 +191,9 @@ def _bounds(c, value, low):
     ok = lambda x, k: k not in c or (x is not None and not np.isnan(x) and x >= c[k])
     return ok(value, 'at_least') and ok(low, 'low_at_least')
 
-def _show(f): return 'undefined' if f['value'] is None else f"{f['value']:.3f} ({f['ci95'][0]:.3f} to {f['ci95'][1]:.3f})"
+def _show(f):
+    if f['value'] is None: return 'undefined'
+    return f"{f['value']:.3f}" + ('' if f['ci95'][0] is None else f" ({f['ci95'][0]:.3f} to {f['ci95'][1]:.3f})")
 
 # %% ../nbs/34_versus.ipynb #82e141a6
 def _judge(c, fig, preds, task, threshold, paired, n_boot, seed):
@@ -209,7 +210,7 @@ def _judge(c, fig, preds, task, threshold, paired, n_boot, seed):
     ok, found = _bounds(c, f['value'], f['ci95'][0]), _show(f)
     if c.get('above') == 'majority':
         g = fig.get(f"majority.{c['score']}")
-        if g is None: return False, 'the majority model has no such score'
+        if g is None or g['ci95'][1] is None or f['ci95'][0] is None: return False, f'{found}: no interval to compare with the majority model'
         ok, found = ok and f['ci95'][0] > g['ci95'][1], found + f', majority {_show(g)}'
     if 'current' in (c.get('above'), c.get('not_below')):
         d = paired.get(c['score'])

@@ -100,6 +100,16 @@ def test_one_row_and_one_patient(preds):
     assert s['n_images'] == 1 and str(s)
     assert evaluate(preds.head(2), n_boot=20)['n_patients'] == 1
 
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('seed', range(12))
+def test_tiny_tables_of_every_task_give_figures_or_null_without_a_murmur(seed):
+    d = example_predictions(1 + seed % 6, seed=seed, task=['dr', 'oct', 'pneumonia', 'pneumonia_type'][seed % 4], noise=[.05, .3, 2][seed % 3])
+    if seed % 5 == 0: d = d.drop(columns=prob_columns(d))
+    s = evaluate(d, n_boot=30)
+    json.dumps(s, allow_nan=False)
+    assert str(s) and not promote(d, [dict(score='qwk', at_least=1.1)], n_boot=20)
+    promote(d, n_boot=20); subgroups(d, 'hospital', n_boot=20); compare_models(d, d, n_boot=20)
+
 def test_row_order_and_names_of_patients_do_not_matter(preds):
     a, b = (evaluate(d, n_boot=20) for d in (preds, preds.sample(frac=1, random_state=0).assign(patient=lambda d: 'x'+d.patient)))
     for k in ('qwk', 'accuracy', 'macro_auc', 'brier'): assert a[k]['value'] == pytest.approx(b[k]['value'], abs=1e-12)
@@ -132,7 +142,7 @@ def test_delong_by_hand_and_against_the_bootstrap():
     t = delong_test(yes, sa, sb, a.patient)
     r = compare_models(a, b, n_boot=1000).set_index(['score', 'test']).loc[('referable.auc', 'bootstrap')]
     assert t['difference'] == pytest.approx(r.difference, abs=1e-12) and abs(t['low']-r.low) < .002 and abs(t['high']-r.high) < .002
-    with pytest.raises(DataError, match='at least two'): delong([1,0,0], [.1,.2,.3])
+    with pytest.raises(DataError, match='at least two patients'): delong([1,0,0], [.1,.2,.3])
 
 def test_delong_p_values_are_uniform_when_nothing_differs():
     rng, p = np.random.default_rng(0), []
