@@ -109,7 +109,9 @@ def _pair_rows(root, files, layout, task, _)->pd.DataFrame:
                             "is in one of them only; they must match line by line")
         odd = [f'has {max(len(i), len(l))} cells, not one' if max(len(i), len(l)) > 1 else '' for i,l in zip(a,b)]
         df = pd.DataFrame(dict(image=[i[0] if i else '' for i in a], label=[l[0] if l else '' for l in b]), dtype='str')
-        if len(tags): df = df.join(tags.drop(columns='label', errors='ignore'), on=df.image.map(lambda o: stem_of(o.rpartition('/')[2])).rename('key')).fillna('')
+        if len(tags):
+            more = tags.drop(columns='label', errors='ignore').reindex([stem_of(o.rpartition('/')[2]) for o in df.image]).fillna('')
+            df = df.assign(**{c: more[c].to_numpy() for c in more})
         raw = _from_columns(df, _pair_columns, task)
         found.append(raw.assign(split=part, file=labels, line=lines, odd=odd, path=_locate(root, index, raw.cell, part, images, layout)))
     return pd.concat(found, ignore_index=True).fillna('')

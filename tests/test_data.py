@@ -122,6 +122,7 @@ def test_pairs(tmp_path, small):
     (tmp_path/'tags.csv').write_text('image,hospital,age\n10_left,Hill,61\n10_right,Hill,61\n13_left,Lake,40\n')
     r = load(tmp_path).sort_values('image')
     assert r.attrs['layout'] == 'pairs' and labels(r) == [0, 3, 1]
+    assert list(r.columns) == ['image', 'label', 'patient', 'eye', 'split', 'source', 'hospital', 'age']
     assert r.split.tolist() == ['train', 'train', 'test'] and r.hospital.tolist() == ['Hill', 'Hill', 'Lake'] and r.age.tolist() == [61, 61, 40]
 
 @pytest.mark.parametrize('size', [28, 64])
