@@ -485,8 +485,8 @@ def _scores_md(m)->str:
     "The scores of `metrics.json` as a table"
     if not m: return 'Not evaluated: the run has no `metrics.json` (`retina_evaluate` writes it).'
     rows = [(k, m[k]) for k in ('qwk','accuracy','balanced_accuracy','macro_auc','f1_macro') if k in m]
-    rows += [(f'referable: {k}', v) for k,v in (m.get('referable') or {}).items()]
-    rows += [(f'always the commonest class: {k}', v) for k,v in (m.get('majority') or {}).items()]
+    for part,name,keys in (('referable', 'referable: ', ('auc','sensitivity','specificity','threshold')), ('majority', 'always the commonest class: ', ('qwk','accuracy','balanced_accuracy'))):
+        rows += [(name + k, m[part][k]) for k in keys if k in (m.get(part) or {})]
     return (f"On {m.get('n_images','?')} test images of {m.get('n_patients','?')} patients, with 95% intervals where given.\n\n| score | value |\n|---|---|\n"
             + '\n'.join(f'| {k} | {_figure(v)} |' for k,v in rows))
 

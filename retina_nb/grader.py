@@ -89,7 +89,7 @@ def bars_html(probabilities, # one per class
         rows.append(f'<div role="listitem" aria-label="{html.escape(name)}: {p:.1%}" style="display:contents">'
             f'<span style="font-weight:{weight};white-space:nowrap">{html.escape(name)}</span>'
             f'<span style="background:rgba(128,128,128,.18);border-radius:5px;overflow:hidden;height:.8em;align-self:center">'
-            f'<span style="display:block;height:100%;min-width:2px;width:{100*p:.2f}%;background:{colour};border-radius:5px"></span></span>'
+            f'<span style="display:block;height:100%;min-width:2px;width:{100*p:.2f}%;background:{colour};border-radius:5px;box-shadow:inset 0 0 0 1px rgba(160,160,160,.55)"></span></span>'
             f'<span style="font-weight:{weight};text-align:right;font-variant-numeric:tabular-nums">{p:.1%}</span></div>')
     return f'<div role="list" style="display:grid;grid-template-columns:max-content 1fr max-content;gap:.35em .8em">{"".join(rows)}</div>'
 

@@ -168,6 +168,14 @@ SHOWN = 1600 # pixels: longest side of a picture on the screen; zooming in beyon
 def _jpeg(a, quality=88)->bytes: return cv2.imencode('.jpg', a[...,::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 def _png(a)->bytes: return cv2.imencode('.png', cv2.cvtColor(a, cv2.COLOR_RGBA2BGRA if a.shape[2] == 4 else cv2.COLOR_RGB2BGR))[1].tobytes()
 
+def _cut(a, x0, y0, side):
+    "A square of a picture, black where it reaches beyond"
+    out = np.zeros((side,side,3), np.uint8)
+    h, w = a.shape[:2]
+    l, t, r, b = max(x0, 0), max(y0, 0), min(x0+side, w), min(y0+side, h)
+    out[t-y0:b-y0, l-x0:r-x0] = a[t:b, l:r]
+    return out
+
 def pictures(grader, src # bytes or array
             )->tuple: # dict of encoded pictures, frame of the model's square, SHA-256 of the pixels
     "What the panel shows of a photograph"
@@ -180,7 +188,7 @@ def pictures(grader, src # bytes or array
     if f.sure or pre.fit == 'pad': x0, y0, side = f.square; frame = (x0/w, y0/h, side/w, side/h)
     elif pre.fit == 'cut': m = min(w,h); frame = ((w-m)/2/w, (h-m)/2/h, m/w, m/h)
     else: frame = (0,0,1,1)
-    thumb = cv2.resize(x, (112,112), interpolation=cv2.INTER_AREA)
+    thumb = cv2.resize(_cut(a, *(round(o) for o in (frame[0]*w, frame[1]*h, max(frame[2]*w, frame[3]*h)))), (112,112), interpolation=cv2.INTER_AREA)
     return dict(taken=_jpeg(a), seen=_png(x), thumb=_jpeg(thumb, 80)), frame, hashlib.sha256(np.ascontiguousarray(a)).hexdigest()
 
 def enhance(jpeg:bytes, # a picture as taken
@@ -373,12 +381,12 @@ CSS = """
 # %% ../nbs/52_panel.ipynb #9c4080f5
 CSS += """
 .rnb-viewer { display: flex; flex-direction: column; gap: 10px; width: 100%; }
-.rnb-drop { display: flex; align-items: center; gap: 16px; padding: 34px 24px; border: 2px dashed var(--line); border-radius: 14px; cursor: pointer; background: var(--tint); transition: border-color .15s, background .15s; }
+.rnb-drop { box-sizing: border-box; min-height: 200px; display: flex; align-items: center; gap: 16px; padding: 24px 28px; border: 2px dashed var(--line); border-radius: 14px; cursor: pointer; background: var(--tint); transition: border-color .15s, background .15s; }
 .rnb-drop:hover, .rnb-drop.rnb-over, .rnb-drop:focus-within { border-color: var(--accent); background: color-mix(in srgb, var(--accent) 9%, var(--card)); }
-.rnb-panel .rnb-left { position: relative; } .rnb-panel .rnb-sample { position: absolute; right: 24px; top: 48px; width: 170px; } .rnb-panel .rnb-sample.rnb-up { top: 7px; right: 10px; }
+.rnb-panel .rnb-left { position: relative; } .rnb-panel .rnb-sample { position: absolute; right: 28px; top: 84px; width: 180px !important; } .rnb-panel .rnb-sample select { width: 180px; } .rnb-panel .rnb-sample.rnb-up { top: 7px; right: 10px; }
 .rnb-has-samples .rnb-drop { padding-right: 215px; }
 .rnb-drop small { display: block; color: var(--soft); font-size: 12px; margin-top: 2px; } .rnb-drop u { color: var(--accent); }
-.rnb-drop.rnb-small { padding: 8px 14px; } .rnb-drop.rnb-small small { display: none; }
+.rnb-drop.rnb-small { min-height: 46px; padding: 8px 14px; } .rnb-drop.rnb-small small { display: none; }
 .rnb-plus { display: grid; place-items: center; flex: none; width: 44px; height: 44px; border-radius: 50%; background: var(--accent); color: #fff; font-size: 26px; line-height: 1; }
 .rnb-small .rnb-plus { width: 26px; height: 26px; font-size: 17px; } [data-jp-theme-light='false'] .rnb-plus { color: #06282b; }
 .rnb-file { position: absolute; opacity: 0; width: 1px; height: 1px; }
@@ -394,7 +402,7 @@ CSS += """
 .rnb-world { position: absolute; overflow: hidden; } .rnb-photo { width: 100%; height: 100%; display: block; max-width: none; }
 .rnb-heat { position: absolute; opacity: var(--rnb-heat, .6); max-width: none; pointer-events: none; }
 .rnb-pane figcaption { position: absolute; left: 10px; top: 10px; background: rgba(0,0,0,.62); color: #fff; font-size: 12px; padding: 2px 9px; border-radius: 9px; pointer-events: none; }
-.rnb-tools { position: absolute; right: 10px; top: 10px; display: flex; gap: 6px; } .rnb-tool { width: 32px; height: 32px; border: 0; border-radius: 50%; background: rgba(0,0,0,.62); color: #fff; font-size: 17px; cursor: pointer; } .rnb-tool:hover, .rnb-tool:focus-visible { background: var(--accent); }
+.rnb-tools { position: absolute; right: 10px; top: 10px; display: flex; gap: 6px; } .rnb-panel .rnb-tool { width: 32px; height: 32px; border: 0; border-radius: 50%; padding: 0; background: rgba(0,0,0,.62); color: #fff; font-size: 17px; cursor: pointer; } .rnb-panel .rnb-tool:hover, .rnb-panel .rnb-tool:focus-visible { background: var(--accent); }
 """
 
 # %% ../nbs/52_panel.ipynb #a348dcfb
@@ -407,13 +415,16 @@ CSS += """
 [data-jp-theme-light='false'] .rnb-panel .widget-toggle-button.mod-active, [data-jp-theme-light='false'] .rnb-panel .rnb-main { color: #06282b; }
 .rnb-panel .widget-button:disabled { opacity: .45; } .rnb-panel .widget-button:focus-visible, .rnb-panel .widget-toggle-button:focus-visible { outline: 3px solid color-mix(in srgb, var(--accent) 60%, transparent); outline-offset: 1px; }
 .rnb-panel .rnb-thumb, .rnb-panel .rnb-tool, .rnb-panel .rnb-drop { font-family: var(--font); }
-.rnb-panel select, .rnb-panel input[type=text] { font: 13.5px var(--font);  height: 32px; border-radius: 9px; border: 1px solid var(--line); background: var(--card); color: var(--ink); padding: 0 8px; }
+.rnb-panel select, .rnb-panel input[type=text] { font: 13.5px var(--font);  height: 32px; margin: 0; border-radius: 9px; border: 1px solid var(--line); background-color: var(--card); color: var(--ink); padding: 0 10px; }
+.rnb-panel select { appearance: none; padding-right: 28px; cursor: pointer; background: linear-gradient(45deg, transparent 50%, var(--soft) 50%) right 15px center / 5px 5px no-repeat, linear-gradient(135deg, var(--soft) 50%, transparent 50%) right 10px center / 5px 5px no-repeat, var(--card); }
+.rnb-panel select option { background: var(--card); color: var(--ink); }
+.rnb-panel .widget-dropdown, .rnb-panel .widget-text, .rnb-panel .widget-text input { height: 32px; } .rnb-panel .rnb-row > * { margin: 0; }
 .rnb-panel .rnb-grow { flex: 1 1 180px; min-width: 0; } .rnb-panel .widget-hslider { height: 32px; align-items: center; } .rnb-panel .widget-hslider .slider-container { min-width: 60px; }
 .rnb-panel .widget-label { color: var(--soft); } .rnb-panel .widget-readout { color: var(--ink); }
 .rnb-grade { display: flex; gap: 14px; align-items: center; margin-bottom: 14px; } .rnb-grade .rnb-number { display: grid; place-items: center; flex: none; width: 56px; height: 56px; border-radius: 14px; font-size: 28px; font-weight: 750; }
 .rnb-grade b { display: block; font-size: 21px; letter-spacing: -.01em; line-height: 1.2; } .rnb-refer { display: flex; gap: 12px; align-items: center; font-weight: 600; font-size: 15.5px; }
 .rnb-pill { display: inline-block; padding: 2px 11px; border-radius: 11px; font-size: 13px; font-weight: 650; } .rnb-yes { background: #b3261e; color: #fff; } .rnb-no { background: #1b7f4b; color: #fff; } .rnb-warn { background: #f6c344; color: #3a2a00; }
-.rnb-empty { padding: 22px 6px; color: var(--soft); text-align: center; } .rnb-empty b { display: block; font-size: 16px; color: var(--ink); margin-bottom: 4px; }
+.rnb-empty { display: grid; align-content: center; min-height: 170px; padding: 0 18px; color: var(--soft); text-align: center; } .rnb-empty b { display: block; font-size: 16px; color: var(--ink); margin-bottom: 4px; }
 .rnb-table { overflow-x: auto; max-height: 320px; overflow-y: auto; } .rnb-table table { border-collapse: collapse; width: 100%; font-size: 13px; }
 .rnb-table th { text-align: left; color: var(--soft); font-weight: 600; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line); position: sticky; top: 0; background: var(--card); white-space: nowrap; }
 .rnb-table td { padding: 5px 10px 5px 0; border-bottom: 1px solid color-mix(in srgb, var(--line) 60%, transparent); font-variant-numeric: tabular-nums; } .rnb-table td:first-child { max-width: 22em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -463,7 +474,7 @@ def words(c, # `Case`, or None
           task)->str:
     "The grade in words, with the probabilities as bars"
     e = html.escape
-    if c is None: return ('<div class="rnb-empty"><b>No photograph yet</b>Drop one on the left, choose files, or take a sample. '
+    if c is None: return ('<div class="rnb-empty"><b>No photograph yet</b>Drop one into the dashed field, choose files, or take a sample. '
                           'You will see the grade, how sure the model is, and where it looked.</div>')
     if c.state == 'failed': return f'<h2 class="rnb-file-name">{e(c.name)}</h2><div role="alert"><span class="rnb-pill rnb-yes">Not graded</span><p>This file {e(c.error)}.</p></div>'
     g, (badge, colour, ink) = c.grading, _ink(c, task)
