@@ -99,6 +99,7 @@ def _tags(root, files)->pd.DataFrame:
             found.append(df.assign(image=[stem_of(o.rpartition('/')[2]) for o in df.image]))
     return pd.concat(found).drop_duplicates('image').set_index('image') if found else pd.DataFrame()
 
+# %% ../nbs/10_data.ipynb #95ad7c02
 def _pair_rows(root, files, layout, task, _)->pd.DataFrame:
     "Rows of the headerless pairs, with tags joined to them"
     index,found,tags = ImageIndex(files),[],_tags(root, files)

@@ -268,7 +268,7 @@ def outliers(seen, # as from `with_records`
     names = [m for m in ('red','green','blue','lit','sharpness','contrast','brightness','evenness','coverage','redness') if m in seen and seen[m].nunique() > 1]
     if not names or len(seen) < 20: return pd.DataFrame(columns=['image', 'measure', 'deviation'])
     d = seen[names] - seen[names].median()
-    spread = (1.4826*d.abs().median()).where(lambda s: s > 0, d.std()).replace(0, 1)
+    spread = np.maximum(1.4826*d.abs().median(), d.std()/2).replace(0, 1) # half the standard deviation at least: some measures have two peaks
     z = d/spread
     far = z.abs().max(axis=1).sort_values(ascending=False)
     far = far[far > limit].head(n)
