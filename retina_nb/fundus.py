@@ -111,7 +111,7 @@ def _draw_shot(e):
     turn, far = e.uniform(0, 2*np.pi, 2), e.uniform(.5, 1.)
     return dict(gaze=tuple(np.clip(e.normal((-.02,0), (.07,.05)), -.16, .16)), torsion=e.normal(0,.06),
         brightness=np.clip(e.normal(1,.16),.55,1.4), vignette=e.uniform(.15,.55), tilt=tuple(e.normal(0,.13,2)),
-        blur=np.exp(e.uniform(-2.,.1)), sharpen=max(0., e.uniform(-.5,1.5)), noise=np.exp(e.uniform(-.7,.8)),
+        blur=np.exp(e.uniform(-2.,.1)), sharpen=max(0., e.uniform(-.5,1.8)), noise=np.exp(e.uniform(-.7,.8)),
         shadow=(far*np.cos(turn[0]), far*np.sin(turn[0]), e.uniform(.2,.5), e.uniform(.25,.7)) if e.random()<.35 else (),
         rim=(e.uniform(.1,.5) if e.random()<.3 else 0., turn[1]),
         dust=tuple((*e.uniform(-.65,.65,2), e.uniform(.015,.05), e.uniform(.04,.14)) for _ in range(e.poisson(1.))))
@@ -239,7 +239,7 @@ class Mark:
     kind: str          # one of `KINDS`
     quadrant: int      # index into `QUADRANTS`
     outlines: list     # polygons (m,2)
-    layer: str         # 'blood' absorbs light, 'veil' is blood out of focus, 'hard' and 'soft' are bright
+    layer: str         # 'blood' absorbs light, 'blot' too with a soft edge, 'veil' is out of focus; 'hard' and 'soft' are bright
     density: int = 220 # 0 to 255
 
 def quadrant(p # points (n,2) in field radii from the field's centre, nasal to the right, down positive
@@ -294,7 +294,7 @@ def _haemorrhages(at, q, n, rng, scale):
     angle, flame = np.arctan2(*(p - at.disc).T[::-1]) + rng.normal(0, .2, len(p)), rng.random(len(p)) < .3
     r = np.where(flame, rng.uniform(.008, .013, len(p)), rng.uniform(.012, .024, len(p)))*scale
     o = _blobs(p, r, rng, .22, 16, np.where(flame, rng.uniform(2., 3.2, len(p)), rng.uniform(1., 1.4, len(p))), angle)
-    return [Mark('haemorrhage', q, [x], 'blood', int(d)) for x,d in zip(o, rng.integers(150, 225, len(p)))]
+    return [Mark('haemorrhage', q, [x], 'blot', int(d)) for x,d in zip(o, rng.integers(160, 235, len(p)))]
 
 def _hard_exudates(at, q, n, rng, scale):
     "Clusters or arcs of sharp waxy specks, mostly around the macula; a cluster counts as one"

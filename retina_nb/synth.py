@@ -123,7 +123,7 @@ def _lesioned(planes, light, layers, cam, look):
         p = p.copy()
         for what in ('soft', 'hard'):
             if what in layers: _paint(p, layers[what], what, c, light, cam, look)
-        for what in ('blood', 'veil'):
+        for what in ('blood', 'blot', 'veil'):
             if what in layers: p *= cv2.LUT(layers[what], _lut(_absorb[c]))
         out.append(p)
     return out
@@ -155,22 +155,24 @@ def _field(cv, cam):
     if cam.notch: cv.fill(layer, [np.array(marks[cam.notch])], 255, mirror=False)
     return cv.blur(layer, cam.softness)
 
-def _finish(cv, img, look, cam, rng):
-    "Stray light, focus, sensor noise, and the black around the field: the whole picture (H,W,3) uint8"
+def _optics(cv, img, look, cam):
+    "Stray light, focus and the camera's own sharpening: (h,w,3) uint8"
     if look.rim[0]:
         side = np.clip(cv.xs*np.float32(np.cos(look.rim[1])) + cv.ys*np.float32(np.sin(look.rim[1])), 0, 1.1)
         side *= side; side *= side; side *= np.float32(look.rim[0])
         img = cv2.add(img, cv2.merge([(side*np.float32(v)).astype(np.uint8) for v in (110,150,150)]))
     sigma = np.hypot(look.blur, cam.blur)/128
     if sigma*cv.R > .25: img = cv.blur(img, sigma)
-    soft, k = cv.blur(img, 1.6/128).astype(np.int16), int(16*look.sharpen)
-    img = img.astype(np.int16)
-    img = img*4 + ((img - soft)*k >> 2)
+    if not (k := int(16*look.sharpen)): return img
+    soft, img = cv.blur(img, 1.6/128).astype(np.int16), img.astype(np.int16)
+    return np.clip(img + ((img - soft)*k + 8 >> 4), 0, 255).astype(np.uint8)
+
+def _sensor(cv, img, look, cam, seen, rng):
+    "Noise, and the black around the field: the whole picture (H,W,3) uint8"
     table = np.rint(_probit*look.noise*cam.noise*4).astype(np.int16)[None]
     noise = cv2.LUT(rng.integers(0, 256, img.shape, dtype=np.uint8), table)
-    img = np.clip((img + noise + 2) >> 2, 0, 255).astype(np.uint16)
-    seen = _field(cv, cam)[...,None].astype(np.uint16)
-    out = np.full((cv.h, cv.w, 3), cam.black, np.uint8)
+    img = np.clip((img.astype(np.int16)*4 + noise + 2) >> 2, 0, 255).astype(np.uint16)
+    seen, out = seen[...,None].astype(np.uint16), np.full((cv.h, cv.w, 3), cam.black, np.uint8)
     out[:,cv.x0:cv.x0+cv.fw] = (img*seen + cam.black*(255-seen) + 127)//255
     return out
 
@@ -190,14 +192,15 @@ def _render(cv, look, tree, place, marks, disc, fovea, seed, eye):
     cam, rng = CAMERAS[look.camera], _rng(seed, eye, 'texture')
     layers, light = _layers(cv, look, tree, place, disc, fovea, rng), _light(cv, look, rng)
     planes = _fundus(cv, look, cam, layers, fovea*(cv.sign,1), light)
-    img = _bytes(planes, look)
+    img, seen = _optics(cv, _bytes(planes, look), look, cam), _field(cv, cam)
     if marks:
         layers = {k: cv.new() for k in sorted({m.layer for m in marks})}
         for m in marks: cv.fill(layers[m.layer], m.outlines, m.density)
-        for k, b in dict(soft=.009, veil=.06).items():
+        for k, b in dict(blot=.007, soft=.009, veil=.06).items():
             if k in layers: layers[k] = cv.blur(layers[k], b)
-        img = _same_tones(_bytes(_lesioned(planes, light, layers, cam, look), look), img, _field(cv, cam))
-    return _finish(cv, img, look, cam, _rng(seed, eye, 'noise'))
+        sick = _optics(cv, _bytes(_lesioned(planes, light, layers, cam, look), look), look, cam)
+        img = _same_tones(sick, img, seen)
+    return _sensor(cv, img, look, cam, seen, _rng(seed, eye, 'noise'))
 
 # %% ../nbs/03_synth.ipynb #f673aace
 @dataclass(frozen=True)
@@ -335,8 +338,8 @@ def linear_probe(X, # (n,d) features
     model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
     return float(balanced_accuracy_score(y, cross_val_predict(model, X, y, cv=StratifiedKFold(5, shuffle=True, random_state=0))))
 
-# %% ../nbs/03_synth.ipynb #08f64d7b
-SYNTH_VERSION = 2 # goes up when the same seed no longer gives the same picture
+# %% ../nbs/03_synth.ipynb #36386af1
+SYNTH_VERSION = 3 # goes up when the same seed no longer gives the same picture
 
 def patient_seed(seed:int, # of the set
                  i:int,    # 0 for the first patient
