@@ -67,6 +67,7 @@ def to_dict(self:Grading)->dict:
 @patch
 def to_json(self:Grading, **kwargs)->str: return json.dumps(self.to_dict(), ensure_ascii=False, **kwargs)
 
+# %% ../nbs/51_grader.ipynb #a34cc62a
 @patch
 def to_row(self:Grading)->dict:
     "One column a fact, the probabilities as `p_0..p_k`, for CSV"
@@ -93,7 +94,7 @@ def bars_html(probabilities, # one per class
             f'<span style="font-weight:{weight};text-align:right;font-variant-numeric:tabular-nums">{p:.1%}</span></div>')
     return f'<div role="list" style="display:grid;grid-template-columns:max-content 1fr max-content;gap:.35em .8em">{"".join(rows)}</div>'
 
-# %% ../nbs/51_grader.ipynb #a34cc62a
+# %% ../nbs/51_grader.ipynb #82662555
 @patch
 def _repr_html_(self:Grading):
     from retina_nb.style import class_colours, text_on
@@ -146,6 +147,7 @@ def _source(src, name):
     is_path = isinstance(src, (str, os.PathLike))
     return (os.fspath(src) if is_path else src), name or (os.fspath(src) if is_path else getattr(src, 'filename', '') or 'image')
 
+# %% ../nbs/51_grader.ipynb #ff7705e8
 @patch
 def prepare(self:Grader, src, # as for `Grader`
             name=None
@@ -155,8 +157,10 @@ def prepare(self:Grader, src, # as for `Grader`
     pre = self.preprocess
     try:
         a = read_image(src, short_side=pre.via or pre.size)
-        small = 2*pre.field(a).r < (pre.via or pre.size)   # a small field in a large picture: `pre` decodes once more, larger
-        return pre(src if small else a), self._quality(a, src)
+        square, field = pre.square(a)
+        if pre.via or 2*field.r < pre.size: x = pre(src) # through a cache, or a small field that `pre` decodes once more, larger
+        else: x = pre.finish(square)
+        return x, self._quality(a, src)
     except ImageError as e: raise ImageError(name, e.what) from None
 
 @patch
@@ -166,7 +170,7 @@ def _quality(self:Grader, a, src):
     from retina_nb.quality import DIAMETER, quality
     return quality(a if min(a.shape[:2]) >= DIAMETER else src)
 
-# %% ../nbs/51_grader.ipynb #82662555
+# %% ../nbs/51_grader.ipynb #8ff30cf4
 @patch
 def _grade(self:Grader, src, name, cam, session)->Grading:
     t0 = time.perf_counter()
@@ -226,7 +230,7 @@ def _bar(n, show):
     from tqdm import tqdm
     return tqdm(total=n, unit='image', leave=False, file=sys.stderr)
 
-# %% ../nbs/51_grader.ipynb #ff7705e8
+# %% ../nbs/51_grader.ipynb #998f7ebe
 @patch
 def grade_many(self:Grader, images, # list, folder, or a mix of both
                workers:int=0, # images at a time; 0: one a core
@@ -249,6 +253,7 @@ def grade_many(self:Grader, images, # list, folder, or a mix of both
         finally:
             for o in waiting: o.cancel()
 
+# %% ../nbs/51_grader.ipynb #07902e3f
 @patch
 def _one_core(self:Grader):
     "The session for many images: one core an image, made when first needed"

@@ -46,6 +46,7 @@ class Case:
 # %% ../nbs/52_panel.ipynb #ed656636
 MAX_CASES = 500 # a session holds the pictures of so many, about half a megabyte each
 
+# %% ../nbs/52_panel.ipynb #723b214f
 class Session:
     "What the panel knows: cases, the one in view, the threshold, and what the user said; no widgets"
     def __init__(self, grader, # `Grader`, or the folder of a bundle
@@ -93,6 +94,7 @@ def add(self:Session, name, # the file's name
     self.current = c
     return c
 
+# %% ../nbs/52_panel.ipynb #06a43563
 @patch
 def refuse(self:Session, name, why)->Case:
     "A file that was not even taken: a case that says why"
@@ -148,6 +150,7 @@ def refers(self:Session, c)->bool:
     p = c.grading.referable_probability
     return None if p is None else bool(p >= self.threshold)
 
+# %% ../nbs/52_panel.ipynb #63dc1f50
 @patch
 def rows(self:Session)->list:
     "The session as rows of a table: those of `Grading.to_row`, and the user's word"
@@ -176,6 +179,7 @@ def _cut(a, x0, y0, side):
     out[t-y0:b-y0, l-x0:r-x0] = a[t:b, l:r]
     return out
 
+# %% ../nbs/52_panel.ipynb #5fee6039
 def pictures(grader, src # bytes or array
             )->tuple: # dict of encoded pictures, frame of the model's square, SHA-256 of the pixels
     "What the panel shows of a photograph"
@@ -509,6 +513,7 @@ def _stands_for(s)->str:
     return (f"On {n} validation photographs this threshold found {curve['sensitivity'][i]:.0%} of the {pos} positive ones (sensitivity) "
             f"and left {curve['specificity'][i]:.0%} of the {n-pos} others alone (specificity).")
 
+# %% ../nbs/52_panel.ipynb #987882e6
 def table_html(s)->str:
     "The session as a table, newest first"
     if not s.cases: return '<p class="rnb-soft" style="margin:0">Every photograph of this session will be listed here.</p>'
@@ -588,6 +593,7 @@ def _make_left(self:GradingPanel):
     self.left = W.VBox([self.viewer, self.looks, *([self.sample] if self._samples else [])]).add_class('rnb-left')
     if self._samples: self.left.add_class('rnb-has-samples')
 
+# %% ../nbs/52_panel.ipynb #de428a97
 @patch
 def _make_right(self:GradingPanel):
     "Verdict, referral, feedback"
@@ -606,7 +612,7 @@ def _make_right(self:GradingPanel):
     self.feedback_card = _card(W.HTML('<h2>Is this right?</h2>'), _row(self.agree, W.HTML('<span class="rnb-soft">or</span>'), self.grade.add_class('rnb-grow')), _row(self.reason, self.save), self.said)
     self.right = W.VBox([_card(self.verdict, self.reveal), self.refer_card, self.feedback_card]).add_class('rnb-right')
 
-# %% ../nbs/52_panel.ipynb #06a43563
+# %% ../nbs/52_panel.ipynb #1709b89d
 @patch
 def _make_bottom(self:GradingPanel):
     "The table of the session"
@@ -626,6 +632,7 @@ def _hear(self:GradingPanel, m, data):
     else: return
     self.refresh(new=True)
 
+# %% ../nbs/52_panel.ipynb #a04f51e4
 @patch
 def take_sample(self:GradingPanel, name # one of the sample menu
                ):
@@ -637,7 +644,7 @@ def take_sample(self:GradingPanel, name # one of the sample menu
     self.viewer.send(dict(t='say', text=''))
     self.refresh(new=True)
 
-# %% ../nbs/52_panel.ipynb #63dc1f50
+# %% ../nbs/52_panel.ipynb #5c68e8ad
 @patch
 def _agree(self:GradingPanel): self._tell(self.session.agree)
 @patch
@@ -663,7 +670,7 @@ def _move_threshold(self:GradingPanel, change):
 def _export(self:GradingPanel):
     self.viewer.send(dict(t='save', name=f'gradings-{datetime.now():%Y%m%d-%H%M}.csv'), [self.session.to_csv().encode('utf-8-sig')])
 
-# %% ../nbs/52_panel.ipynb #de428a97
+# %% ../nbs/52_panel.ipynb #5d225d30
 @patch
 def refresh(self:GradingPanel, new=False, # another case is in view: its pictures too
             all_thumbs=False # a browser has just connected: every thumbnail again
@@ -684,6 +691,7 @@ def refresh(self:GradingPanel, new=False, # another case is in view: its picture
         if not fb: self.grade.value, self.reason.value = -1, ''
         self.show_pictures(reset=True)
 
+# %% ../nbs/52_panel.ipynb #2ac20457
 @patch
 def _send_strip(self:GradingPanel, all_thumbs):
     s = self.session
@@ -697,7 +705,7 @@ def _send_strip(self:GradingPanel, all_thumbs):
         items.append(dict(key=c.key, badge=badge, colour=colour, ink=ink, label=f"{c.name}: {c.grading.name if c.state == 'graded' else c.error or 'too poor to grade'}"))
     self.viewer.send(dict(t='strip', items=items, current=s.current.key if s.current else None))
 
-# %% ../nbs/52_panel.ipynb #1709b89d
+# %% ../nbs/52_panel.ipynb #52f5ac8f
 @patch
 def show_pictures(self:GradingPanel, reset=False):
     "Send the pictures of the case in view, as the switches say"
@@ -715,6 +723,7 @@ def show_pictures(self:GradingPanel, reset=False):
         for o,kind in shown: panes.append(self._pane(o, kind, buffers, len(shown) > 1))
     self.viewer.send(dict(t='panes', panes=panes, reset=reset), buffers)
 
+# %% ../nbs/52_panel.ipynb #227f9117
 @patch
 def _pane(self:GradingPanel, c, kind, buffers, several):
     "One picture for the stage; its bytes are added to `buffers`"
