@@ -201,8 +201,8 @@ class Run:
     def task(self)->Task: return get_task(self.config.get('task', 'dr'))
     @property
     def finished(self)->bool:
-        "Did training come to its end? The test predictions are the last thing it writes"
-        return (self.path/'model.safetensors').is_file() and (self.path/'predictions.csv').is_file()
+        "Did training come to its end? The scores are the last thing it writes"
+        return all((self.path/f).is_file() for f in ('model.safetensors', 'predictions.csv', 'metrics.json'))
     def __repr__(self): return f"Run({str(self.path)!r}{'' if self.finished else ', unfinished'})"
 
 # %% ../nbs/00_core.ipynb #472759c3
@@ -221,7 +221,10 @@ def write_table(path, df)->Path:
 
 # %% ../nbs/00_core.ipynb #d1a9fabf
 def _table(name):
-    def _get(self): return read_table(self.path/name, RunError)
+    def _get(self):
+        df = read_table(self.path/name, RunError)
+        df.attrs['task'] = self.config.get('task', 'dr') # so that figures name the classes
+        return df
     _get.__doc__ = f'The table `{name}` of this run'
     return property(_get)
 
