@@ -319,7 +319,7 @@ def show_both_eyes(records, n=4, seed=42, task=None): # figure, or None if no pa
     if not len(both): return None
     number = lambda eye: pd.to_numeric(both['label', eye], errors='coerce').astype('Float64')
     apart = (number('left') - number('right')).abs().fillna(0).astype(float)
-    rows = both.sample(frac=1, random_state=seed).assign(apart=apart).sort_values('apart', ascending=False, kind='stable').head(n)
+    rows = both.loc[apart.sample(frac=1, random_state=seed).sort_values(ascending=False, kind='stable').index[:n]]
     name = lambda l: task.classes[int(l)] if pd.notna(l) else 'no label'
     images = [r['image', e] for _,r in rows.iterrows() for e in ('right','left')]
     captions = [f"{p}, {e}\n{name(r['label', e])}" for p,r in rows.iterrows() for e in ('right','left')]
