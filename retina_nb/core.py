@@ -7,8 +7,8 @@ __all__ = ['TASKS', 'DISCLAIMER', 'RetinaError', 'DataError', 'ImageError', 'Set
            'one_line_errors', 'Task', 'get_task', 'set_seed', 'write_file', 'write_json', 'read_json', 'new_folder',
            'file_sha256', 'json_hash', 'Run', 'read_table', 'write_table', 'cache_dir']
 
-# %% ../nbs/00_core.ipynb #f11de4ff
-import functools, hashlib, json, os, random, shutil, sys, tempfile
+# %% ../nbs/00_core.ipynb #eb126845
+import functools, hashlib, json, os, random, shutil, sys, tempfile, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,18 +37,23 @@ class RunError(RetinaError):
 class BundleError(RetinaError):
     "A bundle is missing, damaged, tampered with or of an unknown version"
 
-# %% ../nbs/00_core.ipynb #e7fc3d82
+# %% ../nbs/00_core.ipynb #8b904fa5
+def _say(kind, text): print(f'{kind}:', ' '.join(str(text).split()), file=sys.stderr)
+
 def one_line_errors(f):
-    "Decorate a command: a `RetinaError` becomes one line on stderr and exit status 2; Ctrl-C becomes status 130"
+    "Decorate a command: errors and warnings of ours become one line each on stderr; a `RetinaError` exits with 2, Ctrl-C with 130"
     @functools.wraps(f)
     def _inner(*args, **kwargs):
-        try: return f(*args, **kwargs)
-        except RetinaError as e:
-            print('error:', ' '.join(str(e).split()), file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print('stopped', file=sys.stderr)
-            sys.exit(130)
+        with warnings.catch_warnings():
+            show = warnings.showwarning
+            warnings.showwarning = lambda m, kind, *a, **kw: _say('warning', m) if kind is UserWarning else show(m, kind, *a, **kw)
+            try: return f(*args, **kwargs)
+            except RetinaError as e:
+                _say('error', e)
+                sys.exit(2)
+            except KeyboardInterrupt:
+                _say('stopped', 'by the keyboard; what was finished is kept')
+                sys.exit(130)
     return _inner
 
 # %% ../nbs/00_core.ipynb #1922f23c

@@ -57,7 +57,7 @@ def evaluate_run(run, # a run folder or a predictions CSV
         name = 'test' if data is None else str(data).replace(':', '_').rstrip('/').split('/')[-1]
         preds = r.predictions if data is None else predict(r, require_usable(load_records(data, task, layout, warn=False), task, skip_bad))
         out = Path(out or r.path/'eval'/name)
-    scores = evaluate(preds, task, n_boot=n_boot, seed=seed, threshold=(config.get('operating_point') or {}).get('threshold'))
+    scores = evaluate(preds, task, n_boot=n_boot, seed=seed, threshold=config.get('operating_point'))
     write_evaluation(scores, preds, out, task)
     return scores, out
 
