@@ -30,7 +30,9 @@ def _open(runs):
 def n_parameters(file # a safetensors file
                 )->int: # numbers in its tensors
     "How many numbers a safetensors file holds, from its header"
-    with open(file, 'rb') as f: head = json.loads(f.read(struct.unpack('<Q', f.read(8))[0]))
+    try:
+        with open(file, 'rb') as f: head = json.loads(f.read(struct.unpack('<Q', f.read(8))[0]))
+    except (OSError, ValueError, struct.error) as e: raise RunError(f'{file}: not a readable safetensors file ({e})') from None
     return sum(int(np.prod(t['shape'])) for k,t in head.items() if k != '__metadata__')
 
 # %% ../nbs/45_compare.ipynb #1a9616e0
@@ -85,11 +87,10 @@ def plot_runs(runs, # two or more runs, or their folders
 # %% ../nbs/45_compare.ipynb #42029a7d
 def write_comparison(runs, out)->Path:
     "Write `comparison.csv`, `paired.csv` and `figures/comparison.png` to a folder"
-    out = Path(out)
     set_style()
-    write_table(out/'comparison.csv', compare_runs(runs))
-    write_table(out/'paired.csv', paired(runs))
-    fig = plot_runs(runs)[0].figure
+    out, table, differences, fig = Path(out), compare_runs(runs), paired(runs), plot_runs(runs)[0].figure # all of it before anything is written
+    write_table(out/'comparison.csv', table)
+    write_table(out/'paired.csv', differences)
     save_figure(fig, out/'figures'/'comparison.png')
     plt.close(fig)
     return out

@@ -112,7 +112,8 @@ def write_file(path, # where the file ends up
               )->Path:
     "Write `data` to `path` in one step: a reader sees the old file or the new one, never half of it"
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try: path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError): raise SettingError(f'{path.parent}: is a file, not a folder; choose another place') from None
     if isinstance(data, str): data = data.encode()
     fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:

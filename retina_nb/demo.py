@@ -71,7 +71,9 @@ def demo(out='runs/demo', # the folder to make; an earlier demo there is replace
     say(f"1  data: {len(sample)} synthetic images of {sample['patient'].nunique()} patients; {len(records)-len(sample)} more are generated for training only")
     say(label_table(sample).to_string())
     with new_folder(out, replace=True) as tmp:
-        _fill(tmp, records, sample, seed, recipe, say, train)
+        _fill(tmp/out.name, records, sample, seed, recipe, say, train) # under its own name, which the bundle keeps
+        for f in (tmp/out.name).iterdir(): f.rename(tmp/f.name)
+        (tmp/out.name).rmdir()
         write_json(tmp/'demo.json', dict(made_by='retina_demo', seed=seed, seconds=round(time.perf_counter() - start, 1)))
     say(f"\nreport: {out/'report.html'}\npanel:  make panel, or retina_panel {out/'bundle'}\n{DISCLAIMER}")
     return Run(out)
@@ -80,10 +82,7 @@ def demo(out='runs/demo', # the folder to make; an earlier demo there is replace
 def _fill(tmp, records, sample, seed, recipe, say, train):
     "The steps of the demo, each into its place in the folder"
     say('2  training from random weights')
-    run = train(records, out=tmp/'run', task='dr', seed=seed, progress=say is not None, **RECIPE | recipe)
-    for f in run.path.iterdir(): f.rename(tmp/f.name)
-    (tmp/'run').rmdir()
-    run = Run(tmp)
+    run = train(records, out=tmp, task='dr', seed=seed, progress=say is not None, **RECIPE | recipe)
     ax = plot_labels(sample, by='split')
     save_figure(ax.figure, tmp/'figures'/'labels.png'); plt.close(ax.figure)
     say('3  scores on the test part, whose patients no training has seen')

@@ -115,16 +115,17 @@ def _same_settings(old, new, path):
             raise RunError(f'{path}: was trained with {k}={old.get(k)!r}, not {new[k]!r}; use the same settings or another --out')
     if old['data']['hash'] != new['data']['hash']: raise RunError(f'{path}: was trained on other records; use the same data or another --out')
 
-def _open_run(out, config, records, resume):
-    "The folder of a new run, or of one to continue"
-    out = Path(out)
+def _check_out(out, config, resume):
+    "May a run be made, or continued, in `out`? Raises before anything is written"
+    begun = any((out/f).is_file() for f in ('history.csv', 'checkpoint.safetensors', 'model.safetensors'))
     if (out/'config.json').is_file():
-        run = Run(out)
-        if not resume: raise RunError(f'{out}: holds a run already; --resume continues it, another --out starts a new one')
-        _same_settings(run.config, config, out)
+        if begun and not resume: raise RunError(f'{out}: holds a run already; --resume (resume=True) continues it, another --out starts a new one')
+        if begun: _same_settings(Run(out).config, config, out)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())): raise RunError(f'{out}: exists and is not a run folder; choose another --out')
-    else:
-        out.mkdir(parents=True, exist_ok=True)
+
+def _open_run(out, config, records):
+    "Write what is known before the first epoch; a run that has begun keeps what it wrote"
+    if not (out/'history.csv').is_file():
         write_table(out/'records.csv', records)
         write_json(out/'config.json', config)
     return Run(out)
@@ -212,13 +213,13 @@ def train(records, # records; split by patient here if they are not split
     attrs = records.attrs
     records = split_for_training(records, task, config['seed'], skip_bad)
     records.attrs = attrs
-    run = _open_run(out, config | dict(data=_about_data(records)), records, resume)
-    if run.finished: return run
-    config = config | dict(data=_about_data(records))
-    history = History(run.path/'history.csv')
-    checkpoint = Checkpoint(run.path/'checkpoint.safetensors', history)
-    start = time.perf_counter()
+    out, config, start = Path(out), config | dict(data=_about_data(records)), time.perf_counter()
+    _check_out(out, config, resume)
+    if (out/'config.json').is_file() and Run(out).finished: return Run(out)
+    history = History(out/'history.csv')
+    checkpoint = Checkpoint(out/'checkpoint.safetensors', history)
     learn = make_learner(records, config, cbs=[history, checkpoint, StopOnNaN, *(cbs or [])], progress=progress)
+    run = _open_run(out, config, records) # from here on there is something to keep
     _fit(learn, config, checkpoint.resume(), progress)
     _finish(run, learn, config, records, time.perf_counter() - start, progress)
     return run

@@ -75,7 +75,7 @@ def test_same_seed_same_bytes_and_resume_after_sigkill(trained, records_csv, tmp
 def test_bad_options_are_one_line_and_leave_nothing(records_csv, tmp_path, args, says):
     status, _, err = run('retina_train', records_csv, '--out', tmp_path/'run', *TINY, *args)
     assert status == 2 and len(errors(err)) == 1 and says in errors(err)[0] and 'Traceback' not in err
-    assert not (tmp_path/'run'/'metrics.json').exists()
+    assert not (tmp_path/'run').exists()
 
 def test_bad_data_is_refused_before_the_first_epoch(tmp_path, records_csv):
     table = pd.read_csv(records_csv)
