@@ -72,11 +72,11 @@ def cross_validate(data, tmp, k=5, seed=42, **recipe):
     return dict(recipe=recipe, config={x: run.config[x] for x in ('loss', 'lr', 'bs', 'aug', 'sampling', 'preprocess')}, device=run.config['device'],
                 versions=run.config['versions'], seed=seed, fold_qwk=folds, mean_fold_qwk=float(np.mean(folds)), pooled=evaluate(preds, 'dr', seed=seed))
 
-CHANGES = {'defaults': {}, 'contrast none': dict(contrast='none'), 'rate 1e-3': dict(lr=1e-3), 'loss qwk': dict(loss='qwk'),
-           'loss corn': dict(loss='corn'), 'no augmentation': dict(aug=0.)}
+CHANGES = {'loss qwk': {}, 'loss ce': dict(loss='ce'), 'loss ce, contrast none': dict(loss='ce', contrast='none'),
+           'loss ce, rate 1e-3': dict(loss='ce', lr=1e-3), 'loss corn': dict(loss='corn'), 'no augmentation': dict(aug=0.)}
 
 def search(data, tmp, file, only=None):
-    "Cross-validate the defaults and every change; what `file` holds already is not run again"
+    "Cross-validate the defaults (the first) and every alternative; what `file` holds already is not run again"
     done = json.loads(file.read_text()) if file.is_file() else {}
     for name,change in CHANGES.items():
         if name in done or only and name not in only: continue

@@ -39,8 +39,8 @@ def demo_records(extra:int=0, # synthetic images added to the training part
 
 BALANCED = (.30, .18, .20, .16, .16) # grades of the generated patients: more of the rare ones than the sample has
 
-# %% ../nbs/61_demo.ipynb #97a0dc9d
-RECIPE = dict(arch='test_resnet', size=160, epochs=8, bs=32, lr=6e-3, pretrained=False) # a tiny timm network: minutes on two cores
+# %% ../nbs/61_demo.ipynb #fe986055
+RECIPE = dict(arch='test_resnet', size=160, epochs=8, bs=32, lr=6e-3, loss='ce', pretrained=False) # a tiny timm network: minutes on two cores
 EXTRA = 800 # generated training images
 
 def _own(out):

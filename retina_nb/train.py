@@ -41,7 +41,7 @@ def settings(task='dr', # a task or its name
              epochs:int=10, # passes over the training part
              bs:int=32, # images a batch
              lr:float=None, # peak learning rate; None takes the default for the kind of weights
-             loss:str='ce', # 'ce', 'focal', 'corn', 'qwk' or 'regression'
+             loss:str=None, # 'ce', 'focal', 'corn', 'qwk' or 'regression'; None: 'qwk' for ordered classes, else 'ce'
              seed:int=42, # of the split, the weights, the order and the augmentation
              pretrained:bool=True, # start from ImageNet weights? Ignored where `weights` is given
              weights:str=None, # start from this safetensors file
@@ -55,6 +55,7 @@ def settings(task='dr', # a task or its name
         if v < lo: raise SettingError(f'{name}={v}: it must be at least {lo}')
     if lr is not None and not 0 < lr < 10: raise SettingError(f'lr={lr}: it must lie between 0 and 10')
     if sampling not in SAMPLING: raise SettingError(f"unknown sampling {sampling!r}: choose one of {', '.join(SAMPLING)}")
+    loss = loss or ('qwk' if task.ordinal else 'ce')
     make_loss(loss, len(task), task.ordinal)
     if contrast is None: contrast = 'ben_graham' if task.modality == 'fundus' else 'none'
     pre = Preprocess.for_task(task, size=size, contrast=contrast)
@@ -245,7 +246,7 @@ def retina_train(
     epochs:int=10, # passes over the training part
     bs:int=32, # images a batch
     lr:float=None, # peak learning rate; by default 3e-3 from random weights, 1e-3 from others
-    loss:str='ce', # ce, focal, corn, qwk or regression
+    loss:str=None, # ce, focal, corn, qwk or regression; by default qwk for ordered classes, else ce
     seed:int=42, # same seed, same weights
     no_pretrained:store_true=False, # start from random weights instead of ImageNet's
     weights:str=None, # start from this safetensors file

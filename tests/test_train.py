@@ -136,7 +136,7 @@ def test_compare_and_report(trained, records_csv, tmp_path):
     status, said, err = run('retina_compare', trained, other, '--out', tmp_path/'cmp')
     assert status == 0 and 'other' in said, err
     table = pd.read_csv(tmp_path/'cmp'/'comparison.csv')
-    assert list(table.loss) == ['ce', 'regression'] and (tmp_path/'cmp'/'figures'/'comparison.png').is_file()
+    assert list(table.loss) == ['qwk', 'regression'] and (tmp_path/'cmp'/'figures'/'comparison.png').is_file()
     status, _, err = run('retina_compare', trained, trained)
     assert status == 2 and 'once' in errors(err)[0]
     status, said, err = run('retina_report', trained)
