@@ -28,7 +28,7 @@ user = u
 git_url = https://example.org
 description = d
 keywords = k
-requirements =
+requirements = fastcore>=1
 dev_requirements =
 console_scripts = retina_one=retina_nb.low:retina_one
 """
@@ -62,6 +62,7 @@ def whole(tmp_path_factory):
     write(d/'nbs/index.ipynb', book(prose('# small\n\n> One [room](00_low.ipynb) and [the licence](../LICENSE).')))
     (d/'nbs/sidebar.yml').write_text('website: {sidebar: {contents: [index.ipynb, {section: A, contents: [00_low.ipynb, 10_high.ipynb]}]}}\n')
     (d/'LICENSE').write_text('free\n')
+    (d/'constraints.txt').write_text('# pins\nfastcore==1.14.5\nnumpy==2.4.6\n')
     (d/'retina_nb').mkdir()
     assert notebooks.nbdev('nbdev_export', d).returncode == 0
     notebooks.readme(d)
@@ -85,7 +86,7 @@ def finds(faults, *words):
     assert any(all(w in f for w in words) for f in faults), f'{words} not in {faults}'
 
 ALL = checks.modules_in_step, checks.commands_declared, checks.notebooks_clean, checks.site_in_place, checks.readme_in_step, \
-      checks.links_hold, checks.layers_hold, checks.imports_are_light
+      checks.links_hold, checks.layers_hold, checks.imports_declared, checks.imports_are_light
 
 @pytest.mark.parametrize('check', ALL, ids=lambda f: f.__name__)
 def test_a_project_without_a_fault_passes(whole, check): assert check(whole) == []
@@ -238,6 +239,13 @@ def test_grading_never_reaches_for_models(project):
     faults = checks.layers_hold(project)
     finds(faults, 'grader.py:2', 'floor 4')
     finds(faults, 'grader.py:3', 'torch')
+
+@pytest.mark.parametrize('place, word', [('module', 'requirements in settings.ini lack'), ('notebook', 'does not pin'), ('settings', 'pandas')])
+def test_packages_that_only_this_machine_has(project, place, word):
+    if place == 'module': (project/'retina_nb/high.py').write_text('import numpy as np\n')
+    elif place == 'notebook': write(project/'nbs/10_high.ipynb', book(prose('# high'), code('import pandas')))
+    else: (project/'settings.ini').write_text(SETTINGS.replace('dev_requirements =', 'dev_requirements = pandas'))
+    finds(checks.imports_declared(project), word)
 
 def test_module_without_a_number(project):
     (project/'retina_nb/extra.py').write_text('')

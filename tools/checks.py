@@ -207,6 +207,35 @@ def layers_hold(root):
             if p.stem in NO_MODEL_CODE and b//10 == 4: faults.append(f'{where}: imports {parts[1]} of floor 4: {p.stem} runs without it')
     return faults
 
+def _dist(name): return re.sub(r'[-_.]+', '-', re.split(r'[<>=!~\[ ;]', name)[0]).lower()
+
+def imports_declared(root):
+    """Every package that the tree imports is pinned in constraints.txt, and what a module imports is required by settings.ini:
+    one that was only installed by hand here is missing everywhere else"""
+    from importlib.metadata import packages_distributions
+    dists = packages_distributions()
+    pinned = {_dist(s) for s in (root/'constraints.txt').read_text(encoding='utf-8').splitlines() if s.strip() and not s.startswith('#')}
+    needed = {_dist(s) for s in settings(root)['requirements'].split()}
+    both = needed | {_dist(s) for s in settings(root)['dev_requirements'].split()}
+    faults = [f'constraints.txt does not pin {d}, which settings.ini requires' for d in sorted(both - pinned)]
+    local = {PACKAGE} | {p.stem for d in ('tests', 'benchmarks', 'tools') for p in (root/d).glob('*.py')}
+    texts = [(p, p.read_text(encoding='utf-8')) for d in (PACKAGE, 'tests', 'benchmarks', 'tools') for p in sorted((root/d).glob('*.py'))]
+    for p in notebooks(root):
+        code = '\n'.join(source(c) for c in read_nb(p)['cells'] if c['cell_type'] == 'code')
+        texts.append((p, re.sub(r'^\s*[%!].*$', '', code, flags=re.M)))
+    seen = set()
+    for p, text in texts:
+        for _, full in _imports(ast.parse(text)):
+            top = full.split('.')[0]
+            if not top or top in local or top in sys.stdlib_module_names or top.startswith('_'): continue
+            if top in dists: owners = {_dist(d) for d in dists[top]}
+            else: owners = {_dist(top)}
+            if (p, top) in seen: continue
+            seen.add((p, top))
+            if not owners & pinned: faults.append(f'{_name(root, p)}: imports {top}, which constraints.txt does not pin')
+            elif p.parent.name == PACKAGE and not owners & needed: faults.append(f'{_name(root, p)}: imports {top}, which the requirements in settings.ini lack')
+    return faults
+
 LIGHT = {'': 'pandas matplotlib', 'core': 'pandas matplotlib', 'grader': 'pandas matplotlib'}  # besides HEAVY: these start in well under a second
 
 def _loaded(root, module, banned):

@@ -43,6 +43,7 @@ def readme_in_step():
 
 def import_layers():
     held(checks.layers_hold(ROOT), 'Move the import, or the function, to where the layers allow it (CONTRIBUTING.md, "Layers"), then run: make prepare')
+    held(checks.imports_declared(ROOT), 'Add it to requirements or dev_requirements in settings.ini and pin it in constraints.txt, then run: make test')
     held(checks.imports_are_light(ROOT), 'Import it inside the function that needs it, then run: make prepare')
 
 def notebook_tests():
