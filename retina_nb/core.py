@@ -7,12 +7,13 @@ __all__ = ['TASKS', 'DISCLAIMER', 'RetinaError', 'DataError', 'ImageError', 'Set
            'one_line_errors', 'Task', 'get_task', 'set_seed', 'write_file', 'write_json', 'read_json', 'new_folder',
            'file_sha256', 'json_hash', 'Run', 'read_table', 'write_table', 'cache_dir']
 
-# %% ../nbs/00_core.ipynb #eb126845
-import functools, hashlib, json, os, random, shutil, sys, tempfile, warnings
+# %% ../nbs/00_core.ipynb #33339baa
+import errno, functools, hashlib, json, os, random, shutil, sys, tempfile, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 
 # %% ../nbs/00_core.ipynb #58d5eba1
 class RetinaError(Exception):
@@ -40,8 +41,11 @@ class BundleError(RetinaError):
 # %% ../nbs/00_core.ipynb #8b904fa5
 def _say(kind, text): print(f'{kind}:', ' '.join(str(text).split()), file=sys.stderr)
 
+_DISK = {getattr(errno, e, None) for e in 'ENOSPC EDQUOT EROFS EACCES EPERM EISDIR ENOTDIR ENAMETOOLONG'.split()} - {None}
+
 def one_line_errors(f):
-    "Decorate a command: errors and warnings of ours become one line each on stderr; a `RetinaError` exits with 2, Ctrl-C with 130"
+    """Decorate a command: errors and warnings of ours become one line each on stderr; a `RetinaError`, and a disk that is full or may not
+    be written, exit with 2, Ctrl-C with 130"""
     @functools.wraps(f)
     def _inner(*args, **kwargs):
         with warnings.catch_warnings():
@@ -50,6 +54,13 @@ def one_line_errors(f):
             try: return f(*args, **kwargs)
             except RetinaError as e:
                 _say('error', e)
+                sys.exit(2)
+            except OSError as e:
+                if e.errno == errno.EPIPE: # whoever read the output, such as `head`, has seen enough
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    sys.exit(1)
+                if e.errno not in _DISK: raise
+                _say('error', f"{e.filename or 'writing'}: {e.strerror}")
                 sys.exit(2)
             except KeyboardInterrupt:
                 _say('stopped', 'by the keyboard; what was finished is kept')
@@ -211,6 +222,30 @@ class Run:
         return all((self.path/f).is_file() for f in ('model.safetensors', 'predictions.csv', 'metrics.json'))
     def __repr__(self): return f"Run({str(self.path)!r}{'' if self.finished else ', unfinished'})"
 
+# %% ../nbs/00_core.ipynb #07def78b
+_SEALED = 'records.csv', 'history.csv', 'model.safetensors', 'predictions_valid.csv', 'predictions.csv'
+
+@patch
+def seal(self:Run):
+    "Write down what the files of a finished training are"
+    there = [f for f in _SEALED if (self.path/f).is_file()]
+    return write_file(self.path/'SHA256SUMS', ''.join(f'{file_sha256(self.path/f)}  {f}\n' for f in there))
+
+@patch
+def check(self:Run,
+          *names # files of the run; none: all that were sealed
+         ):
+    "Are the sealed files what the training wrote? One that is not is a `RunError`; a run that was never sealed has nothing to check"
+    try: lines = (self.path/'SHA256SUMS').read_text(encoding='utf-8').splitlines()
+    except FileNotFoundError: return
+    except (OSError, ValueError) as e: raise RunError(f"{self.path/'SHA256SUMS'}: not readable ({e})") from None
+    sums = {f: h for h,_,f in (s.partition('  ') for s in lines)}
+    for f in names or sums:
+        if f not in sums: continue
+        if not (self.path/f).is_file(): raise RunError(f'{self.path/f}: is missing, though the training wrote it')
+        if file_sha256(self.path/f) != sums[f]:
+            raise RunError(f'{self.path/f}: is not what the training wrote: it was cut short or changed since. Put it back, or train again')
+
 # %% ../nbs/00_core.ipynb #472759c3
 _text_columns = dict(image=str, patient=str, eye=str, split=str, source=str)
 
@@ -228,6 +263,7 @@ def write_table(path, df)->Path:
 # %% ../nbs/00_core.ipynb #d1a9fabf
 def _table(name):
     def _get(self):
+        self.check(name)
         df = read_table(self.path/name, RunError)
         df.attrs['task'] = self.config.get('task', 'dr') # so that figures name the classes
         return df

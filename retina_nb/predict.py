@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastcore.script import call_parse, store_true
 
-from .core import DISCLAIMER, Run, RunError, one_line_errors
+from .core import Run, RunError, one_line_errors
 from .data import load_records, require_usable
 from .evaluate import evaluate, read_predictions
 from .model import GradingModel, build_model, grade_records
@@ -24,6 +24,7 @@ def load_model(run, # a `Run` or its folder
     run = run if isinstance(run, Run) else Run(run)
     weights = run.path/'model.safetensors'
     if not weights.is_file(): raise RunError(f'{run.path}: has no model.safetensors: the training did not finish; continue it with retina_train --resume')
+    run.check('model.safetensors')
     return build_model(run.config, weights).to(device)
 
 # %% ../nbs/44_predict.ipynb #500dc055
@@ -53,6 +54,8 @@ def evaluate_run(run, # a run folder or a predictions CSV
         out = Path(out or path.parent/'eval'/name)
     else:
         r = Run(path)
+        if not r.finished and (data is None or not (r.path/'model.safetensors').is_file()):
+            raise RunError(f'{path}: training has not finished; continue it with retina_train --resume')
         task, config = r.task.name, r.config
         name = 'test' if data is None else str(data).replace(':', '_').rstrip('/').split('/')[-1]
         preds = r.predictions if data is None else predict(r, require_usable(load_records(data, task, layout, warn=False), task, skip_bad))
@@ -76,4 +79,4 @@ def retina_evaluate(
 ):
     "Score a run, or anybody's table of predictions: metrics.json, predictions.csv and figures"
     scores, out = evaluate_run(run, data, out, task, layout, skip_bad, n_boot, seed)
-    print(scores, f'written to {out}', DISCLAIMER, sep='\n')
+    print(scores, f'written to {out}', sep='\n')
