@@ -207,14 +207,20 @@ class Ungraded:
 
 EXTENSIONS = {'.jpg','.jpeg','.png','.tif','.tiff','.bmp','.gif','.webp','.ppm','.jp2','.avif','.dcm'}
 
+def _looks_like_image(f):
+    "By its extension; exported DICOM files often have none, so their magic number is looked for"
+    if f.suffix.lower() in EXTENSIONS: return f.is_file()
+    if f.suffix and not f.suffix[1:].isdigit() or not f.is_file(): return False # the last number of a UID is no extension
+    with open(f, 'rb') as o: return o.read(132)[128:] == b'DICM'
+
 def image_files(images # paths, folders (searched through all levels), or anything else that `Grader` takes
                )->list:
     "Expand folders into the image files in them, sorted; hidden files are left out; everything else stays as it is"
     out = []
     for o in images if isinstance(images, (list,tuple)) else [images]:
         if not _is_folder(o): out.append(o); continue
-        found = sorted(str(f) for f in Path(o).rglob('*') if f.suffix.lower() in EXTENSIONS and f.is_file()
-                       and not any(part.startswith('.') for part in f.relative_to(o).parts))
+        found = sorted(str(f) for f in Path(o).rglob('*') if not any(part.startswith('.') for part in f.relative_to(o).parts)
+                       and _looks_like_image(f))
         if not found: raise DataError(f"{o}: no image files in this folder (looked for {', '.join(sorted(EXTENSIONS))})")
         out += found
     return out
@@ -290,9 +296,8 @@ def grade_to_csv(grader, images, # as for `Grader.grade_many`
                 )->list: # the `Ungraded`
     "Grade images and write a row for each as it is done"
     out, cols = Path(out), columns(grader.task)
-    partial = out.with_name(out.name + '.partial')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    files = image_files(images)
+    if out.is_dir(): raise SettingError(f'{out}: is a folder; name the CSV file to write, such as {out/"gradings.csv"}')
+    partial, files = out.with_name(out.name + '.partial'), image_files(images)
     done = _done(partial, cols, grader.bundle.id) if resume else {}
     done = {f: r for f,r in done.items() if f in set(map(str, files))}
     write_file(partial, _csv_lines(done.values(), cols, header=True))

@@ -562,6 +562,7 @@ class GradingPanel(W.VBox):
         self.add_class('rnb-panel')
         self.refresh(new=True)
 
+    def __repr__(self): return f'GradingPanel({self.session.grader!r}, {len(self.session.cases)} photographs)'
     def _head(self):
         g, e = self.session.grader, html.escape
         about = f"{g.bundle.config.get('arch')} at {g.preprocess.size} px, model {g.bundle.id}{', int8' if g.precision == 'int8' else ''}"

@@ -7,6 +7,7 @@ from PIL import Image
 
 from retina_nb.core import DataError, ImageError, SettingError
 from retina_nb.grader import Grader, Grading, Ungraded, columns, grade_to_csv, image_files
+from dicoms import rgb_dicom
 from random_model import shared
 
 @pytest.fixture(scope='module')
@@ -42,6 +43,15 @@ def test_every_form_gives_the_same_digits(grader, eyes):
     assert isinstance(want, Grading) and abs(sum(want.probabilities) - 1) < 1e-9 and want.grade == int(np.argmax(want.probabilities))
     for src in (str(f), f.read_bytes(), bytearray(f.read_bytes()), io.BytesIO(f.read_bytes()), open(f, 'rb'), Image.open(f), np.asarray(Image.open(f))):
         assert grader(src).probabilities == want.probabilities
+
+def test_dicom(grader, eyes, tmp_path):
+    a = np.asarray(Image.open(eyes[0]))
+    want, data = grader(a).probabilities, rgb_dicom(a, PatientName='Doe^Jane')
+    (tmp_path/'1.2.840.113').write_bytes(data)
+    assert grader(data).probabilities == grader(tmp_path/'1.2.840.113').probabilities == want
+    assert [g.probabilities for g in grader(tmp_path)] == [want]
+    (tmp_path/'1.2.840.113').write_bytes(data[:len(data)//2])
+    assert 'error' in grader(tmp_path)[0].to_dict()
 
 def test_alone_in_a_batch_in_threads_on_one_core(grader, bundle, eyes):
     want = [grader(f).probabilities for f in eyes]
