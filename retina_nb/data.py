@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -335,8 +336,16 @@ def _recode(raw, layout, uncertain)->pd.DataFrame:
     maybe = text == 'uncertain'
     return raw.assign(text=text.where(~maybe, policies[uncertain]), uncertain=maybe.astype(int).astype(str))
 
-# %% ../nbs/10_data.ipynb #cb947a5a
-SCAN_SIDE = 256 # pixels of the short side that a scan decodes to at least: enough for hashes and quality
+# %% ../nbs/10_data.ipynb #9d0554e1
+SCAN_SIDE = 128 # pixels of the short side that a scan decodes to at least: enough for hashes and quality
+
+def _smaller(a # uint8 (H,W,3)
+            )->np.ndarray:
+    "A picture that could not be decoded small, made small by a whole factor; everything that a scan measures looks at this one"
+    k = min(a.shape[:2])//SCAN_SIDE
+    if k < 2: return a
+    h,w = a.shape[0]//k, a.shape[1]//k
+    return cv2.resize(a[:h*k,:w*k], (w, h), interpolation=cv2.INTER_AREA)
 
 def _scan_one(path, measure)->dict:
     "One image: its size and hashes, what `measure` says of it, or under `what` why it cannot be used"
@@ -348,7 +357,7 @@ def _scan_one(path, measure)->dict:
         else:
             try: data = Path(path).read_bytes()
             except OSError as e: raise ImageError(path, f'cannot be read: {e.strerror}') from None
-            a = read_image(data, short_side=SCAN_SIDE, name=path)
+            a = _smaller(read_image(data, short_side=SCAN_SIDE, name=path))
             size,sha = image_size(data), sha256(data)
         return dict(image=path, what='', width=size[0], height=size[1], sha256=sha, phash=phash(a), **(measure(a) if measure else {}))
     except ImageError as e: return dict(image=path, what=e.what)
@@ -403,10 +412,10 @@ def comparable(scan # as from `scan_images`
 
 def _near_problems(records, good, first)->list:
     "Pairs of images that look the same without being byte-identical"
-    from retina_nb.image import near_duplicates
+    from retina_nb.image import HASH_BITS, near_duplicates
     pairs = near_duplicates(np.stack(good.phash)) if len(good) > 1 else []
     return [dict(file=good.image[j], row=row_of(records, first.get(good.image[j], -1)), kind='near',
-                 what=f"looks {'like a mirror image of' if m else 'the same as'} {good.image[i]} ({d} of 256 bits differ)") for i,j,d,m in pairs]
+                 what=f"looks {'like a mirror image of' if m else 'the same as'} {good.image[i]} ({d} of {HASH_BITS} bits differ)") for i,j,d,m in pairs]
 
 # %% ../nbs/10_data.ipynb #4df5f44a
 def _table_problems(records, task)->list:
@@ -422,7 +431,7 @@ def _table_problems(records, task)->list:
 def check_records(records, # as from `load_records`, or any table with `image` and `label`
                   task=None, # what the labels mean; by default what they were loaded as
                   images=True, # look at the images too? Otherwise only at the table
-                  near=True, # look for nearly identical images as well? Takes time with the square of their number
+                  near=True, # look for nearly identical images as well?
                   scan=None, # the result of `scan_images`, if there is one already
                   workers=None # threads that read images
                  )->pd.DataFrame: # file, row, kind, what

@@ -97,10 +97,9 @@ def show_images(records, # as from `load_records`
 # %% ../nbs/20_explore.ipynb #f307a884
 def _look(a)->dict:
     "Mean colour, brightness and texture of an image of any kind"
-    b = cv2.resize(a, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
-    lit = b.max(axis=2) > 20
-    r,g,bl = b[lit].mean(axis=0) if lit.any() else (0., 0., 0.)
-    return dict(red=float(r), green=float(g), blue=float(bl), lit=float(lit.mean()))
+    lit = cv2.compare(cv2.max(cv2.max(*(c := cv2.split(a))[:2]), c[2]), 20., cv2.CMP_GT)
+    r,g,b,_ = cv2.mean(a, mask=lit)
+    return dict(red=r, green=g, blue=b, lit=cv2.countNonZero(lit)/lit.size)
 
 def _look_fundus(a)->dict:
     "The same, and what `quality` says of images large enough to judge"

@@ -14,51 +14,112 @@ import cv2, numpy as np
 
 from .core import RetinaError
 from .image import read_image
-from .preprocess import _cut, find_field, resize
+from .preprocess import _cut, find_field
 
-# %% ../nbs/13_quality.ipynb #7b94d423
-DIAMETER = 192   # pixels: every field is measured at this diameter
+# %% ../nbs/13_quality.ipynb #afb65c3b
+DIAMETER = 128   # pixels: every field is measured at this diameter
 
+def _level(v, q, mask=None # uint8 (H,W), share, where to look
+          )->int: # 0..255
+    "The grey level below which a share `q` of the pixels lies"
+    n = cv2.calcHist([v], [0], mask, [256], [0,256]).ravel().cumsum()
+    return int(n.searchsorted(q*n[-1]))
+
+def _brightest(a): r, g, b = cv2.split(a); return cv2.max(cv2.max(r, g), b)
+
+def _ends(lit # bool (h,w)
+         )->tuple: # x, y
+    "Where each lit row begins and ends, unless that is the picture's border"
+    y, w = np.flatnonzero(lit.any(axis=1)), lit.shape[1]
+    left, right = lit[y].argmax(axis=1), w-1-lit[y,::-1].argmax(axis=1)
+    inside = left > 1, right < w-2
+    return np.concatenate([left[inside[0]], right[inside[1]]]), np.concatenate([y[inside[0]], y[inside[1]]])
+
+# %% ../nbs/13_quality.ipynb #0cce8742
+def _quick_circle(a, n=96 # uint8 (H,W,3), long side of the thumbnail
+                 )->tuple: # x, y, radius in pixels of `a`, share of the rim that lies on it; () where there is none
+    "The circle through the rim of what is lit, by least squares, twice"
+    h0, w0 = a.shape[:2]
+    s = max(h0, w0)/n
+    w, h = max(8, round(w0/s)), max(8, round(h0/s))
+    v = _brightest(cv2.resize(a, (w, h), interpolation=cv2.INTER_LINEAR))
+    lo, hi = _level(v, .005), _level(v, .9)
+    lit = v > lo + max(3, .12*(hi-lo))
+    (x0, y0), (y1, x1) = _ends(lit), _ends(lit.T)
+    x, y = np.concatenate([x0, x1])/n, np.concatenate([y0, y1])/n
+    A, z, near = np.stack([x, y, np.ones_like(x)]), x*x + y*y, np.ones_like(x)
+    for tol in (3, 1.2):
+        if near.sum() < 20: return ()
+        B = A*near
+        try: p = np.linalg.solve(B @ A.T, B @ z)
+        except np.linalg.LinAlgError: return ()
+        cx, cy = p[:2]/2
+        r = np.sqrt(max(p[2] + cx*cx + cy*cy, 0))
+        near = np.abs(np.hypot(x-cx, y-cy) - r)*n < tol
+    return (cx*n + .5)*w0/w, (cy*n + .5)*h0/h, (r*n + .5)*s, near.mean()
+
+# %% ../nbs/13_quality.ipynb #3ef6dbcc
+def _square(a # uint8 (H,W,3)
+           )->tuple: # x0, y0, side; was a round field found?
+    "The square around the field"
+    c = _quick_circle(a)
+    if c and c[3] > .9 and .15 < c[2]/max(a.shape[:2]) < 1: return (round(c[0]-c[2]), round(c[1]-c[2]), max(1, round(2*c[2]))), True
+    f = find_field(a)
+    return f.square, f.sure
+
+# %% ../nbs/13_quality.ipynb #c707e57d
 _yx = np.mgrid[:DIAMETER,:DIAMETER] + .5
 _radius = np.hypot(*(_yx - DIAMETER/2))/(DIAMETER/2) # distance from the centre, 1 at the rim
+_disc, _inner = ((_radius < r).astype(np.uint8)*255 for r in (1, .85))
+_area = cv2.countNonZero(_disc)
 
 def _standard(a # uint8 (H,W,3)
-             )->tuple: # uint8 (D,D,3); bool (D,D), in the field and in the picture; was the field found?
+             )->tuple: # uint8 (D,D,3); uint8 (D,D), 255 in the field and in the picture; was the field found?
     "A field at the standard diameter"
-    f, (h, w) = find_field(a), a.shape[:2]
-    x0, y0, side = f.square
-    y, x = _yx*side/DIAMETER + np.array([y0, x0]).reshape(2,1,1)
-    there = (x > 0) & (y > 0) & (x < w) & (y < h)
-    return resize(_cut(a, x0, y0, side), DIAMETER), there & (_radius < 1), f.sure
+    ((x0, y0, side), sure), (h, w), D = _square(a), a.shape[:2], DIAMETER
+    mask, k = np.zeros_like(_disc), D/side
+    top, bottom, left, right = (min(D, max(0, round(o*k))) for o in (-y0, h-y0, -x0, w-x0))
+    mask[top:bottom,left:right] = _disc[top:bottom,left:right]
+    how = cv2.INTER_AREA if side >= 2*D else cv2.INTER_LINEAR # up to a half, linear is as good and five times as fast
+    return cv2.resize(_cut(a, x0, y0, side), (D, D), interpolation=how), mask, sure
 
-# %% ../nbs/13_quality.ipynb #8d06a3b2
-def _blur(x, w, sigma # float32 (D,D), weights 0 or 1, pixels
-         )->np.ndarray:
-    "Gaussian blur that looks only at pixels of weight 1"
-    return cv2.GaussianBlur(x*w, (0,0), sigma)/np.maximum(cv2.GaussianBlur(w, (0,0), sigma), 1e-3)
+# %% ../nbs/13_quality.ipynb #b18f2017
+def _layers(light, lit # uint8 (D,D), uint8 (D,D)
+           )->tuple: # three times float32 (D,D)
+    "Light smoothed slightly, over the width of vessels, and coarsely; nothing outside `lit` has a part in it"
+    D = DIAMETER
+    small = lambda v: cv2.GaussianBlur(cv2.resize(v, (D//4, D//4), interpolation=cv2.INTER_AREA).astype(np.float32), (0,0), D/96)
+    coarse = cv2.resize(small(cv2.bitwise_and(light, lit))*255/np.maximum(small(lit), .1), (D, D), interpolation=cv2.INTER_LINEAR)
+    filled = coarse.copy()
+    cv2.copyTo(light.astype(np.float32), lit, filled)
+    return *(cv2.GaussianBlur(filled, (0,0), s*D/192) for s in (1, 2)), coarse
 
-# %% ../nbs/13_quality.ipynb #bc384c6f
+# %% ../nbs/13_quality.ipynb #fdf7c6cb
+def _strength(a, b, m, gain # two layers, mask, grey levels are counted in parts of 1/gain
+             )->float: # grey levels
+    "How far apart two layers are: the 90th percentile"
+    return _level(cv2.convertScaleAbs(cv2.subtract(a, b), alpha=gain), .9, m)/gain
+
 def measure(src # path, bytes, PIL image or array
            )->dict: # name to figure
     "The quality measures of one photograph"
     a, there, sure = _standard(read_image(src, short_side=DIAMETER))
-    x, top = a.astype(np.float32), a.max(axis=2)
-    light = x @ np.array([.3, .6, .1], np.float32)
-    typical = float(np.median(light[there])) if there.any() else 0.
-    lit = there & (top > max(5, .12*typical))                       # neither cut off nor in the dark
-    m = lit & (_radius < .85)
-    if m.sum() < 500: m = there
-    w = lit.astype(np.float32)
-    b1, b2, b8 = (_blur(light, w, s) for s in (1, 2, 8))
-    strength = lambda d: float(np.percentile(np.abs(d[m]), 90))
-    fine, vessels, mean = strength(b1-b2), strength(b2-b8), float(light[m].mean())
-    r, g, b = x[m].mean(axis=0)
-    coverage = float(lit.sum()/(_radius < 1).sum())
-    usual = np.clip(vessels, .05*mean, .07*mean)                    # large exudates are not blur, nor is haze sharp
-    return dict(sharpness=float(fine/(usual + .2)), contrast=vessels/(mean+8), brightness=typical,
-                saturated=float((a[m][:,1] >= 248).mean()), coverage=coverage if sure else min(coverage, .45),
-                evenness=1-float(b8[m].std()/(mean+1)), shadow=float((b2[m] < .35*typical).mean()),
-                glare=float(((x[...,2] > .95*x[...,0]) & (light > 40))[m].mean()), redness=float((r-b)/(r+g+b+1)))
+    light, (red, green, blue) = cv2.cvtColor(a, cv2.COLOR_RGB2GRAY), cv2.split(a)
+    typical = _level(light, .5, there)
+    lit = cv2.bitwise_and(there, cv2.compare(_brightest(a), max(5., .12*typical), cv2.CMP_GT)) # neither cut off nor in the dark
+    m = cv2.bitwise_and(lit, _inner)
+    if cv2.countNonZero(m) < _area/50: m = there
+    share = lambda x: cv2.countNonZero(cv2.bitwise_and(x, m))/max(1, cv2.countNonZero(m))
+    fine, mid, coarse = _layers(light, lit)
+    detail, vessels, mean = _strength(fine, mid, m, 24), _strength(mid, coarse, m, 8), cv2.mean(light, mask=m)[0]
+    r, g, b, _ = cv2.mean(a, mask=m)
+    coverage = cv2.countNonZero(lit)/_area
+    usual = min(max(vessels, .05*mean), .07*mean)                    # large exudates are not blur, nor is haze sharp
+    bluish = cv2.compare(blue, cv2.convertScaleAbs(red, alpha=.95), cv2.CMP_GT)
+    return dict(sharpness=detail/(usual + .2), contrast=vessels/(mean+8), brightness=float(typical),
+                saturated=share(cv2.compare(green, 248., cv2.CMP_GE)), coverage=coverage if sure else min(coverage, .45),
+                evenness=1 - cv2.meanStdDev(coarse, mask=m)[1].item()/(mean+1), shadow=share(cv2.compare(mid, .35*typical, cv2.CMP_LT)),
+                glare=share(cv2.bitwise_and(bluish, cv2.compare(light, 40., cv2.CMP_GT))), redness=(r-b)/(r+g+b+1))
 
 # %% ../nbs/13_quality.ipynb #a835da11
 @dataclass(frozen=True)
@@ -69,8 +130,8 @@ class Limit:
     reason: str     # in words
 
 LIMITS = dict(
-    sharpness  = Limit(.22, 4, 'out of focus'),
-    contrast   = Limit(.022, 4, 'hazy, too little contrast'),
+    sharpness  = Limit(.21, 4, 'out of focus'),
+    contrast   = Limit(.023, 4, 'hazy, too little contrast'),
     brightness = Limit(28, 4, 'too dark'),
     saturated  = Limit(.20, -2, 'over-exposed'),
     coverage   = Limit(.70, 8, 'field cut off, or its edge not found'),

@@ -164,11 +164,11 @@ def audit(records, # with `image`, `patient` and `split`; rows without a part ar
 
 def _near_across(records, scan)->list:
     "Pairs that look the same, are not byte-identical, and lie in different parts"
-    from retina_nb.image import near_duplicates
+    from retina_nb.image import HASH_BITS, near_duplicates
     if scan is None: scan = scan_images(records.image[present(records.image)])
     good = comparable(scan[scan.image.isin(records.image)])
     if len(good) < 2: return []
     at = dict(zip(reversed(records.image.tolist()), reversed(range(len(records)))))
     pairs = [(at[good.image[i]], at[good.image[j]], d) for i,j,d,_ in near_duplicates(np.stack(good.phash))]
     split = records.split.tolist()
-    return [_pair(records, i, j, 'near', 'looks like {a} in {pa}, and is itself in {pb} (%d of 256 bits differ)' % d) for i,j,d in pairs if split[i] != split[j]]
+    return [_pair(records, i, j, 'near', 'looks like {a} in {pa}, and is itself in {pb} (%d of %d bits differ)' % (d, HASH_BITS)) for i,j,d in pairs if split[i] != split[j]]
