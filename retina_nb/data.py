@@ -71,7 +71,19 @@ def _table_rows(root, files, layout, task, tables)->pd.DataFrame:
         raw['file'], raw['line'], raw['odd'] = t, lines, [odd.get(l, '') for l in lines]
         raw['path'] = _locate(root, index, raw.cell, '' if column_of(df.columns, 'split') else part, t, layout)
         found.append(raw)
-    return pd.concat(found, ignore_index=True).fillna('')
+    return _both_eyes(pd.concat(found, ignore_index=True).fillna(''), root, files, layout)
+
+# %% ../nbs/10_data.ipynb #21ecbc1e
+def _both_eyes(raw, root, files, layout)->pd.DataFrame:
+    "Patient and eye from a layout's list of left and right images, where there is such a list"
+    known = {}
+    for f in (f for f in files if layout.eyes and fnmatch.fnmatch(f.rpartition('/')[2].lower(), layout.eyes)):
+        for row,_ in zip(*read_cells(root/f)):
+            cells = [stem_of(c.strip().rpartition('/')[2]).lower() for c in (row[0].split(';') if len(row) == 1 else row)]
+            if len(cells) > 1 and cells[:2] != ['left', 'right']: known |= {c: (cells[0] or cells[1], e) for c,e in zip(cells, ('left', 'right')) if c}
+    found = [known.get(stem_of(c.rpartition('/')[2]).lower(), ('', '')) for c in raw.cell]
+    patient,eye = (pd.Series([f[k] for f in found], index=raw.index, dtype='str') for k in (0, 1))
+    return raw.assign(patient=_either(raw.patient, patient), eye=_either(raw.eye, eye)) if known else raw
 
 # %% ../nbs/10_data.ipynb #42f2d363
 def _locate(root, index, cells, part, table, layout)->list:
@@ -457,6 +469,31 @@ def summarise(records, # as from `load_records`
         classes=list(task.classes), task=task.name, layout=records.attrs.get('layout', ''),
         problems=problems[['file','row','what']].to_dict('records'))
 
+# %% ../nbs/10_data.ipynb #99ae8aeb
+def _unusable(records, task, decode, workers)->pd.Series:
+    "Why each row cannot be trained on, '' where it can: what is wrong with its label, else with its image"
+    label,why = parse_labels(['' if pd.isna(l) else l for l in records.label], task)
+    told = {(p['file'], p['row']): p['what'] for p in reversed(records.attrs.get('problems', [])) if p['kind'] == 'row'}
+    for i in np.flatnonzero(label.isna()): # the problems remember what stood in the file
+        r,f = row_of(records, records.index[i]), records.image.iloc[i]
+        why[i] = told.get((_label_file(records, records.index[i]), r) if r != '' else (f, ''), f'{why[i]} ({Path(str(f)).name})')
+    why = pd.Series(why, index=records.index, dtype=object)
+    fine,here = why == '', present(records.image)
+    why[fine & ~here] = [f'{Path(str(f)).name} is not on disk' for f in records.image[fine & ~here]]
+    if decode:
+        bad = scan_images(records.image[fine & here], workers=workers).set_index('image').what
+        bad = bad[bad != '']
+        hit = fine & records.image.isin(bad.index)
+        why[hit] = [f'{Path(f).name} {bad[f]}' for f in records.image[hit]]
+    return why
+
+def _label_file(records, i=None)->str:
+    "The label file that record `i` came from, or the one that all came from; '' if there is none, or several"
+    rows,root = records.attrs.get('rows') or [], Path(records.attrs.get('root', ''))
+    if i is not None: rows = [r for r in rows if r[0] <= i][-1:]
+    files = {r[1].split('::')[0] for r in rows}
+    return str(root/files.pop()) if len(files) == 1 else ''
+
 # %% ../nbs/10_data.ipynb #e6759c44
 def require_usable(records, # as from `load_records`
                    task=None, # what the labels mean
@@ -465,22 +502,19 @@ def require_usable(records, # as from `load_records`
                    workers=None # threads that read images
                   )->pd.DataFrame: # records of which every row can be trained on
     "Records whose every image can be read and has a label; a `DataError` names the first bad rows; warns of duplicates and conflicts"
-    name,why = records.attrs.get('root', 'the records'), pd.Series('', index=records.index, dtype=object)
+    task,one = get_task(task or records.attrs.get('task', 'dr')), _label_file(records)
+    name = one or {'.': 'this folder'}.get(r := str(records.attrs.get('root', 'the records')), r)
     if not len(records): raise DataError(f'{name}: there are no records')
-    known = parse_labels(['' if pd.isna(l) else l for l in records.label], task or records.attrs.get('task', 'dr'))[0]
-    why[known.isna()] = 'has no usable label'
-    if known.isna().all(): raise DataError(f'{name}: no image has a usable label: explore and grade take it, training and scoring cannot')
-    gone = ~present(records.image)
-    if decode:
-        bad = scan_images(records.image[~gone], workers=workers).set_index('image').what
-        why = why.where(~records.image.isin(bad[bad != ''].index), records.image.map(bad))
-    why[gone] = 'is not on disk'
-    bad = records[why != '']
-    at = lambda i: f' (row {r})' if (r := row_of(records, i)) != '' else ''
-    said = '; '.join(f'{Path(f).name}{at(i)} {why[i]}' for i,f in zip(bad.index[:3], bad.image)) + (' ...' if len(bad) > 3 else '')
+    if records.label.isna().all() and not any(p['kind'] == 'row' for p in records.attrs.get('problems', [])):
+        raise DataError(f'{name}: no image has a usable label: explore and grade take it, training and scoring cannot')
+    why = _unusable(records, task, decode, workers)
+    bad = why[why != '']
+    at = lambda i: f"{'' if one else Path(_label_file(records, i)).name + ' '}row {r}: " if (r := row_of(records, i)) != '' else ''
+    said = '; '.join(at(i) + w for i,w in bad[:3].items()) + (' ...' if len(bad) > 3 else '')
     if len(bad) and (not skip_bad or len(bad) == len(records)):
-        raise DataError(f'{name}: {len(bad)} of {len(records)} rows cannot be used: {said}. Mend them, or leave them out with skip_bad')
-    if len(bad): warnings.warn(f'{len(bad)} of {len(records)} rows left out: {said}', stacklevel=2)
+        rest = 'Mend them' + (', or leave them out with --skip_bad (in Python skip_bad=True)' if len(bad) < len(records) else '')
+        raise DataError(f'{name}: {len(bad)} of {len(records)} rows cannot be used: {said}. {rest}')
+    if len(bad): warnings.warn(f'{name}: {len(bad)} of {len(records)} rows left out: {said}', stacklevel=2)
     _warn_of_copies(good := records[why == ''])
     return good
 

@@ -259,6 +259,7 @@ class Layout:
     stem: str = ''           # regular expression on the image's name with groups `patient`, `eye` and tags
     parts: dict = field(default_factory=dict) # file name pattern -> official part, where the name does not say it
     recode: dict = field(default_factory=dict) # text of a label cell -> text to read instead
+    eyes: str = ''           # name of a list of patients, left and right image in a row, where the label file names none
     files: str = '*.csv'     # what the label files or archives are called
     skip: str = '*sample*submission*' # label files of the right shape that hold no labels
     looks_for: str = ''      # in words, how it is recognised
@@ -292,13 +293,13 @@ _tables += [
         images='413 training (134/20/136/74/49) and 103 testing, 4288x2848 JPEG', licence='CC BY 4.0',
         citation='Porwal et al. 2018, doi:10.3390/data3030025; 2020, doi:10.1016/j.media.2019.101561',
         link='https://ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid', checked=True,
-        faults='Five byte-identical pairs in training, two of them with different grades (021=391, 028=327); IDRiD_001 names one eye in training and another in testing; no patient is named.'),
-    Layout('messidor2', 'Messidor-2', tasks=dict(dr='adjudicated_dr_grade'), image=('image_id',), tags=dict(dme='adjudicated_dme', gradable='adjudicated_gradable'),
+        faults='Five byte-identical pairs in training, two of them with different grades (021=391, 028=327), and one eye photographed twice (013 and 397); IDRiD_001 names one eye in training and another in testing; no patient is named.'),
+    Layout('messidor2', 'Messidor-2', tasks=dict(dr='adjudicated_dr_grade'), image=('image_id',), tags=dict(dme='adjudicated_dme', gradable='adjudicated_gradable'), eyes='messidor-2*.csv',
         looks_for='a CSV file with the columns image_id, adjudicated_dr_grade (messidor_data.csv)',
         images='1,748 of 874 examinations, TIFF and JPEG; 1,744 gradable (1,017/270/347/75/35)', licence='Images for research on request; grades CC0',
         citation='Abramoff et al. 2013, doi:10.1001/jamaophthalmol.2013.1743; grades Krause et al. 2018, doi:10.1016/j.ophtha.2018.01.034',
         link='https://www.adcis.net/en/third-party/messidor2/ and https://www.kaggle.com/datasets/google-brain/messidor2-dr-grades',
-        faults='The grades do not name the examination: without the pair list (messidor-2.csv) both eyes of a patient count as two patients.'),
+        faults='The grades do not name the examination: patient and eye come from the pair list beside them (messidor-2.csv, left;right); without it both eyes of a patient count as two patients.'),
     Layout('deepdrid', 'DeepDRiD', tasks=dict(dr=dict(left='left_eye_DR_Level', right='right_eye_DR_Level')), image=('image_id',), patient='patient_id',
         tags=dict(quality='Overall quality', clarity='Clarity', field='Field definition', artifact='Artifact', patient_grade='patient_DR_Level'),
         stem=r'(?:^|/)(?P<patient>\d+)_(?P<eye>[lr])\d+$', looks_for='a CSV file with the columns image_id, left_eye_DR_Level, right_eye_DR_Level',
@@ -431,10 +432,21 @@ def _carriers(layout, root, files, heads, task)->list:
     if layout.kind == 'dicom': return [f for f in files if f.lower().endswith(('.dcm', '.dicom')) or ('.' not in f.rpartition('/')[2] and _is_dicom(root/f))]
     return images
 
-# %% ../nbs/09_layouts.ipynb #86f04f2e
-def _looked_for(names=None):
-    "What each layout is recognised by, in one sentence"
-    return '; '.join(f'{n}: {LAYOUTS[n].looks_for}' for n in names or LAYOUTS)
+# %% ../nbs/09_layouts.ipynb #ab93df8a
+def _sign(o # `Layout`
+         )->str:
+    "What a layout is recognised by, in as few words as will do"
+    if o.kind != 'table': return dict(pairs='train_img.csv beside train_label.csv', npz='.npz', dicom='.dcm').get(o.kind, '')
+    label = next(iter(o.tasks.values()))
+    return ' + '.join(next(iter(n.values() if isinstance(n, dict) else n)) if not isinstance(n, str) else n for n in (o.image, label))
+
+def _looked_for(name=None # of a layout; all of them if None
+               )->str:
+    "What the layout, or every layout, is recognised by"
+    if name: return LAYOUTS[name].looks_for
+    tables = ', '.join(f'{_sign(o)} ({n})' for n,o in LAYOUTS.items() if o.kind == 'table' and n != 'deepdrid_eval')
+    return (f"a CSV file with the columns {tables}; {', '.join(f'{_sign(o)} ({n})' for n,o in LAYOUTS.items() if o.kind in ('pairs', 'npz', 'dicom'))}; "
+            'folders named like classes; images. --layout NAME asks for one of these, and layouts.layout_table() describes them')
 
 def find_layout(root, # folder
                 files, # what is in it, as from `list_files`
@@ -448,7 +460,7 @@ def find_layout(root, # folder
     found = {n: c for n,c in found.items() if c}
     if set(found) == {'deepdrid', 'deepdrid_eval'}: found = {'deepdrid': found['deepdrid'] + found['deepdrid_eval']}
     if len(found) > 1:
-        raise DataError(f"{root}: holds several datasets ({'; '.join(f'{n}: {c[0]}' for n,c in found.items())}): name one with layout, or give the folder of one")
+        raise DataError(f"{root}: holds several datasets ({'; '.join(f'{n}: {c[0]}' for n,c in found.items())}): name one with --layout, or give the folder of one")
     if not found: raise DataError(_nothing(root, files, heads, layout))
     name, = found
     return LAYOUTS[name], found[name]
@@ -482,7 +494,8 @@ def _nothing(root, files, heads, layout)->str:
     if bad := _not_commas(heads): return f"{root}/{bad}: row 1: its columns are separated by {re.search(r'[;|]|	', heads[bad][0])[0]!r}: save it with commas"
     if len(files) == len(heads) == 1 and not layout:
         f,h = next(iter(heads.items()))
-        return f"{root}/{f}: row 1: its columns are {', '.join(h) or '(none)'}; needed are one for the image and one for the label. Looked for {_looked_for()}"
-    seen = '; '.join(f"{f} ({', '.join(h[:6]) or 'empty'})" for f,h in list(heads.items())[:5])
-    what = f"holds {len(files)} files" if files else 'is empty'
-    return f"{root}: {what}{', CSV files: ' + seen if seen else ''}; no known layout{' ' + repr(layout) if layout else ''}. Looked for {_looked_for([layout] if layout else None)}"
+        return f"{root}/{f}: row 1: its columns are {', '.join(h) or '(none)'}; needed are one for the image and one for the label, called as in one of the known layouts: {_looked_for()}"
+    seen = '; '.join(f"{f[-60:]} ({', '.join(h[:4])[:60] or 'empty'})" for f,h in list(heads.items())[:2]) + (' ...' if len(heads) > 2 else '')
+    what = f"holds {len(files)} file{'s'*(len(files) != 1)}{', among them ' + seen if seen else ''}" if files else 'is empty'
+    if layout: return f"{root}: is not of the layout {layout!r}, which is {_looked_for(layout)}; it {what}"
+    return f"{root}: {what}: no known layout. Looked for {_looked_for()}"

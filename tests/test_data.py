@@ -94,6 +94,17 @@ def test_messidor(tmp_path):
     r = load(tmp_path)
     assert (r.attrs['layout'], labels(r), r.dme.tolist()) == ('messidor2', [0, 3], [0, 1]) and present(r.image).all()
 
+@pytest.mark.parametrize('pairs', ['left;right\n20051020_43808_0100_PP.png;20051020_43832_0100_PP.png\nIM000001.JPG;IM000002.JPG\n',
+                                   '20051020_43808_0100_PP.png,20051020_43832_0100_PP.png\nIM000001.JPG,IM000002.JPG\n'])
+def test_messidor_pairs_name_the_patient(tmp_path, pairs):
+    names = ['20051020_43808_0100_PP.png', '20051020_43832_0100_PP.png', 'IM000001.jpg', 'IM000002.jpg', 'IM000009.jpg']
+    for o in names: picture(tmp_path/'IMAGES'/o)
+    (tmp_path/'messidor_data.csv').write_text('image_id,adjudicated_dr_grade,adjudicated_dme,adjudicated_gradable\n' + ''.join(f'{o},1,0,1\n' for o in names))
+    (tmp_path/'messidor-2.csv').write_text(pairs)
+    r = load(tmp_path)
+    assert r.patient.nunique() == 3 and r.patient[0] == r.patient[1] and r.patient[2] == r.patient[3] and not r.attrs['problems']
+    assert r.eye.tolist() == ['left', 'right']*2 + ['']
+
 def test_messidor_ungradable_is_a_problem_and_not_a_grade(tmp_path):
     (tmp_path/'messidor_data.csv').write_text('image_id,adjudicated_dr_grade,adjudicated_dme,adjudicated_gradable\na.png,,,0\nb.png,1,0,1\n')
     r = load(tmp_path)
@@ -110,6 +121,12 @@ def test_deepdrid(tmp_path):
     assert (r.attrs['layout'], labels(r)) == ('deepdrid', [2, 2, 3, 2, 2, 3])
     assert r.split.tolist() == ['train']*3 + ['valid']*3 and r.patient.nunique() == 2
     assert r.eye.tolist() == ['left', 'left', 'right']*2 and set(r.quality) == {1} and present(r.image).all()
+
+def test_deepdrid_evaluation_grades(tmp_path):
+    for s in ('347_l1', '347_r2'): picture(tmp_path/'Online-Challenge1&2-Evaluation'/'Images'/'347'/f'{s}.jpg')
+    (tmp_path/'Challenge1_labels.csv').write_text('image_id,DR_Levels\n347_l1,2\n347_r2,3\n')
+    r = load(tmp_path)
+    assert (r.attrs['layout'], labels(r), set(r.split), set(r.patient), r.eye.tolist()) == ('deepdrid_eval', [2, 3], {'test'}, {'347'}, ['left', 'right'])
 
 @pytest.mark.parametrize('small', [True, False])
 def test_pairs(tmp_path, small):
@@ -246,7 +263,11 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
 def test_unknown_layouts_say_what_was_looked_for(tmp_path):
     (tmp_path/'x.txt').write_text('hello')
     with pytest.raises(DataError) as e: load(tmp_path)
-    assert all(w in str(e.value) for w in ('trainLabels.csv', 'retinamnist.npz', 'Retinopathy grade', 'DICOM'))
+    assert all(w in str(e.value) for w in ('image + level (eyepacs)', '.npz (medmnist)', 'Retinopathy grade (idrid)', '.dcm', 'train_img.csv', '--layout'))
+    assert len(str(e.value)) - len(str(tmp_path)) < 600
+    (tmp_path/'a.csv').write_text('photo,score\na,1\n')
+    with pytest.raises(DataError, match=r'a\.csv \(photo, score\)'): load(tmp_path)
+    with pytest.raises(DataError, match="layout 'idrid', which is a CSV file with the columns Image name"): load(tmp_path, layout='idrid')
     with pytest.raises(DataError, match='no such folder'): load(tmp_path/'nowhere')
     with pytest.raises(DataError, match='is empty'): (tmp_path/'empty').mkdir() or load(tmp_path/'empty')
     with pytest.raises(SettingError, match='unknown layout'): load(tmp_path, layout='eyepax')
@@ -353,6 +374,21 @@ def test_unreadable_images_are_found(tmp_path):
     with pytest.raises(DataError, match='5 of 6 rows'): require_usable(r)
     with pytest.warns(UserWarning, match='5 of 6 rows left out'): assert len(require_usable(r, skip_bad=True)) == 1
 
+def test_what_cannot_be_used_is_named(tmp_path, monkeypatch):
+    for o in 'abcd': picture(tmp_path/f'{o}.png')
+    (tmp_path/'mine.csv').write_text('image,label\na.png,7\nb.png,1\nc.png,\ngone.png,2\nd.png,0\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as e: require_usable(load('mine.csv'))
+    assert str(e.value).startswith("mine.csv: 3 of 5 rows cannot be used: row 2: label '7' is outside 0 to 4 (a.png); row 4: no label (c.png); row 5: gone.png is not on disk")
+    assert '--skip_bad' in str(e.value)
+    with pytest.warns(UserWarning, match='mine.csv: 3 of 5 rows left out: row 2'): assert len(require_usable(load('mine.csv'), skip_bad=True)) == 2
+    with pytest.raises(DataError, match=r"label '9' is outside 0 to 4 \(a\.png\)"): require_usable(pd.DataFrame(dict(image=['a.png', 'b.png'], label=[9, 1])))
+    (tmp_path/'all.csv').write_text('image,label\na.png,7\n')
+    with pytest.raises(DataError, match="1 of 1 rows cannot be used: row 2: label '7'"): require_usable(load('all.csv'), skip_bad=True)
+    idrid(tmp_path/'set')
+    for f in (tmp_path/'set').rglob('*.csv'): f.write_text(f.read_text().replace('_002,', '_002,x'))
+    with pytest.raises(DataError, match=r"Training Labels.csv row 3: label 'x3'.*Testing Labels.csv row 3: label 'x4'"): require_usable(load(tmp_path/'set'))
+
 def test_summary_counts_conflicts_by_label_only(tmp_path):
     f = picture(tmp_path/'a.png')
     for o in 'bcd': shutil.copy(f, tmp_path/f'{o}.png')
@@ -392,6 +428,24 @@ def test_planted_near_duplicates(tmp_path): check_planted(100, tmp_path)
 @pytest.mark.full
 def test_500_planted_near_duplicates(tmp_path): check_planted(500, tmp_path)
 
+@pytest.mark.full
+@pytest.mark.parametrize('kind', ['smaller', 'recompressed', 'mirrored', 'cropped to the field'])
+def test_planted_among_real_photographs(tmp_path, real_data, kind):
+    "Two real eyes look more alike than two drawn ones do; IDRiD holds one eye twice of its own (013 and 397)"
+    first = scan_images(load(real_data/'idrid').image, progress=False).drop_duplicates('sha256')
+    rng,copies,n = np.random.default_rng(3), [], len(first)
+    for i,f in enumerate(first.image):
+        im = Image.open(f).convert('RGB')
+        if kind == 'smaller': s = rng.uniform(.3, .9); im = im.resize((int(im.width*s), int(im.height*s)), Image.Resampling.LANCZOS)
+        if kind == 'mirrored': im = im.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if kind == 'cropped to the field': im = im.crop(Image.fromarray(np.asarray(im).max(2) > 25).getbbox())
+        im.save(tmp_path/f'{i}.jpg', quality=int(rng.integers(30, 90))); copies.append(tmp_path/f'{i}.jpg')
+    names = [int(Path(f).stem[-3:]) for f in first.image]*2
+    pairs = near_duplicates(np.stack([*first.phash, *scan_images(copies, progress=False).phash]))[:, :2].tolist()
+    found = {(i, j) for i,j in pairs if j == i + n}
+    assert len(found) >= .99*n, len(found)/n
+    assert {(names[i], names[j]) for i,j in pairs if j != i + n} <= {(13, 397), (397, 13)}
+
 def test_content_keys_only_join_equal_bytes(tmp_path):
     for n,b in (('a', b'12'), ('b', b'21'), ('c', b'12'), ('d', b''), ('e', b'')): (tmp_path/n).write_bytes(b)
     k = content_keys([str(tmp_path/n) for n in 'abcdex'])
@@ -412,7 +466,9 @@ def test_real_idrid(real_data, inside):
 
 def test_real_idrid_audit(real_data):
     s = summarise(load(real_data/'idrid'))
-    assert (s['n_duplicates'], s['n_conflicts'], s['n_unreadable'], s['n_missing']) == (5, 2, 0, 0)
+    assert (s['n_duplicates'], s['n_conflicts'], s['n_near'], s['n_unreadable'], s['n_missing']) == (5, 2, 1, 0, 0)
+    near = next(p for p in s['problems'] if 'looks the same as' in p['what'])
+    assert 'IDRiD_397' in near['file'] and 'IDRiD_013' in near['what'], 'one eye, photographed twice'
 
 def test_real_kaggle_labels(real_data):
     t = time.process_time()
