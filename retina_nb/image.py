@@ -149,16 +149,14 @@ def _scale(size, short_side # (width, height), and the short side to keep or Non
     if not short_side: return 1
     return next(d for d in (8, 4, 2, 1) if d == 1 or -(-min(size)//d) >= short_side)
 
-_REDUCED = {1: cv2.IMREAD_COLOR_RGB, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+_REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8} # the bit of the scale alone
 
 def _fast_jpeg(data, d # bytes of a colour JPEG, scale divisor
               ):
     "Decode a whole colour JPEG with OpenCV; None when it should go to Pillow"
     if not data[-64:].rstrip(b'\0\r\n').endswith(b'\xff\xd9'): return None
-    try: a = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[d] | cv2.IMREAD_IGNORE_ORIENTATION)
+    try: return cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[d] | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error: return None
-    if a is None: return None
-    return a if d == 1 else cv2.cvtColor(a, cv2.COLOR_BGR2RGB, dst=a)
 
 # %% ../nbs/02_image.ipynb #0bc5aa11
 def _check_size(size, name, max_pixels):

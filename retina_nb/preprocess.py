@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['THUMB', 'SURE', 'CONTRASTS', 'STATS', 'CROPS', 'FITS', 'VERSION', 'Field', 'find_field', 'resize', 'ben_graham',
-           'clahe', 'Preprocess']
+           'clahe', 'Preprocess', 'cache_note']
 
-# %% ../nbs/12_preprocess.ipynb #08fac5a2
-import json, os
+# %% ../nbs/12_preprocess.ipynb #2017b75a
+import json, os, struct, zlib
 from dataclasses import asdict, dataclass, fields, replace
 
 import cv2, numpy as np
 from fastcore.basics import patch
+from PIL import Image
 
 from .core import SettingError, get_task, json_hash
-from .image import ImageError, image_size, read_image
+from .image import ImageError, _name, image_size, read_image
 
 # %% ../nbs/12_preprocess.ipynb #f60444a8
 THUMB = 160   # pixels: long side of the thumbnail on which the field is sought
@@ -71,20 +72,26 @@ def _consensus(p, size # (n,2) points, longest side of the picture
     if not ok.any(): return None
     c, r = (c + q[:,0])[ok], r[ok]
     few = p[::max(1, len(p)//100)]
-    k = (np.abs(np.hypot(*(few[:,None] - c).T) - r[:,None]) < 1.2).sum(axis=1).argmax()
+    k = (np.abs(_distance(few, c[:,:,None]) - r[:,None]) < 1.2).sum(axis=1).argmax()
     return _refine(p, c[k], r[k])
+
+def _distance(p, c): return np.sqrt((p[:,0]-c[...,0,:])**2 + (p[:,1]-c[...,1,:])**2) # points (n,2) from centres (..., 2, 1)
 
 # %% ../nbs/12_preprocess.ipynb #7fcab74b
 def _refine(p, c, r):
     "Least squares (Kasa) on the points near the circle, three times, each stricter"
+    away = lambda: np.abs(_distance(p, np.reshape(c, (2,1))) - r)
     for tol in (2., 1.5, 1.2):
-        near = np.abs(np.hypot(*(p-c).T) - r) < tol
+        near = away() < tol
         if near.sum() < 15: return None
         m = p[near].mean(axis=0)
         x, y = (p[near]-m).T
-        s = np.linalg.lstsq(np.stack([2*x, 2*y, np.ones_like(x)], axis=1), x*x + y*y, rcond=None)[0]
-        c, r = s[:2] + m, np.sqrt(max(s[2] + s[0]**2 + s[1]**2, 0))
-    return *c, r, np.abs(np.hypot(*(p-c).T) - r) < 1.2
+        z = x*x + y*y
+        xx, xy, yy, xz, yz = x@x, x@y, y@y, x@z, y@z
+        if (det := 2*(xx*yy - xy*xy)) <= 1e-6: return None # all on one line
+        a, b = (xz*yy - yz*xy)/det, (yz*xx - xz*xy)/det
+        c, r = m + (a, b), np.sqrt(max(z.mean() + a*a + b*b, 0))
+    return *c, r, away() < 1.2
 
 # %% ../nbs/12_preprocess.ipynb #d8b5b898
 def _belief(v, lo, hi, t, p, fit # thumbnail, its dark and bright levels, threshold, rim points, circle
@@ -98,7 +105,7 @@ def _belief(v, lo, hi, t, p, fit # thumbnail, its dark and bright levels, thresh
     a = np.arctan2(p[agree,1]-cy, p[agree,0]-cx)
     seen = np.unique((a*(36/np.pi)).astype(int)).size/72
     yy, xx = np.ogrid[:h,:w]
-    d = np.hypot(xx-cx, yy-cy) - r
+    d = np.sqrt((xx-cx)**2 + (yy-cy)**2) - r
     out, ring_in, ring_out = v[d > 2], v[(d > -5) & (d < -2)], v[(d > 2) & (d < 5)]
     if len(ring_out) < 12 or len(ring_in) < 12: return 0.
     step = (np.median(ring_in) - np.median(ring_out))/max(hi-lo, 8)
@@ -109,7 +116,8 @@ def _thumb(a, w, h # uint8 (H,W,3), size of the result
           )->np.ndarray: # uint8 (h,w)
     "The brightest channel, sampled at 2 x 2 points a pixel: 40 times as fast as the mean of all, and good enough for an edge"
     if min(a.shape[:2]) > 2*min(w, h): a = cv2.resize(a, (2*w, 2*h), interpolation=cv2.INTER_NEAREST_EXACT)
-    return cv2.medianBlur(cv2.resize(a, (w, h), interpolation=cv2.INTER_AREA).max(axis=2), 3)
+    red, green, blue = cv2.split(cv2.resize(a, (w, h), interpolation=cv2.INTER_AREA))
+    return cv2.medianBlur(cv2.max(cv2.max(red, green), blue), 3)
 
 # %% ../nbs/12_preprocess.ipynb #3f8e126f
 def find_field(a # uint8 (H,W,3)
@@ -145,8 +153,10 @@ def _cut(a, x0, y0, side # uint8 (H,W,3), corner, pixels
 def resize(a, size # uint8 (H,W,3), pixels
           )->np.ndarray: # uint8 (size,size,3)
     "Area averaging when shrinking, linear when enlarging"
-    if a.shape[:2] == (size, size): return np.ascontiguousarray(a)
-    return cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA if min(a.shape[:2]) >= size else cv2.INTER_LINEAR)
+    lo, hi = min(a.shape[:2]), max(a.shape[:2])
+    if lo == hi == size: return np.ascontiguousarray(a)
+    if size <= lo and hi < 2*size: a = cv2.resize(a, (2*size, 2*size)) # linear: each of its 2 x 2 means covers one pixel of the result
+    return cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA if size <= lo else cv2.INTER_LINEAR)
 
 # %% ../nbs/12_preprocess.ipynb #fbc227e3
 def _round(a # uint8 (n,n,3)
@@ -190,7 +200,7 @@ CONTRASTS = {'none': lambda a: a, 'ben_graham': ben_graham, 'clahe': clahe}
 
 # %% ../nbs/12_preprocess.ipynb #0de1b8db
 STATS = {'imagenet': ((.485,.456,.406), (.229,.224,.225)), 'half': ((.5,)*3, (.5,)*3), 'unit': ((0.,)*3, (1.,)*3)}
-CROPS, FITS, VERSION = ('fundus', 'none'), ('pad', 'cut', 'squash'), 1
+CROPS, FITS, VERSION = ('fundus', 'none'), ('pad', 'cut', 'squash'), 2
 
 def _refuse(what): raise SettingError(f'preprocess: {what}')
 
@@ -256,29 +266,83 @@ def _closer(src, a, f, side):
 
 # %% ../nbs/12_preprocess.ipynb #95b8d984
 @patch
-def to_cache(self:Preprocess, src # whatever `read_image` takes
-            )->bytes:
-    "What a cache holds of a picture: the first half, as JPEG with full colour resolution (or PNG when `via_quality` is None)"
-    return _encode(self.square(src)[0], self.via_quality)
-
-def _encode(a, quality)->bytes:
-    how = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444] if quality else []
-    return cv2.imencode('.jpg' if quality else '.png', cv2.cvtColor(a, cv2.COLOR_RGB2BGR), how)[1].tobytes()
-
-@patch
 def finish(self:Preprocess, a # uint8 (n,n,3): the first half, or what a cache holds of it
           )->np.ndarray: # uint8 (size,size,3)
     "Second half: to the final size, then contrast"
     return CONTRASTS[self.contrast](resize(a, self.size))
 
+# %% ../nbs/12_preprocess.ipynb #b1d3e3d3
+_NOTE = b'retina_nb cache '
+_FIRST = 'crop', 'fit', 'via', 'via_quality', 'version' # the fields that decide what a cache holds
+
+@patch(as_prop=True)
+def first_half(self:Preprocess)->dict:
+    "The fields that decide what a cache holds of a picture"
+    return {k: getattr(self, k) for k in _FIRST}
+
+def _with_note(data, # bytes of a JPEG or PNG as OpenCV writes it
+               fields)->bytes:
+    "Put a note behind the file's own header"
+    note = _NOTE + json.dumps(fields, separators=(',', ':')).encode()
+    if data[:2] == b'\xff\xd8':
+        i = 4 + int.from_bytes(data[4:6], 'big') # behind the JFIF header
+        return data[:i] + b'\xff\xfe' + struct.pack('>H', len(note)+2) + note + data[i:]
+    chunk = b'tEXtComment\0' + note
+    return data[:33] + struct.pack('>I', len(chunk)-4) + chunk + struct.pack('>I', zlib.crc32(chunk)) + data[33:]
+
+# %% ../nbs/12_preprocess.ipynb #0a44b1a7
+def cache_note(src # whatever `read_image` takes
+              )->dict|None: # fields, or None for a picture that is not from a cache
+    "What a picture from a cache says of the preprocessing that made it"
+    if isinstance(src, Image.Image): head = src.info.get('comment') or src.info.get('Comment') or b''
+    elif isinstance(src, (bytes, bytearray, memoryview)): head = bytes(src[:300])
+    elif isinstance(src, (str, os.PathLike)):
+        try:
+            with open(src, 'rb') as f: head = f.read(300)
+        except (OSError, ValueError): return None # `read_image` says what is wrong
+    else: return None
+    _, found, text = (head.encode('latin1') if isinstance(head, str) else head).partition(_NOTE)
+    try: return json.JSONDecoder().raw_decode(text.decode('latin1'))[0] if found else None
+    except ValueError: return None
+
+# %% ../nbs/12_preprocess.ipynb #b5190a4e
+@patch
+def from_cache(self:Preprocess, src # whatever `read_image` takes
+              )->bool:
+    "Is this a picture from a cache that this preprocessing made? From any other cache it is an `ImageError` that names the fields"
+    if (made := cache_note(src)) is None: return False
+    if wrong := [f'{k} is {v!r} here and {made.get(k)!r} there' for k,v in self.first_half.items() if made.get(k) != v]:
+        raise ImageError(_name(src), f"is from a cache, and the preprocessing differs: {', '.join(wrong)}")
+    return True
+
+@patch
+def encode(self:Preprocess, a # uint8 (via,via,3), from `square`
+          )->bytes:
+    "A squared picture as a cache keeps it: JPEG with full colour resolution (or PNG when `via_quality` is None), and the note"
+    if self.via is None: _refuse('via is None: a cache needs its side in pixels')
+    q = self.via_quality
+    how = [cv2.IMWRITE_JPEG_QUALITY, q, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444] if q else []
+    return _with_note(cv2.imencode('.jpg' if q else '.png', cv2.cvtColor(a, cv2.COLOR_RGB2BGR), how)[1].tobytes(), self.first_half)
+
+# %% ../nbs/12_preprocess.ipynb #59347404
+@patch
+def to_cache(self:Preprocess, src # whatever `read_image` takes
+            )->bytes:
+    "What a cache holds of a picture: its first half, encoded"
+    return self.encode(self.square(src, self.via)[0])
+
 @patch
 def __call__(self:Preprocess, src # path, bytes, PIL image, array, 'file.npz::train/12'
             )->np.ndarray: # uint8 (size,size,3)
     "The picture as the model sees it"
+    if self.from_cache(src):
+        a = read_image(src)
+        if a.shape[:2] != (self.via, self.via): raise ImageError(_name(src), f'is from a cache of {self.via} pixels, but {a.shape[1]} x {a.shape[0]} large: it was changed; cache it anew')
+        return self.finish(a)
     if self.via is None or self.via_quality is None: return self.finish(self.square(src)[0])
     return self.finish(read_image(self.to_cache(src)))
 
-# %% ../nbs/12_preprocess.ipynb #b5190a4e
+# %% ../nbs/12_preprocess.ipynb #9dffb72e
 @patch
 def to_input(self:Preprocess, a # uint8 (H,W,3) or (N,H,W,3)
             )->np.ndarray: # float32 (N,3,H,W)
@@ -289,7 +353,7 @@ def to_input(self:Preprocess, a # uint8 (H,W,3) or (N,H,W,3)
     mean, std = (np.asarray(o, np.float32).reshape(3,1,1) for o in (self.mean, self.std))
     return (a.transpose(0,3,1,2).astype(np.float32)/np.float32(255) - mean)/std
 
-# %% ../nbs/12_preprocess.ipynb #59347404
+# %% ../nbs/12_preprocess.ipynb #7d17795d
 @patch
 def to_dict(self:Preprocess)->dict:
     "All fields, as JSON would hold them"
