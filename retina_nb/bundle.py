@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'MB', 'LIMITS', 'REQUIRED', 'TOLERANCE', 'MIN_INT8', 'CARD', 'CARD_END', 'PIXEL_TOLERANCE',
-           'INT8_TOLERANCE', 'write_sums', 'scan_onnx', 'Bundle', 'has_vnni', 'load_bundle', 'to_onnx', 'open_session',
-           'parity', 'quantise', 'try_int8', 'operating_curve', 'export', 'check', 'retina_export', 'retina_check']
+           'INT8_TOLERANCE', 'bundle_limit', 'write_sums', 'scan_onnx', 'Bundle', 'has_vnni', 'load_bundle', 'to_onnx',
+           'open_session', 'parity', 'quantise', 'try_int8', 'operating_curve', 'export', 'golden_rows', 'check',
+           'retina_export', 'retina_check']
 
 # %% ../nbs/50_bundle.ipynb #72e9df07
 import hashlib, importlib.metadata, json, mmap, os, platform, re, stat, struct, time
@@ -28,11 +29,13 @@ LIMITS = {'config.json': MB, 'card.md': MB, 'SHA256SUMS': MB//16, 'golden/golden
 REQUIRED = ('config.json', 'card.md', 'golden/golden.json', 'model.safetensors', 'model.onnx')
 _golden_name, _golden_limit, _golden_max = re.compile(r'golden/\d{1,3}(\.input)?\.png'), 4*MB, 64
 
-def _limit(name): return _golden_limit if _golden_name.fullmatch(name) else LIMITS.get(name)
+def bundle_limit(name:str)->int:
+    "The bytes that a file of a bundle may have; None for a name that no bundle has"
+    return _golden_limit if _golden_name.fullmatch(name) else LIMITS.get(name)
 
 def _checked(root, name, error=None)->Path:
     "The path of `name` in a bundle, after looking at what is really there"
-    limit, path = _limit(name), Path(root)
+    limit, path = bundle_limit(name), Path(root)
     if limit is None: raise BundleError(f'{root}: {name[:80]!r} is not a file that a bundle has')
     for part in name.split('/'):
         path = path/part
@@ -55,7 +58,7 @@ def _sums(root)->dict:
     out = {}
     for i,line in enumerate(_read(root, 'SHA256SUMS').decode('utf-8', 'replace').splitlines(), 1):
         m = re.fullmatch(r'([0-9a-f]{64})  (\S{1,80})', line)
-        if not m or _limit(m[2]) is None: raise BundleError(f'{root}: SHA256SUMS line {i} is not "hash  file" for a file that a bundle has')
+        if not m or bundle_limit(m[2]) is None: raise BundleError(f'{root}: SHA256SUMS line {i} is not "hash  file" for a file that a bundle has')
         out[m[2]] = m[1]
     missing = [o for o in REQUIRED if o not in out]
     if missing: raise BundleError(f"{root}: SHA256SUMS does not list {', '.join(missing)}")
@@ -600,6 +603,7 @@ def export(run, # a `Run`, or the path of a finished run folder
     "Make a bundle from a run: weights, ONNX, settings, card, golden images and hashes, checked before it takes its place"
     run = run if isinstance(run, Run) else Run(run)
     if not run.finished: raise RunError(f'{run.path}: training has not finished; continue it with retina_train --resume')
+    run.check()
     _in_the_way(out)
     from retina_nb.model import build_model
     model = build_model(run.config, run.path/'model.safetensors')
@@ -649,7 +653,8 @@ def _fill(tmp, run, config, task, pre, sessions, onnx, fp32):
 PIXEL_TOLERANCE = 2 # levels of 255
 INT8_TOLERANCE = .02 # in probability: processors round int8 products differently
 
-def _golden(bundle)->list:
+def golden_rows(bundle # a `Bundle`
+               )->list:
     "The rows of `golden.json`, after looking at their form"
     rows, names = _json(_read(bundle.path, 'golden/golden.json'), bundle.path/'golden/golden.json').get('images'), bundle.sums
     k = len(bundle.task)
@@ -670,7 +675,7 @@ def check(bundle, # folder or `Bundle`
     bundle = load_bundle(bundle)
     data, precision = bundle.onnx(precision)
     session, tol, out = open_session(data), TOLERANCE if precision == 'fp32' else INT8_TOLERANCE, []
-    for r in _golden(bundle):
+    for r in golden_rows(bundle):
         want = np.array(r['probabilities'].get(precision) or r['probabilities']['fp32'])
         raw, x = read_image(bundle.path/r['image']), read_image(bundle.path/r['input'])
         pixels = int(np.abs(bundle.preprocess(raw).astype(int) - x).max()) if x.shape[0] == bundle.preprocess.size else 255
