@@ -8,6 +8,7 @@ Writes results/predictions_idrid.csv: file names, labels and probabilities, no i
 runs stay in FOLDER; what is finished there is not trained again. Also draws nbs/images/idrid_explained.png: three of the photographs
 with Grad-CAM and integrated gradients of the model that had not seen them."""
 import argparse, os, sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -41,10 +42,10 @@ def draw(runs, preds, file, n=3):
     model = load_model(runs/'fold0')
     d = preds[(preds.fold == 0) & (preds.target >= 2) & (preds.target == preds.grade)]
     d = d.assign(sure=[r[f'p_{r.grade}'] for _, r in d.iterrows()]).sort_values('sure', ascending=False).head(n)
-    images = [model.preprocess(f) for f in d.image]
+    images, plain = [model.preprocess(f) for f in d.image], replace(model.preprocess, contrast='none')
     maps = {name: f(model, images, about=(1,2,3,4)) for name, f in (('Grad-CAM', grad_cam), ('integrated gradients', integrated_gradients))}
     says = [f'grade {r.target}, answered {r.grade} ({r.sure:.0%})' for r in d.itertuples()]
-    save_figure(plot_explanations(images, maps, says=says), file)
+    save_figure(plot_explanations([plain(f) for f in d.image], maps, says=says, size=1.7), file)
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

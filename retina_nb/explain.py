@@ -92,7 +92,7 @@ def integrated_gradients(model:GradingModel, images, about=None, # as for `grad_
                         )->np.ndarray: # (n, size, size): for these classes above 0, against them below
     "Integrated gradients, summed over the colours"
     def attribute(evidence, x, yes):
-        a = IntegratedGradients(evidence).attribute(x, baselines=baseline(x), additional_forward_args=(yes,), n_steps=steps, internal_batch_size=max(32, len(x)))
+        a = IntegratedGradients(evidence).attribute(x, baselines=baseline(x), additional_forward_args=(yes,), n_steps=steps, internal_batch_size=max(16, len(x)))
         return a.sum(1)
     return _in_batches(model, images, about, bs, attribute)
 
