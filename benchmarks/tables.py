@@ -1,0 +1,221 @@
+"""The long benchmarks of training, each by its own command; every finished training is kept, so a command that was stopped goes on.
+
+    python benchmarks/tables.py retinamnist   28 px, official split: the recipe is chosen on the validation part alone, then 5 seeds on the test part
+    python benchmarks/tables.py idrid         5-fold on 413 photographs at 128 px: from random weights, after synthetic pretraining, the plain fastai recipe
+    python benchmarks/tables.py xray          chest X-rays: pneumonia against normal, and bacterial against viral
+    python benchmarks/tables.py sample        seconds to a validation QWK of .70 on the synthetic sample, against the plain fastai recipe
+
+Real data is found through RETINA_NB_DATA. Runs go to --runs (runs/tables), results to benchmarks/results/table_NAME.json. One thread
+unless OMP_NUM_THREADS says otherwise; --seeds N and --only ARM... do a part of the work.
+"""
+import argparse, datetime, json, os, time
+from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+import numpy as np, pandas as pd, torch
+from scipy import stats
+
+from retina_nb.core import Run, get_task, set_seed, write_json
+from retina_nb.data import load_records, require_usable
+from retina_nb.evaluate import evaluate
+from retina_nb.metrics import qwk
+from retina_nb.split import kfold, split_records
+from retina_nb.synth import sample_dir
+from retina_nb.train import train
+from fastai.callback.core import Callback, CancelFitException
+from fastai.data.transforms import ColReader, ColSplitter
+from fastai.data.block import CategoryBlock, DataBlock
+from fastai.metrics import AccumMetric
+from fastai.vision.augment import Resize, aug_transforms
+from fastai.vision.data import ImageBlock
+from fastai.vision.learner import vision_learner
+from run import machine
+
+HERE = Path(__file__).parent
+SCORES = 'macro_auc', 'accuracy', 'qwk'
+
+def data(): 
+    if 'RETINA_NB_DATA' not in os.environ: raise SystemExit('RETINA_NB_DATA is not set: point it at the folder with the real data sets')
+    return Path(os.environ['RETINA_NB_DATA'])
+
+def values(scores, names=SCORES):
+    "The figures of `evaluate` that a table shows; `referable.auc` reaches one level down"
+    def one(k):
+        f = scores
+        for part in k.split('.'): f = (f or {}).get(part)
+        return f and f.get('value')
+    return {k: one(k) for k in names}
+
+def mean_interval(xs):
+    "Mean over seeds with its 95% interval (Student's t)"
+    xs = np.array(xs, dtype=float)
+    half = stats.t.ppf(.975, len(xs)-1)*xs.std(ddof=1)/np.sqrt(len(xs)) if len(xs) > 1 else None
+    return dict(mean=float(xs.mean()), ci95=None if half is None else [float(xs.mean()-half), float(xs.mean()+half)], values=xs.tolist())
+
+class Store:
+    "Results as they come, in one JSON file"
+    def __init__(self, name, protocol):
+        self.file = HERE/'results'/f'table_{name}.json'
+        self.d = json.loads(self.file.read_text()) if self.file.is_file() else dict(name=name, protocol=protocol, runs={})
+    def do(self, key, f):
+        "The result of `f()` under `key`, worked out once"
+        if key not in self.d['runs']:
+            start = time.perf_counter()
+            self.d['runs'][key] = f() | dict(seconds=round(time.perf_counter() - start, 1))
+            self.save()
+        print(key, {k: v if not isinstance(v, float) else round(v, 3) for k,v in self.d['runs'][key].items() if not isinstance(v, (list, dict))}, flush=True)
+        return self.d['runs'][key]
+    def save(self, **more):
+        self.d |= dict(date=datetime.date.today().isoformat(), machine=machine(), threads=torch.get_num_threads()) | more
+        write_json(self.file, self.d)
+
+# --- the baseline: what a user of fastai writes first
+
+def plain_learner(records, size, pretrained=False, bs=32):
+    "ResNet-18, cross-entropy and aug_transforms, as in fastai's own first lesson"
+    k = len(get_task(records.attrs.get('task', 'dr')))
+    df = records[records['split'].isin(('train', 'valid'))].assign(is_valid=lambda d: d['split'] == 'valid', label=lambda d: d['label'].astype(int))
+    block = DataBlock((ImageBlock, CategoryBlock(vocab=list(range(k)))), get_x=ColReader('image'), get_y=ColReader('label'),
+                      splitter=ColSplitter(), item_tfms=Resize(size), batch_tfms=aug_transforms())
+    kappa = AccumMetric(lambda p,y: qwk(y.cpu().numpy(), p.cpu().numpy(), k), dim_argmax=-1, name='qwk', flatten=False)
+    from torchvision.models import resnet18
+    return vision_learner(block.dataloaders(df, bs=bs, num_workers=0), resnet18, pretrained=pretrained, metrics=kappa)
+
+def plain(records, size, epochs, seed):
+    "Predictions of the plain recipe on the test part, as a table"
+    set_seed(seed)
+    learn = plain_learner(records, size)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(epochs, 1e-3)
+        test = records[records['split'] == 'test']
+        probs, _ = learn.get_preds(dl=learn.dls.test_dl(test.assign(label=test['label'].astype(int))))
+    p = probs.double().numpy()
+    return pd.DataFrame(dict(image=test['image'].to_numpy(), patient=test['patient'].to_numpy(), target=test['label'].astype(int).to_numpy(), grade=p.argmax(1),
+                             **{f'p_{j}': p[:,j] for j in range(p.shape[1])}))
+
+# --- RetinaMNIST
+
+RETINAMNIST = {
+    'plain': dict(), 'ben_graham': dict(contrast='ben_graham'), 'soft qwk': dict(loss='qwk'), 'ema': dict(ema=.98),
+    '40 epochs': dict(epochs=40), 'resnet10t': dict(arch='resnet10t', lr=1e-3), 'mixup': dict(mix='mixup')}
+
+def retinamnist(a):
+    "Recipes one change away from the first, chosen by validation AUC plus accuracy over two seeds; then five seeds of the chosen one"
+    store, records = Store('retinamnist', retinamnist.__doc__), load_records(data()/'medmnist'/'retinamnist.npz', warn=False)
+    base = dict(arch='test_resnet', size=64, epochs=20, loss='ce', contrast='none', pretrained=False, progress=False)
+    def fit(name, seed): return train(records, out=a.runs/'retinamnist'/f"{name.replace(' ', '_')}_{seed}", seed=seed, resume=True, **base | RETINAMNIST[name])
+    def valid(name, seed):
+        return lambda: values(evaluate(fit(name, seed).predictions_valid, 'dr', n_boot=10)) | dict(part='valid')
+    choice = {}
+    for name in a.only or RETINAMNIST:
+        got = [store.do(f'valid/{name}/{seed}', valid(name, seed)) for seed in (0, 1)]
+        choice[name] = float(np.mean([g['macro_auc'] + g['accuracy'] for g in got]))
+    best = max(choice, key=choice.get)
+    got = [store.do(f'test/{best}/{seed}', lambda: values(fit(best, seed).metrics) | dict(part='test')) for seed in range(a.seeds)]
+    summary = {k: mean_interval([g[k] for g in got]) for k in SCORES}
+    store.save(chosen=best, recipe=base | RETINAMNIST[best], validation=choice, test=summary,
+               to_beat=dict(tuned_resnet18=dict(auc=.759, accuracy=.545), automl=dict(auc=.750, accuracy=.531), resnet50=dict(auc=.726, accuracy=.528)))
+    print(best, {k: (round(v['mean'], 3), v['ci95'] and np.round(v['ci95'], 3).tolist()) for k,v in summary.items()})
+
+# --- IDRiD
+
+def idrid(a):
+    "Five folds by patient; every photograph is graded once, by a model that has not seen its patient. Per arm: QWK of each fold and pooled scores"
+    store, records = Store('idrid', idrid.__doc__), load_records(data()/'idrid', warn=False)
+    recipe = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False)
+    synth = lambda: train('synth:600', out=a.runs/'idrid'/'synth', resume=True, seed=0, **recipe).path/'model.safetensors'
+    def ours(fold, out, seed, weights=None):
+        more = dict(weights=weights, lr=3e-3, lr_mult=1.) if weights else {} # few photographs: the body goes on learning as fast as the head
+        return train(fold, out=out, seed=seed, resume=True, **recipe | more).predictions
+    arms = {'plain fastai': lambda fold,out,seed: plain(fold, 128, 12, seed), 'random weights': ours,
+            'synthetic pretraining': lambda fold,out,seed: ours(fold, out, seed, synth())}
+    for arm in a.only or arms:
+        for i,fold in enumerate(kfold(records, k=5, seed=42)):
+            fold.attrs = records.attrs
+            def one():
+                p = arms[arm](fold, a.runs/'idrid'/f"{arm.replace(' ', '_')}_{i}", 42+i)
+                return dict(qwk=float(qwk(p.target, p.grade, 5)), predictions=p.drop(columns=[c for c in p if c not in ('image', 'patient', 'target', 'grade') and not c.startswith('p_')])
+                            .assign(image=lambda d: d.image.map(lambda f: Path(f).name)).round(5).to_dict('list'))
+            store.do(f'{arm}/{i}', one)
+    summary = {}
+    for arm in arms:
+        folds = [store.d['runs'].get(f'{arm}/{i}') for i in range(5)]
+        if None in folds: continue
+        pooled = pd.concat([pd.DataFrame(f['predictions']) for f in folds], ignore_index=True)
+        s = evaluate(pooled, 'dr', seed=42)
+        summary[arm] = dict(folds=mean_interval([f['qwk'] for f in folds]), qwk=s['qwk'], accuracy=s['accuracy'], referable_auc=s['referable']['auc'], majority=s['majority'])
+    from retina_nb.versus import compare_models
+    table = lambda arm: pd.concat([pd.DataFrame(store.d['runs'][f'{arm}/{i}']['predictions']) for i in range(5)], ignore_index=True)
+    pairs = {f'{y} minus {x}': compare_models(table(x), table(y), 'dr').query("score in ('qwk', 'accuracy', 'referable.auc')").to_dict('records')
+             for x,y in (('plain fastai', 'random weights'), ('random weights', 'synthetic pretraining')) if x in summary and y in summary}
+    store.save(summary=summary, paired=pairs)
+    for arm,s in summary.items(): print(arm, {k: (round(s[k]['value'], 3), s[k]['ci95']) for k in ('qwk', 'accuracy', 'referable_auc')})
+
+# --- chest X-rays
+
+def xray(a):
+    "Train on train/, a tenth of its patients for validation, test on val/, which is scored once"
+    store, goals = Store('xray', xray.__doc__), dict(pneumonia=.98, pneumonia_type=.90)
+    for task,goal in goals.items():
+        if a.only and task not in a.only: continue
+        records = require_usable(load_records(data()/'chest_xray', task, warn=False), task, skip_bad=True)
+        records['split'] = records['split'].replace(dict(valid='test'))
+        attrs, inner = records.attrs, split_records(records[records['split'] != 'test'].assign(split=''), fractions=(.9, .1, 0.), seed=42)
+        records = pd.concat([inner, records[records['split'] == 'test']], ignore_index=True)
+        records.attrs = attrs
+        def one(channels=1):
+            run = train(records, arch='resnet10t', size=96, epochs=8, task=task, pretrained=False, channels=channels, precision=a.precision, seed=0, progress=False,
+                        out=a.runs/'xray'/task, resume=True)
+            m = run.metrics
+            return dict(auc=m['macro_auc']['value'], ci95=m['macro_auc']['ci95'], accuracy=m['accuracy']['value'], n_test=m['n_images'], goal=goal, config={k: run.config[k] for k in ('arch', 'size', 'epochs', 'precision', 'channels', 'device')})
+        store.do(task, one)
+    store.save()
+
+# --- the sample: seconds to a QWK of .70
+
+class Reached(Callback):
+    "Stop at the first epoch whose validation QWK is .70 or more"
+    order = 96
+    def __init__(self, start, goal=.7): self.start, self.goal, self.seconds = start, goal, None
+    def after_epoch(self):
+        value = next(m for m in self.metrics if m.name == 'qwk').value
+        if value is not None and value >= self.goal:
+            self.seconds = time.perf_counter() - self.start
+            raise CancelFitException
+
+def sample(a):
+    "Processor seconds from the records to a validation QWK of .70, decoding included, on the same split; at most 20 epochs"
+    from retina_nb.train import make_learner, peak_lr, settings
+    store, records = Store('sample', sample.__doc__), split_records(load_records(sample_dir()), seed=42)
+    def to_goal(make, fit, seed):
+        set_seed(seed)
+        start, cpu = time.perf_counter(), time.process_time()
+        reached, learn = Reached(start), make()
+        learn.add_cb(reached)
+        with learn.no_bar(), learn.no_logging(): fit(learn)
+        return dict(wall_seconds=reached.seconds, cpu_seconds=time.process_time() - cpu, reached=reached.seconds is not None, epochs=len(learn.recorder.values))
+    def ours(seed, **kwargs):
+        c = settings(size=112, epochs=12, pretrained=False, seed=seed, **kwargs)
+        return to_goal(lambda: make_learner(records, c, progress=False), lambda l: l.fit_one_cycle(c['epochs'], peak_lr(c)), seed)
+    arms = {'ours, test_resnet': lambda s: ours(s, arch='test_resnet', lr=6e-3), 'ours, resnet18': lambda s: ours(s),
+            'plain fastai, resnet18': lambda s: to_goal(lambda: plain_learner(records, 112), lambda l: l.fit_one_cycle(20, 1e-3), s)}
+    for arm in a.only or arms:
+        for seed in range(min(a.seeds, 3)): store.do(f'{arm}/{seed}', lambda: arms[arm](seed))
+    store.save(median_cpu_seconds={arm: float(np.median([v['cpu_seconds'] for k,v in store.d['runs'].items() if k.startswith(arm + '/')])) for arm in arms
+                                   if any(k.startswith(arm + '/') for k in store.d['runs'])})
+    print(store.d['median_cpu_seconds'])
+
+TABLES = dict(retinamnist=retinamnist, idrid=idrid, xray=xray, sample=sample)
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('table', choices=TABLES)
+    p.add_argument('--runs', type=Path, default=Path('runs/tables'))
+    p.add_argument('--seeds', type=int, default=5)
+    p.add_argument('--only', nargs='*')
+    p.add_argument('--precision', default='fp32', help='bf16 where the processor has it')
+    a = p.parse_args()
+    torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+    TABLES[a.table](a)
+
+if __name__ == '__main__': main()
