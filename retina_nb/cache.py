@@ -5,20 +5,17 @@
 # %% auto #0
 __all__ = ['FORMAT', 'JOURNAL', 'cache_names', 'read_cache', 'cache_records', 'cache_fields', 'retina_cache']
 
-# %% ../nbs/16_cache.ipynb #3fc82672
-import json, multiprocessing, os, re, signal, threading
+# %% ../nbs/16_cache.ipynb #0d5fd661
+import json, os, queue, re, subprocess, sys, threading
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import cv2, pandas as pd
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
+import retina_nb
 from .core import ImageError, RunError, SettingError, get_task, json_hash, one_line_errors, read_json, write_file, write_json, write_table
 from .data import load_records, row_of
 from .image import _file_bytes, read_image, sha256
@@ -72,40 +69,56 @@ def _put(path, data):
     with open(tmp, 'wb') as f: f.write(data)
     os.replace(tmp, path)
 
-# %% ../nbs/16_cache.ipynb #e105a052
-def _cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-def _follow(): multiprocessing.parent_process().join(); os._exit(1)
-
-def _start():
-    "A worker: one thread of OpenCV; the keyboard is the parent's; ends with its parent"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+# %% ../nbs/16_cache.ipynb #8a7dfeb9
+def _serve():
+    "The life of a worker process: the settings, then a job a line in and a result a line out"
     cv2.setNumThreads(1)
-    threading.Thread(target=_follow, daemon=True).start()
+    fields, out = json.loads(sys.stdin.readline())
+    pre = Preprocess.from_json(fields)
+    for line in sys.stdin:
+        job = json.loads(line)
+        try: answer = [job[1], _work(pre, out, *job)]
+        except OSError as e: answer = ['OSError', [e.errno, e.strerror]]
+        except Exception as e: answer = ['Exception', f'{job[0]}: {e!r}']
+        print(json.dumps(answer), flush=True)
 
-def _portion(pre, out, jobs): return [(j[1], _work(pre, out, *j)) for j in jobs]
+def _worker(pre, out)->subprocess.Popen:
+    "Start one, out of reach of the keyboard"
+    path = os.pathsep.join([str(Path(retina_nb.__file__).parent.parent), *filter(None, [os.environ.get('PYTHONPATH')])])
+    p = subprocess.Popen([sys.executable, '-c', 'from retina_nb.cache import _serve; _serve()'], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                         stderr=subprocess.DEVNULL, text=True, bufsize=1, start_new_session=True, env={**os.environ, 'PYTHONPATH': path})
+    p.stdin.write(json.dumps([pre.to_dict(), str(out)]) + '\n')
+    return p
 
-# %% ../nbs/16_cache.ipynb #8cae835c
+# %% ../nbs/16_cache.ipynb #78906f68
+def _drive(p, left, done):
+    "Keep one worker busy, a job ahead; its answers go to `done`, at last None"
+    under_way = 0
+    try:
+        while True:
+            while under_way < 2 and (job := next(left, None)): p.stdin.write(json.dumps(job) + '\n'); under_way += 1
+            if not under_way: break
+            if not (line := p.stdout.readline()).endswith('\n'): raise BrokenPipeError
+            done.put(json.loads(line)); under_way -= 1
+        p.stdin.close()
+    except OSError: done.put(['Killed', None])
+    finally: done.put(None)
+
 def _results(pre, out, jobs, workers):
     "(name, result) of every job, in the order in which they are done"
-    if workers == 1:
-        for j in jobs: yield j[1], _work(pre, out, *j)
-        return
-    fork = 'fork' if 'fork' in multiprocessing.get_all_start_methods() and os.uname().sysname == 'Linux' else 'spawn'
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context(fork), _start)
-    left, size = iter(jobs), max(1, min(8, len(jobs)//(4*workers)))
+    if workers == 1: return (yield from ((j[1], _work(pre, out, *j)) for j in jobs))
+    left, done, procs = iter(jobs), queue.SimpleQueue(), [_worker(pre, out) for _ in range(workers)]
     try:
-        more = lambda n: {pool.submit(_portion, pre, out, p) for _ in range(n) if (p := list(islice(left, size)))}
-        waiting = more(3*workers)
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            waiting |= more(len(done))
-            for d in done: yield from d.result()
-        pool.shutdown()
-    except BaseException:
-        for p in list((pool._processes or {}).values()): p.kill()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+        for p in procs: threading.Thread(target=_drive, args=(p, left, done), daemon=True).start()
+        while workers:
+            if (answer := done.get()) is None: workers -= 1
+            elif answer[0] == 'OSError': raise OSError(*answer[1])
+            elif answer[0] == 'Exception': raise RuntimeError(answer[1])
+            elif answer[0] == 'Killed': raise RunError(f'{out}: a worker process was killed, perhaps for lack of memory; the same command with fewer --workers goes on from here')
+            else: yield answer
+        for p in procs: p.wait()
+    finally:
+        for p in procs: p.kill(); p.wait()
 
 # %% ../nbs/16_cache.ipynb #4a9a1bae
 FORMAT, JOURNAL = 'retina_nb cache', '.journal.jsonl'
@@ -157,7 +170,7 @@ def _locked(out):
     try: import fcntl
     except ImportError: fcntl = None # Windows
     with open(out/'.lock', 'w') as f:
-        try: fcntl and fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB) # a record lock, which worker processes do not inherit
+        try: fcntl and fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB) # a record lock, which goes with the process
         except (BlockingIOError, PermissionError): raise RunError(f'{out}: another process is filling this cache; wait for it') from None
         yield
 
@@ -189,12 +202,11 @@ def cache_records(records, # as from `load_records`
     pre = pre or Preprocess.for_task(task or records.attrs.get('task', 'dr'), size=16, via=size, via_quality=quality)
     if pre.via is None: raise SettingError('preprocess: via is None: a cache needs its side in pixels')
     if workers is not None and workers < 1: raise SettingError(f'workers={workers}: it must be at least 1')
-    _check_out(out, pre, root)
+    _check_out(out, pre, root if records.attrs.get('layout') not in ('records', 'medmnist') else '') # those two name their images
     names = cache_names([str(o) for o in records['image']], root, '.jpg' if pre.via_quality else '.png')
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _locked(out): return _fill(records, out, pre, names, workers or _cores(), progress)
-    except BrokenProcessPool: raise RunError(f'{out}: a worker process was killed, perhaps for lack of memory; the same command with fewer --workers goes on from here') from None
     except OSError as e: raise RunError(f'{out}: cannot be written ({e.strerror or e}); what was finished is kept, and the same command goes on from here') from None
 
 # %% ../nbs/16_cache.ipynb #27887e7f
