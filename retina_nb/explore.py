@@ -97,7 +97,9 @@ def show_images(records, # as from `load_records`
 # %% ../nbs/20_explore.ipynb #f307a884
 def _look(a)->dict:
     "Mean colour, brightness and texture of an image of any kind"
-    lit = cv2.compare(cv2.max(cv2.max(*(c := cv2.split(a))[:2]), c[2]), 20., cv2.CMP_GT)
+    a = np.ascontiguousarray(a[::(k := max(1, min(a.shape[:2])//64)), ::k]) # every so many pixels are enough for a mean
+    r,g,b = cv2.split(a)
+    lit = cv2.compare(cv2.max(cv2.max(r, g), b), 20., cv2.CMP_GT)
     r,g,b,_ = cv2.mean(a, mask=lit)
     return dict(red=r, green=g, blue=b, lit=cv2.countNonZero(lit)/lit.size)
 
@@ -200,6 +202,17 @@ def plot_quality(seen, # as from `with_records`
     if p is not None: says += f", and {by}s differ" if p < .01 else f"; {by}s are alike"
     return finding(ax, says, detail)
 
+# %% ../nbs/20_explore.ipynb #8120ad95
+def _plot_greys(seen, light, by, ax):
+    "Brightness of each group of images without colour"
+    groups = list(light.groupby(seen[by]))
+    bins = np.linspace(light.min(), light.max() + 1e-6, 30)
+    for (name,g),colour in zip(groups[:8], OKABE_ITO): ax.hist(g, bins, histtype='stepfilled', color=colour, alpha=.45, label=f'{name} ({len(g):,})')
+    if len(groups) > 1: ax.legend(fontsize=8.5)
+    ax.set(xlabel='brightness of the lit part, 0 to 255', ylabel='images')
+    low,high = np.percentile(light, [5, 95])
+    return finding(ax, f'The images are grey; nine in ten have a brightness of {low:.0f} to {high:.0f}', 'mean of the lit part')
+
 # %% ../nbs/20_explore.ipynb #71ebf5ec
 def plot_colours(seen, # as from `with_records`
                  by='source', ax=None): # axes
@@ -207,6 +220,7 @@ def plot_colours(seen, # as from `with_records`
     ax = ax or plt.subplots(figsize=(5.6, 3.6))[1]
     light = seen[['red','green','blue']].mean(axis=1)
     warm = seen.red/(seen[['red','green','blue']].sum(axis=1) + 1e-6)
+    if np.ptp(warm) < .01: return _plot_greys(seen, light, by, ax)
     ax.scatter(light, warm, c=(seen[['red','green','blue']]/255).clip(0,1).to_numpy(), s=14, lw=0, alpha=.9)
     p = None
     groups = list(seen.assign(light=light, warm=warm).groupby(by))
@@ -223,6 +237,12 @@ def plot_colours(seen, # as from `with_records`
 # %% ../nbs/20_explore.ipynb #cc8fc08b
 _global = ('width', 'height', 'red', 'green', 'blue', 'lit', 'quality', 'sharpness', 'contrast', 'brightness', 'evenness', 'coverage', 'redness')
 
+def _without_colour(seen):
+    "Grey images have one brightness in place of three colours"
+    grey = len(seen) and (seen.red - seen.blue).abs().max() < 1
+    return seen.assign(brightness=seen.red).drop(columns=['red', 'green', 'blue']) if grey else seen
+
+# %% ../nbs/20_explore.ipynb #e3ae4f89
 def _strength(x, y, ordinal)->float:
     "How well ranks `x` tell labels `y`: correlation 0..1, or 2 AUC - 1 of the best class"
     if len(set(x)) < 2 or len(set(y)) < 2: return 0.
@@ -234,7 +254,7 @@ def shortcuts(seen, # as from `with_records`
               task=None, n_shuffle=200, seed=42)->pd.DataFrame: # measure, strength, chance (95% of what shuffled labels reach)
     "How well each global measure alone tells the label"
     task = get_task(task or seen.attrs.get('task', 'dr'))
-    d = seen[seen.label.notna()]
+    d = _without_colour(seen[seen.label.notna()])
     y,rng = d.label.astype(int).to_numpy(), np.random.default_rng(seed)
     rows = []
     for m in [m for m in _global if m in d and d[m].nunique() > 1]:
@@ -249,13 +269,14 @@ def plot_shortcuts(table, # as from `shortcuts`
     "Strength of each global measure beside what chance reaches"
     ax = ax or plt.subplots(figsize=(6, .9 + .24*max(len(table), 3)))[1]
     over = table.strength > table.chance
-    ax.barh(table.measure, table.strength, color=np.where(over, OKABE_ITO[4], OKABE_ITO[0]), height=.6)
-    ax.barh(table.measure, table.chance, color=UNKNOWN_COLOUR, alpha=.45, height=.85, zorder=0)
+    names = table.measure.replace(dict(lit='lit area'))
+    ax.barh(names, table.strength, color=np.where(over, OKABE_ITO[4], OKABE_ITO[0]), height=.6)
+    ax.barh(names, table.chance, color=UNKNOWN_COLOUR, alpha=.45, height=.85, zorder=0)
     if not len(table): return finding(ax, 'All images are alike in every global measure')
     ax.invert_yaxis(); ax.grid(False); ax.grid(True, axis='x')
     ax.set(xlim=(0, max(.5, table.strength.max()*1.1)), xlabel='correlation of ranks with the label' if ordinal else 'separation of the best class (2 AUC - 1)')
     top,tells = table.iloc[0], table.strength[0] > max(.2, table.chance[0])
-    says = f'{top.measure.capitalize()} alone tells something of the label ({top.strength:.2f})' if tells else 'No global measure tells much of the label'
+    says = f'{names[0].capitalize()} alone tells something of the label ({top.strength:.2f})' if tells else 'No global measure tells much of the label'
     return finding(ax, says, 'grey: what shuffled labels reach')
 
 # %% ../nbs/20_explore.ipynb #8b60862b
@@ -264,21 +285,30 @@ def outliers(seen, # as from `with_records`
              limit=4. # deviations from the median from which an image counts as strange
             )->pd.DataFrame: # image, measure, deviation; the strangest first
     "The images that differ most from the others, and in what"
+    seen = _without_colour(seen)
     names = [m for m in ('red','green','blue','lit','sharpness','contrast','brightness','evenness','coverage','redness') if m in seen and seen[m].nunique() > 1]
     if not names or len(seen) < 20: return pd.DataFrame(columns=['image', 'measure', 'deviation'])
     d = seen[names] - seen[names].median()
-    spread = np.maximum(1.4826*d.abs().median(), d.std()/2).replace(0, 1) # half the standard deviation at least: some measures have two peaks
+    few = .04*seen[names].median().abs() # what nobody would see is not strange, however rare it is
+    spread = np.maximum(np.maximum(1.4826*d.abs().median(), d.std()/2), few).replace(0, 1) # half the standard deviation at least: some measures have two peaks
     z = d/spread
     far = z.abs().max(axis=1).sort_values(ascending=False)
     far = far[far > limit].head(n)
     which = z.loc[far.index].abs().idxmax(axis=1)
     return pd.DataFrame(dict(image=seen.image[far.index], measure=which, deviation=[z.at[i,m] for i,m in which.items()])).reset_index(drop=True)
 
+# %% ../nbs/20_explore.ipynb #e4b94c34
+_words = dict(lit='lit area') # where the name of a column does not speak for itself
+
+def _short(image, n=22)->str:
+    name = str(image).rpartition('::')[2] if '.npz::' in str(image) else Path(str(image)).name
+    return name if len(name) <= n else f'…{name[1-n:]}'
+
 def show_outliers(seen, n=8, **kwargs): # figure, or None if nothing is strange
     "The strangest images, with what is strange about them"
     table = outliers(seen, n)
     if not len(table): return None
-    says = [f"{Path(r.image).name[-20:]}\n{r.measure} {'low' if r.deviation < 0 else 'high'} ({abs(r.deviation):.0f})" for r in table.itertuples()]
+    says = [f"{_short(r.image)}\n{_words.get(r.measure, r.measure)} {'low' if r.deviation < 0 else 'high'} ({abs(r.deviation):.0f})" for r in table.itertuples()]
     return show_grid(list(table.image), says, cols=4, title=f'The {len(table)} strangest images, and in what (deviations from the median)', **kwargs)
 
 # %% ../nbs/20_explore.ipynb #69a82f05
@@ -291,7 +321,7 @@ def show_duplicates(records, problems, # as from `load_records`, and from `data.
              if (other := next((w for w in _paths_in(r.what, known)), None))]
     if not pairs: return None
     label = records.drop_duplicates('image').set_index('image').label
-    name = lambda f: f"{Path(f).name[-22:]}\n{task.classes[int(label[f])] if pd.notna(label[f]) else 'no label'}"
+    name = lambda f: f"{_short(f)}\n{task.classes[int(label[f])] if pd.notna(label[f]) else 'no label'}"
     clash = lambda a,b: pd.notna(label[a]) and pd.notna(label[b]) and label[a] != label[b]
     pairs = sorted(pairs, key=lambda p: not clash(p[1], p[2]))
     total,clashes = len(pairs), sum(clash(a, b) for _,a,b in pairs)

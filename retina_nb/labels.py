@@ -89,7 +89,7 @@ def _differs(table, by)->tuple:
     p,shares = chi2_contingency(table).pvalue, table/table.sum()
     gap = shares.max(axis=1) - shares.min(axis=1)
     note = f"chi-squared test, images counted as independent: p {'< .001' if p < .001 else f'= {p:.2f}'}"
-    if p > .01: return f'The classes are alike in every {by}, as far as chance allows one to tell', note
+    if p > .01: return f'The classes are alike across {by}s: no difference beyond chance', note
     g = gap.idxmax()
     return f'{g} goes from {shares.loc[g].min():.0%} of {shares.loc[g].idxmin()} to {shares.loc[g].max():.0%} of {shares.loc[g].idxmax()}', note
 
@@ -111,7 +111,7 @@ def plot_joint(records, task=None, ax=None, **kwargs # for `seaborn.heatmap`
     a,n = table.to_numpy(), int(table.to_numpy().sum())
     if not n: raise DataError('no patient has a graded left and a graded right eye')
     ax = ax or plt.subplots(figsize=(5, 4))[1]
-    sns.heatmap(table, annot=True, fmt='d', cmap='Blues', cbar=False, ax=ax, linewidths=.5, **kwargs)
+    sns.heatmap(table, annot=True, fmt=',d', cmap='Blues', cbar=False, ax=ax, linewidths=.5, **kwargs)
     ax.set(xlabel='right eye', ylabel='left eye'); ax.tick_params(rotation=0, length=0, labelsize=8.5)
     i,j = np.indices(a.shape)
     detail = f'{n:,} patients with both eyes graded; within one grade in {a[abs(i-j) <= 1].sum()/n:.0%}'
@@ -195,18 +195,19 @@ def plot_accuracy_trap(records, # with a column `label`
     share,m = label_table(records, task=task).share.to_numpy(), majority(records, task)
     k = int((share > 0).sum())
     rows = {f"always\n'{m['answer']}'": (m['accuracy'], m['balanced_accuracy'])}
-    for r in recalls: rows[f"finds {other:.0%}\n{r:.0%} of {m['answer']}"] = (share.max()*r + (1-share.max())*other, (r + other*(k-1))/k)
+    for r in recalls: rows[f"{r:.0%} of {m['answer']}\n{other:.0%} of the rest"] = (share.max()*r + (1-share.max())*other, (r + other*(k-1))/k)
     ax = ax or plt.subplots(figsize=(6.8, 3.2))[1]
     x = np.arange(len(rows))
     for dx,name,colour,v in ((-.2, 'accuracy', UNKNOWN_COLOUR, [a for a,_ in rows.values()]), (.2, 'balanced accuracy', OKABE_ITO[0], [b for _,b in rows.values()])):
-        ax.bar_label(ax.bar(x + dx, v, .38, color=colour, label=name), [f'{o:.0%}' for o in v], fontsize=8.5)
-    ax.axhline(m['accuracy'], color=UNKNOWN_COLOUR, lw=1, ls='--')
+        for t in ax.bar_label(ax.bar(x + dx, v, .38, color=colour, label=name), [f'{o:.0%}' for o in v], fontsize=8.5, padding=1.5):
+            t.set_bbox(dict(facecolor='white', edgecolor='none', pad=.6))
+    ax.axhline(m['accuracy'], color=UNKNOWN_COLOUR, lw=1, ls='--', zorder=0)
     ax.set(xticks=x, xticklabels=list(rows), yticks=[], ylim=(0, 1.02)); ax.grid(False); ax.tick_params(axis='x', labelsize=8)
     ax.legend(ncols=2, loc='upper center', bbox_to_anchor=(.5, -.17))
     worse = sum(a < m['accuracy'] for a,_ in list(rows.values())[1:])
     says = (f"By accuracy, {worse} of {len(recalls)} useful models lose to one that always says {m['answer']!r}" if worse
             else f"Knowing nothing scores {m['accuracy']:.0%} by accuracy and {m['balanced_accuracy']:.0%} by balanced accuracy")
-    return finding(ax, says, f"dashed: the accuracy of knowing nothing, {m['accuracy']:.1%}")
+    return finding(ax, says, f"below each pair: what the model gets right; dashed: the accuracy of knowing nothing, {m['accuracy']:.1%}")
 
 # %% ../nbs/21_labels.ipynb #c2892a08
 def predictive_values(sensitivity, # share of the sick that are found
@@ -232,7 +233,9 @@ def plot_predictive_values(sensitivity=.9, specificity=.9, # of the model
     for (name,at),colour in zip(marks.items(), OKABE_ITO[4:] + OKABE_ITO[1:4]):
         v = float(predictive_values(sensitivity, specificity, at)[0])
         ax.plot(at, v, 'o', color=colour)
-        ax.annotate(f'{name}: {v:.0%} right', (at, v), textcoords='offset points', xytext=(-8, 6), ha='right', color=colour, fontsize=9)
+        high = v > .75 # up there is the other curve
+        ax.annotate(f"{name}:{chr(10) if high else ' '}{v:.0%} right", (at, v), xytext=(.485, .42) if high else (-8, 6), textcoords='data' if high else 'offset points',
+                    ha='right', color=colour, fontsize=9, arrowprops=dict(arrowstyle='-', color=colour, lw=.8, shrinkB=4) if high else None)
     ax.text(.0011, float(npv[0])-.02, 'negative answers that are right', color='#616161', va='top', fontsize=9)
     ax.text(.055, float(predictive_values(sensitivity, specificity, .05)[0])-.03, 'positive answers that are right', color=OKABE_ITO[0], va='top', fontsize=9)
     ax.set(xscale='log', xlabel='prevalence', ylim=(0, 1.13), xlim=(.001, .5)); ax.set_yticks(np.linspace(0, 1, 6), [f'{v:.0%}' for v in np.linspace(0, 1, 6)])

@@ -19,13 +19,13 @@ from .preprocess import _cut, find_field
 # %% ../nbs/13_quality.ipynb #afb65c3b
 DIAMETER = 128   # pixels: every field is measured at this diameter
 
-def _level(v, q, mask=None # uint8 (H,W), share, where to look
-          )->int: # 0..255
-    "The grey level below which a share `q` of the pixels lies"
+def _levels(v, *shares, mask=None # uint8 (H,W), shares 0..1, where to look
+           )->list: # 0..255
+    "The grey levels below which these shares of the pixels lie"
     n = cv2.calcHist([v], [0], mask, [256], [0,256]).ravel().cumsum()
-    return int(n.searchsorted(q*n[-1]))
+    return [int(n.searchsorted(q*n[-1])) for q in shares]
 
-def _brightest(a): r, g, b = cv2.split(a); return cv2.max(cv2.max(r, g), b)
+def _brightest(channels): r, g, b = channels; return cv2.max(cv2.max(r, g), b)
 
 def _ends(lit # bool (h,w)
          )->tuple: # x, y
@@ -42,8 +42,8 @@ def _quick_circle(a, n=96 # uint8 (H,W,3), long side of the thumbnail
     h0, w0 = a.shape[:2]
     s = max(h0, w0)/n
     w, h = max(8, round(w0/s)), max(8, round(h0/s))
-    v = _brightest(cv2.resize(a, (w, h), interpolation=cv2.INTER_LINEAR))
-    lo, hi = _level(v, .005), _level(v, .9)
+    v = _brightest(cv2.split(cv2.resize(a, (w, h), interpolation=cv2.INTER_LINEAR)))
+    lo, hi = _levels(v, .005, .9)
     lit = v > lo + max(3, .12*(hi-lo))
     (x0, y0), (y1, x1) = _ends(lit), _ends(lit.T)
     x, y = np.concatenate([x0, x1])/n, np.concatenate([y0, y1])/n
@@ -98,21 +98,21 @@ def _layers(light, lit # uint8 (D,D), uint8 (D,D)
 def _strength(a, b, m, gain # two layers, mask, grey levels are counted in parts of 1/gain
              )->float: # grey levels
     "How far apart two layers are: the 90th percentile"
-    return _level(cv2.convertScaleAbs(cv2.subtract(a, b), alpha=gain), .9, m)/gain
+    return _levels(cv2.convertScaleAbs(cv2.subtract(a, b), alpha=gain), .9, mask=m)[0]/gain
 
 def measure(src # path, bytes, PIL image or array
            )->dict: # name to figure
     "The quality measures of one photograph"
     a, there, sure = _standard(read_image(src, short_side=DIAMETER))
     light, (red, green, blue) = cv2.cvtColor(a, cv2.COLOR_RGB2GRAY), cv2.split(a)
-    typical = _level(light, .5, there)
-    lit = cv2.bitwise_and(there, cv2.compare(_brightest(a), max(5., .12*typical), cv2.CMP_GT)) # neither cut off nor in the dark
+    typical, = _levels(light, .5, mask=there)
+    lit = cv2.bitwise_and(there, cv2.compare(_brightest((red, green, blue)), max(5., .12*typical), cv2.CMP_GT)) # neither cut off nor in the dark
     m = cv2.bitwise_and(lit, _inner)
     if cv2.countNonZero(m) < _area/50: m = there
-    share = lambda x: cv2.countNonZero(cv2.bitwise_and(x, m))/max(1, cv2.countNonZero(m))
+    n, (r, g, b, _) = max(1, cv2.countNonZero(m)), cv2.mean(a, mask=m)
+    share, mean = lambda x: cv2.countNonZero(cv2.bitwise_and(x, m))/n, .299*r + .587*g + .114*b
     fine, mid, coarse = _layers(light, lit)
-    detail, vessels, mean = _strength(fine, mid, m, 24), _strength(mid, coarse, m, 8), cv2.mean(light, mask=m)[0]
-    r, g, b, _ = cv2.mean(a, mask=m)
+    detail, vessels = _strength(fine, mid, m, 24), _strength(mid, coarse, m, 8)
     coverage = cv2.countNonZero(lit)/_area
     usual = min(max(vessels, .05*mean), .07*mean)                    # large exudates are not blur, nor is haze sharp
     bluish = cv2.compare(blue, cv2.convertScaleAbs(red, alpha=.95), cv2.CMP_GT)

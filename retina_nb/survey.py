@@ -266,6 +266,15 @@ def write_survey(records, # as from `load_records`
 _figure_names = {'labels', 'patients', 'joint_eyes', 'weights', 'accuracy', 'prevalence', 'both_eyes', 'sizes', 'fields', 'quality', 'colours', 'shortcuts', 'outliers',
     'duplicates', 'images_by_label', *(f'{k}_by_{by}' for k in ('labels', 'images') for by in ('split', 'source', 'eye'))}
 
+# %% ../nbs/22_survey.ipynb #c4d5f46a
+def _told(s # summary
+         )->str:
+    "The problems in one line, and the quality in another"
+    n,what = len(s['problems']), ', '.join(f'{s[k]:,} {t}' for k,t in _counts.items() if k not in ('n_images', 'n_patients', 'n_poor_quality') and s.get(k))
+    if n and not what: p = s['problems'][0]; what = f"{'the first: ' if n > 1 else ''}{Path(str(p['file'])).name if '::' not in str(p['file']) else str(p['file']).rpartition('::')[2]} {p['what']}"
+    poor = f"\nquality: {s['n_poor_quality']:,} images are poor" if s.get('n_poor_quality') else ''
+    return f"problems: {n:,}{f' ({what})' if what else ''}{poor}"
+
 # %% ../nbs/22_survey.ipynb #181b6e47
 @call_parse
 @one_line_errors
@@ -273,14 +282,15 @@ def retina_explore(data:str, # dataset folder, records CSV, .npz file, or synth:
                    task:str='dr', # what the labels mean: dr, oct, pneumonia, pneumonia_type
                    out:str=None, # folder for the survey; by default explore/NAME
                    layout:str=None, # name of the layout, where it is not recognised
+                   uncertain:str='ignore', # labels that their source calls uncertain: ignore (left empty), zeros or ones
                    seed:int=42, # which images are shown, and which synth:N draws
                    workers:int=None # threads that read images; by default one per core
                   ):
     "Survey a dataset: counts, label distribution, problems, figures and a report that opens in any browser"
-    records = load_records(data, task, layout, seed=seed, warn=False)
+    records = load_records(data, task, layout, seed=seed, uncertain=uncertain, warn=False)
     name = data if data.startswith('synth:') else Path(data).resolve().name
     out = Path(out or Path('explore')/name.replace(':', '_'))
     s = write_survey(records, out, name, task, seed, workers)
     print(f"{s['n_images']:,} images of {s['n_patients']:,} patients; labels {', '.join(f'{c}: {n:,}' for c,n in zip(s['classes'], s['labels'].values()))}")
-    print(f"problems: {len(s['problems']):,} ({', '.join(f'{s[k]:,} {t}' for k,t in _counts.items() if k not in ('n_images', 'n_patients') and s.get(k))})")
+    print(_told(s))
     print(f"report: {out/'report.html'}")
