@@ -20,13 +20,14 @@ from PIL import Image
 from .core import DISCLAIMER, TASKS, DataError, RetinaError, SettingError, get_task
 from .style import STYLE, text_on
 from .metrics import counts, prob_columns, probs
-from .evaluate import all_or_none, check_predictions, interval, mean_stat, pair, patient_codes, positive_score, resample, task_of
+from .evaluate import all_or_none, check_predictions, interval, mean_stat, pair, patient_codes, positive_score, resample, table_of, task_of
 
 # %% ../nbs/32_confusion.ipynb #a41ca9b1
 NORMALISE = (None, 'true', 'pred', 'all', 'patients', 'distance')
 
 def _known(preds, task):
     "Checked predictions with a target, and the task"
+    preds = table_of(preds)
     task = task_of(preds, task)
     preds = check_predictions(preds, task)
     return preds[preds['target'].notna()], task
@@ -38,8 +39,8 @@ def _patients(preds, k):
     seen = np.unique(unit*k*k + cell) % (k*k)
     return np.bincount(seen, minlength=k*k).reshape(k, k), n
 
-# %% ../nbs/32_confusion.ipynb #015a6e90
-def confusion_matrix(preds, # predictions table: `target`, `grade`, and `patient` for shares of patients
+# %% ../nbs/32_confusion.ipynb #b051ae39
+def confusion_matrix(preds, # predictions (table, run or path): `target`, `grade`, and `patient` for shares of patients
                      task=None, # gives the number of classes; by default the table's own, or dr
                      normalise=None # None, 'true', 'pred', 'all', 'patients' or 'distance': see the table above
                     )->np.ndarray: # (k, k): rows true, columns predicted; NaN where a share has nothing to be a share of
@@ -116,8 +117,8 @@ def _cell_text(cm, share, normalise):
     if normalise is None: return [[f'{c:,}' for c in row] for row in cm]
     return [[('–' if np.isnan(s) else f'{s:.0%}' if s >= .0995 or s == 0 else f'{s:.1%}') + f'\n{c:,}' for s,c in zip(r, q)] for r,q in zip(share, cm)]
 
-# %% ../nbs/32_confusion.ipynb #7e255439
-def plot_confusion(preds, # predictions table
+# %% ../nbs/32_confusion.ipynb #caab4f59
+def plot_confusion(preds, # predictions: a table, a run, or the path of either
                    task=None, # by default the table's own, or dr
                    ax=None, # where to draw; by default a new figure
                    normalise=None, # see `confusion_matrix`
@@ -206,6 +207,7 @@ def show_cell(preds, true, predicted, # rows behind this cell
               n=8, ncols=4, size=2.2 # photographs, columns, inches each
              ): # the figure
     "Show the photographs of one cell, each with its true and predicted class and the probability"
+    preds = table_of(preds)
     task = task_of(preds, task)
     d = cell_images(preds, true, predicted, task)
     k = max(min(n, len(d)), 1)
@@ -224,6 +226,7 @@ def regrade(preds, # predictions table with probabilities
             threshold, # summed probability of the positive classes from which an image is called positive
             task=None)->pd.DataFrame: # a copy with new grades
     "Grade as if images were called positive from this threshold on: the likeliest class on that side"
+    preds = table_of(preds)
     task = task_of(preds, task)
     if not task.positive: raise SettingError(f'{task.name} has no positive classes, so there is no threshold to move')
     if not prob_columns(preds): raise DataError('predictions: no columns p_0 ...; a threshold needs probabilities')
@@ -236,6 +239,7 @@ def compare_confusion(a, b, # predictions of two models on the same images
                       task=None, n_perm=5000, # random swaps; the smallest p-value is 1/(n_perm+1)
                       seed=42)->dict: # a, b, difference (k, k) counts b-a; p (k, k), adjusted for all cells
     "Differences of two confusion matrices with permutation p-values over patients, adjusted for the number of cells"
+    a, b = table_of(a), table_of(b)
     task = task_of(a, task)
     a, b = pair(a, b, task)
     (unit, n, _), k = patient_codes(a), len(task)
@@ -256,6 +260,7 @@ def plot_confusion_pair(a, b, # predictions of two models on the same images
                         task=None, names=('model A', 'model B'), normalise='true', level=.05, n_perm=5000, seed=42
                        ): # three axes: A, B, B-A
     "Draw two confusion matrices and their difference in images; stars mark differences beyond chance"
+    a, b = table_of(a), table_of(b)
     task = task_of(a, task)
     cmp, (a, b) = compare_confusion(a, b, task, n_perm, seed), pair(a, b, task)
     k = len(task)
@@ -287,7 +292,7 @@ class ConfusionPanel:
         self._use.observe(lambda c: self._set(self._slider.value if c['new'] else None), 'value')
         self._slider.observe(lambda c: self._use.value and self._set(c['new']), 'value')
         self._head, self._note, self._shots = w.HTML(), w.HTML(), w.HBox(layout=w.Layout(flex_flow='row wrap'))
-        self.widget = w.VBox([self._head] + ([w.HBox([self._use, self._slider])] if self.task.positive and prob_columns(preds) else []) + [self._grid(), self._note, self._shots])
+        self.widget = w.VBox([self._head] + ([w.HBox([self._use, self._slider])] if self.task.positive and prob_columns(self.preds) else []) + [self._grid(), self._note, self._shots])
         self._draw()
 
     def _ipython_display_(self):

@@ -19,12 +19,13 @@ import pandas as pd
 from .core import DataError, Run, SettingError, get_task, write_json, write_table
 from .style import OKABE_ITO, save_figure
 from . import metrics as m
-from .evaluate import all_or_none, check_predictions, count_stat, evaluate, interval, mean_stat, patient_codes, positive_score, questions, rank_stat, resample, task_of
+from .evaluate import all_or_none, check_predictions, count_stat, evaluate, interval, mean_stat, patient_codes, positive_score, questions, rank_stat, resample, table_of, task_of
 from .confusion import caption, new_axes, plot_confusion
 
 # %% ../nbs/33_operating.ipynb #c94fc276
 def _scored(preds, task):
     "Checked predictions with targets and probabilities, and the task"
+    preds = table_of(preds)
     task = task_of(preds, task)
     preds = check_predictions(preds, task)
     if not m.prob_columns(preds): raise DataError(f'predictions: no columns p_0 to p_{len(task)-1}; calibration and thresholds need probabilities')
@@ -357,6 +358,7 @@ def store_decisions(run, # a run with predictions_valid.csv
 # %% ../nbs/33_operating.ipynb #f230672e
 def evaluation_figures(preds, task=None, threshold=None):
     "Yield (name, axes) of the figures an evaluation is shown with"
+    preds = table_of(preds)
     task = task_of(preds, task)
     yield 'confusion', plot_confusion(preds, task)
     yield 'confusion_normalised', plot_confusion(preds, task, normalise='true')

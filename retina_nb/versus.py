@@ -15,7 +15,7 @@ import pandas as pd
 from .core import DataError, SettingError
 from . import metrics as m
 from .evaluate import (check_predictions, interval, pair, patient_codes, positive_score, questions, resample,
-                                score_figures, statistics, task_of)
+                                score_figures, statistics, table_of, task_of)
 from .confusion import caption, new_axes
 
 # %% ../nbs/34_versus.ipynb #a6ee7c49
@@ -29,6 +29,7 @@ def compare_models(a, b, # predictions of two models on the same images
                    task=None, thresholds=(None, None), # threshold for referable of each; by default .5
                    n_boot=2000, seed=42, method='bca')->pd.DataFrame: # a row a score: a, b, difference b-a, low, high, p, test
     "Difference of two models' scores with 95% intervals over patients and two-sided p-values"
+    a, b = table_of(a), table_of(b)
     task = task_of(a, task)
     a, b = pair(a, b, task)
     unit, n, _ = patient_codes(a)
@@ -105,6 +106,7 @@ def subgroups(preds, # predictions table
               min_patients=20, # a score that rests on fewer is marked small
               n_boot=1000, seed=42)->pd.DataFrame: # tag, group, n_images, n_patients, score, value, low, high, rests_on, small
     "Scores for each value of one or more tags, with intervals over patients, small groups marked"
+    preds = table_of(preds)
     task = task_of(preds, task)
     preds = check_predictions(preds, task)
     preds = preds[preds['target'].notna()]
@@ -235,6 +237,7 @@ def promote(preds, # the candidate's predictions, on test images that nothing wa
             current_threshold=None, # its operating point; by default the same
             n_boot=2000, seed=42)->Decision:
     "May this model be promoted? Every condition must be met"
+    preds, current = table_of(preds), current if current is None else table_of(current)
     task = task_of(preds, task)
     _check_conditions(conditions, current)
     preds = check_predictions(preds, task)

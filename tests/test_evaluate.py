@@ -55,6 +55,47 @@ def test_a_table_from_elsewhere(tmp_path):
     assert s['n_patients'] is None and s['intervals']['unit'] == 'image' and any('patient' in x for x in s['left_out'])
     assert s['macro_auc']['value'] > .6 and json.loads(json.dumps(s)) == s
 
+def test_a_table_from_elsewhere_by_the_command(command, tmp_path):
+    "Handwritten digits 0 to 4 by logistic regression, standing for grades: a CSV that this package has had no part in"
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+    X, y = load_digits(n_class=5, return_X_y=True)
+    p = LogisticRegression(max_iter=200).fit(X[::2], y[::2]).predict_proba(X[1::2])
+    table = pd.DataFrame(p, columns=[f'p_{j}' for j in range(5)]).assign(target=y[1::2], grade=p.argmax(1))
+    table.to_csv(tmp_path/'theirs.csv', index=False)
+    done = command('retina_evaluate', tmp_path/'theirs.csv', '--n_boot', 100)
+    assert done.returncode == 0, done.stderr
+    m = json.loads((tmp_path/'eval'/'theirs'/'metrics.json').read_text())
+    assert m['accuracy']['value'] == pytest.approx((table.target == table.grade).mean()) and m['n_patients'] is None
+    assert (tmp_path/'eval'/'theirs'/'figures'/'roc.png').is_file()
+    table.assign(grade=7).to_csv(tmp_path/'bad.csv', index=False)
+    done = command('retina_evaluate', tmp_path/'bad.csv')
+    assert done.returncode == 2 and 'bad.csv, line 2: grade is 7' in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+def test_predictions_in_every_form(preds, tmp_path):
+    from retina_nb.confusion import confusion_matrix, plot_confusion
+    from retina_nb.operating import choose_threshold
+    write_json(tmp_path/'run'/'config.json', dict(task='dr')); preds.to_csv(tmp_path/'run'/'predictions.csv', index=False)
+    want = confusion_matrix(preds)
+    for form in (tmp_path/'run', str(tmp_path/'run'), Run(tmp_path/'run'), tmp_path/'run'/'predictions.csv'):
+        assert (confusion_matrix(form) == want).all()
+        assert choose_threshold(form)['threshold'] == choose_threshold(preds)['threshold']
+    assert plot_confusion(str(tmp_path/'run')) is not None
+    assert promote(form, n_boot=50)['n_images'] == len(preds) and len(subgroups(form, 'eye', n_boot=20)) and len(compare_models(form, preds, n_boot=20))
+    for f in (evaluate, confusion_matrix, plot_confusion, choose_threshold):
+        with pytest.raises(RunError, match='no such run folder'): f('runs/nope')
+        with pytest.raises(DataError, match='no such file'): f('nope.csv')
+        with pytest.raises(DataError, match='not int'): f(3)
+    (tmp_path/'run'/'predictions.csv').unlink()
+    for f in (evaluate, confusion_matrix):
+        with pytest.raises(RunError, match='--resume'): f(tmp_path/'run')
+
+def test_a_rare_class_is_one_short_warning():
+    d = example_predictions(40, seed=1)
+    d = d.assign(target=d.target.where(d.index > 3, 4), hospital='A')
+    w = [x for x in evaluate(d, n_boot=100)['warnings'] if 'resamples' in x]
+    assert len(w) == 1 and len(w[0]) < 200 and 'class 4' in w[0]
+
 def test_shape_of_the_result(preds):
     s = evaluate(preds, n_boot=300)
     for k in ('accuracy', 'balanced_accuracy', 'qwk', 'macro_auc', 'f1_macro'):
