@@ -366,6 +366,7 @@ def _thumb(a # uint8 (H,W,3)
     how = cv2.INTER_AREA if s >= 2 else cv2.INTER_LINEAR # below that, linear means the same pixels, and is five times as fast
     return cv2.resize(a, (max(8, round(a.shape[1]/s)), max(8, round(a.shape[0]/s))), interpolation=how) if s > 1 else a
 
+# %% ../nbs/10_data.ipynb #4e3885f6
 def _scan_one(path, measure)->dict:
     "One image: its size and hashes, what `measure` says of it, or under `what` why it cannot be used"
     from retina_nb.image import image_size, phash, read_image, sha256

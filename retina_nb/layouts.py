@@ -448,6 +448,7 @@ def _looked_for(name=None # of a layout; all of them if None
     return (f"a CSV file with the columns {tables}; {', '.join(f'{_sign(o)} ({n})' for n,o in LAYOUTS.items() if o.kind in ('pairs', 'npz', 'dicom'))}; "
             'folders named like classes; images. --layout NAME asks for one of these, and layouts.layout_table() describes them')
 
+# %% ../nbs/09_layouts.ipynb #b51a7248
 def find_layout(root, # folder
                 files, # what is in it, as from `list_files`
                 task='dr', layout=None # name of a layout, to ask for just that one

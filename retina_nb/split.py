@@ -15,11 +15,21 @@ from .core import DataError, SettingError
 from .data import comparable, row_of, scan_images
 from .layouts import content_keys, present
 
+# %% ../nbs/11_split.ipynb #135737aa
+def _alike(records, scan)->list:
+    "(row, row, bits that differ) for images that look the same and are not byte-identical; rows as positions"
+    from retina_nb.image import near_duplicates
+    good = comparable(scan[scan.image.isin(records.image)])
+    if len(good) < 2: return []
+    at = dict(zip(reversed(records.image.tolist()), reversed(range(len(records)))))
+    return [(at[good.image[i]], at[good.image[j]], int(d)) for i,j,d,_ in near_duplicates(np.stack(good.phash))]
+
 # %% ../nbs/11_split.ipynb #dc41b09a
 def groups_of(records, # with columns `image` and `patient`
-              content=True # join identical images too? Reads files of equal size
+              content=True, # join identical images too? Reads files of equal size
+              scan=None # result of `data.scan_images`: join images that look the same as well
              )->np.ndarray:
-    "Number of the group each row belongs to: rows joined by a shared patient or by identical images"
+    "Number of the group each row belongs to: rows joined by a shared patient, by identical images, by images that look the same"
     root = list(range(len(records)))
     def find(i):
         while root[i] != i: root[i] = i = root[root[i]]
@@ -28,6 +38,7 @@ def groups_of(records, # with columns `image` and `patient`
         first = {}
         for i,k in enumerate(keys):
             if k not in ('', 'nan', '<NA>'): root[find(i)] = find(first.setdefault(k, i))
+    for i,j,_ in _alike(records, scan) if scan is not None else (): root[find(i)] = find(j)
     return pd.factorize(np.array([find(i) for i in range(len(records))], dtype=int))[0]
 
 # %% ../nbs/11_split.ipynb #c15c4b14
@@ -67,12 +78,12 @@ def _shares(fractions)->tuple:
         raise SettingError(f'fractions {fractions!r}: give three numbers for train, valid and test that add up to 1')
     return f
 
-def _groups(records, content)->tuple:
+def _groups(records, content, scan=None)->tuple:
     "Group of each row; then per group its size, worst label and the classes in it"
     if not len(records): raise DataError('there are no records to split')
     for c in ('image', 'label', 'patient'): 
         if c not in records: raise DataError(f'the records have no column {c!r}')
-    g = groups_of(records, content)
+    g = groups_of(records, content, scan)
     label = pd.to_numeric(records.label).astype(float).to_numpy()
     size = np.bincount(g).astype(float)
     worst = pd.Series(label).groupby(g).max().to_numpy()
@@ -87,11 +98,12 @@ def split_records(records, # as from `load_records`
                   fractions=(.7, .15, .15), # of train, valid, test, in images
                   seed=42, # same seed, same split
                   official=True, # keep the official parts in `split`? `False` divides everything anew
-                  content=True # keep identical images together? Reads files of equal size
+                  content=True, # keep identical images together? Reads files of equal size
+                  scan=None # result of `data.scan_images`: keep images that look the same together as well
                  )->pd.DataFrame: # the records with `split` filled everywhere
     "Divide by patient, stratified on the patient's worst grade; official parts are kept, missing ones carved from training"
     f = _shares(fractions)
-    g,size,worst,has = _groups(records, content)
+    g,size,worst,has = _groups(records, content, scan)
     split = records.split.fillna('').astype(str).to_numpy() if official and 'split' in records else np.full(len(records), '')
     bad = sorted(set(split) - {'', *PARTS})
     if bad: raise DataError(f"split {bad[0]!r} is none of {', '.join(PARTS)}: rename it, or split anew with official=False")
@@ -114,13 +126,14 @@ def kfold(records, # as from `load_records`
           k=5, # folds
           seed=42, # same seed, same folds
           valid=.15, # share of the images outside the test fold to set aside for validation; may be 0
-          content=True # keep identical images together? Reads files of equal size
+          content=True, # keep identical images together? Reads files of equal size
+          scan=None # result of `data.scan_images`: keep images that look the same together as well
          )->list: # k tables of records: `split` is test in the fold, train or valid elsewhere
     "Folds by patient, stratified on the patient's worst grade; rows that are officially test are left out"
     if not isinstance(k, (int, np.integer)) or k < 2: raise SettingError(f'k={k!r}: at least 2 folds are needed')
     if not 0 <= valid < 1: raise SettingError(f'valid={valid!r}: give a share of at least 0 and less than 1')
     if 'split' in records: records = records[records.split != 'test']
-    g,size,worst,has = _groups(records, content)
+    g,size,worst,has = _groups(records, content, scan)
     if len(size) < k: raise DataError(f'{len(size)} patients cannot be divided into {k} folds')
     rng = np.random.default_rng(seed)
     fold = _mend(_deal(size, worst, np.full(k, 1/k), rng), has, size, k)
@@ -164,11 +177,8 @@ def audit(records, # with `image`, `patient` and `split`; rows without a part ar
 
 def _near_across(records, scan)->list:
     "Pairs that look the same, are not byte-identical, and lie in different parts"
-    from retina_nb.image import HASH_BITS, near_duplicates
+    from retina_nb.image import HASH_BITS
     if scan is None: scan = scan_images(records.image[present(records.image)])
-    good = comparable(scan[scan.image.isin(records.image)])
-    if len(good) < 2: return []
-    at = dict(zip(reversed(records.image.tolist()), reversed(range(len(records)))))
-    pairs = [(at[good.image[i]], at[good.image[j]], d) for i,j,d,_ in near_duplicates(np.stack(good.phash))]
+    pairs = _alike(records, scan)
     split = records.split.tolist()
     return [_pair(records, i, j, 'near', 'looks like {a} in {pa}, and is itself in {pb} (%d of %d bits differ)' % (d, HASH_BITS)) for i,j,d in pairs if split[i] != split[j]]

@@ -139,6 +139,21 @@ def test_audit_names_both_files(tmp_path):
     assert any({Path(l.file).name, Path(l.other).name} & {'mirror.jpg'} for l in near.itertuples())
     assert not len(audit(r.assign(split='train'))), 'one part cannot leak'
 
+def test_images_that_look_the_same_stay_together_where_a_scan_is_given(tmp_path):
+    from retina_nb.data import load_records, scan_images
+    r = load_records('synth:100').head(40)
+    paths = []
+    for i,f in enumerate(r.image[:8]): # under another patient's name, and recompressed
+        paths.append(str(tmp_path/f'{i}.jpg')); Image.open(f).convert('RGB').save(paths[-1], quality=70)
+    r = pd.concat([r, r[:8].assign(image=paths, patient=[f'other{i}' for i in range(8)])], ignore_index=True).assign(split='')
+    scan = scan_images(r.image)
+    apart = lambda s: sum(s.split[i] != s.split[40+i] for i in range(8))
+    assert max(apart(split_records(r, seed=k)) for k in range(5)) > 0, 'without a scan they may be torn apart'
+    for k in range(5):
+        s = split_records(r, seed=k, scan=scan)
+        assert not apart(s) and not len(audit(s, scan=scan))
+    assert all(not apart(f) for f in kfold(r, 4, scan=scan))
+
 def test_idrid_pairs_stay_together(real_data):
     from retina_nb.data import load_records
     r = load_records(real_data/'idrid')
