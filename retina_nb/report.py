@@ -9,6 +9,7 @@ __all__ = ['Table', 'figure', 'score_table', 'class_score_table', 'decision_tabl
 
 # %% ../nbs/60_report.ipynb #2230fc57
 import html, re, sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -107,6 +108,7 @@ def calibration_table(run)->Table:
     if c := run.config.get('calibration'): rows.append(('Temperature, fitted on validation', f"{c['temperature']:.2f}", ''))
     return Table(rows, columns=['', 'This model (95% interval)', 'A calibrated model would show'])
 
+# %% ../nbs/60_report.ipynb #d556b12f
 def _has_both(p, task):
     "Does the table hold positive and negative images?"
     yes = task.is_positive(p['target'].dropna().astype(int))
@@ -288,15 +290,15 @@ def _checked(run):
 # %% ../nbs/60_report.ipynb #67531b92
 def _execute(nb, timeout=600):
     "Run the cells in a fresh kernel of this Python"
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
-    km = AsyncKernelManager(kernel_name='python3')
-    km._kernel_spec = KernelSpec(argv=[sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}', '--log-level=ERROR'], language='python', display_name='Python 3')
-    try: NotebookClient(nb, km=km, timeout=timeout, resources=dict(metadata=dict(path='.'))).execute()
+    if find_spec('ipykernel') is None: raise RunError('the report is made by a notebook kernel, which is not installed: pip install ipykernel')
+    client = NotebookClient(nb, kernel_name='python3', timeout=timeout, resources=dict(metadata=dict(path='.')))
+    client.create_kernel_manager()
+    client.km.kernel_spec.argv = [sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}', '--log-level=ERROR']
+    try: client.execute()
     except CellExecutionError as e: raise RunError(f'the report stopped in a cell: {e.ename}: {e.evalue}') from None
-    except (DeadKernelError, RuntimeError) as e: raise RunError(f'the report could not be made: {e}') from None
+    except (DeadKernelError, RuntimeError, TimeoutError) as e: raise RunError(f'the report could not be made: {e}') from None
     return nb
 
 # %% ../nbs/60_report.ipynb #b1a89a6b
