@@ -267,7 +267,7 @@ def fit_cuts(loss:Regression, # changed in place
     nll = []
     for s in spreads:
         loss.spread.fill_(s)
-        nll.append(F.nll_loss(loss.probs(raw).clamp_min(1e-9).log(), torch.as_tensor(y, device=raw.device)).item())
+        nll.append(F.nll_loss(loss.probs(raw).clamp_min(1e-9).log(), torch.tensor(np.array(y), device=raw.device)).item())
     loss.spread.fill_(spreads[int(np.argmin(nll))])
     return score(cuts)
 

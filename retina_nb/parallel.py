@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rank', 'world', 'processes', 'gather', 'wait', 'rank0_first', 'share_loader', 'PooledMetric', 'PooledLoss',
-           'grade_together', 'bare', 'Parallel']
+           'grade_together', 'bare', 'same_everywhere', 'Parallel']
 
 # %% ../nbs/41_parallel.ipynb #52fe193e
 import os, warnings
@@ -147,16 +147,19 @@ def bare(model):
     "The model itself, without PyTorch's wrapper for several processes"
     return model.module if isinstance(model, DistributedDataParallel) else model
 
+def same_everywhere(model):
+    "Give all processes the weights and running means of the first"
+    if world() > 1:
+        for v in bare(model).state_dict().values(): dist.broadcast(v, 0)
+
 class Parallel(Callback):
     "Average the gradients of all processes"
-    order = -1 # before the Recorder, after the model is set to training
+    order = 97 # last of all: what is validated may be an average of the weights, put in by EMA (95)
     def before_fit(self):
         if world() == 1 or isinstance(self.model, DistributedDataParallel): return
         ids = [torch.cuda.current_device()] if self.dls.device.type == 'cuda' else None
         self.learn.model = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
         self.learn.recorder.loss = PooledLoss()
-    def before_validate(self):
-        if world() > 1:
-            for b in bare(self.model).buffers(): dist.broadcast(b, 0)
+    def before_validate(self): same_everywhere(self.model)
     def after_fit(self): self.learn.model = bare(self.model)
     def after_cancel_fit(self): self.after_fit()

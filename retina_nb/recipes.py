@@ -22,16 +22,16 @@ from .model import make_loss
 from .operating import apply_temperature, decisions
 from .predict import load_model, predict
 
-# %% ../nbs/47_recipes.ipynb #6943c4a1
-def _write_run(out, config, records, history, tensors, valid, test, start):
-    "A finished run folder from predictions; like a training it never overwrites one"
+# %% ../nbs/47_recipes.ipynb #52d9e1a4
+def _write_run(out, config, records, history, tensors, valid, test, start, before):
+    "A finished run folder from predictions; it never overwrites one. Its cost includes `before`, the seconds of what it stands on"
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())): raise RunError(f'{out}: exists already; choose another folder')
     calibration = decisions(valid, config['task'])['calibration']
     valid, test = (apply_temperature(p, calibration['temperature']) for p in (valid, test))
     point = decisions(valid, config['task']).get('operating_point')
     write_table(out/'records.csv', records)
-    write_json(out/'config.json', config | dict(calibration=calibration, operating_point=point, seconds=round(time.perf_counter() - start, 1)))
+    write_json(out/'config.json', config | dict(calibration=calibration, operating_point=point, seconds=round(before + time.perf_counter() - start, 1)))
     for name,table in (('history', history), ('predictions_valid', valid), ('predictions', test)): write_table(out/f'{name}.csv', table)
     write_file(out/'model.safetensors', save_tensors(tensors))
     run = Run(out)
@@ -80,7 +80,7 @@ def ensemble(runs, # finished runs on the same split, or their folders
         kind='ensemble', arch=f'ensemble of {len(runs)}', members=[str(r.path) for r in runs], shares=w.tolist(),
         parameters=sum(r.config.get('parameters', 0) for r in runs), flops=sum(r.config.get('flops', 0) for r in runs))
     history = pd.DataFrame(columns=runs[0].history.columns)
-    return _write_run(out, config, runs[0].records, history, dict(shares=torch.tensor(w)), *parts, start)
+    return _write_run(out, config, runs[0].records, history, dict(shares=torch.tensor(w)), *parts, start, sum(r.config.get('seconds', 0) for r in runs))
 
 # %% ../nbs/47_recipes.ipynb #f4bc9f5f
 def predict_ensemble(run, # a run made by `ensemble`, or its folder
@@ -163,7 +163,8 @@ def both_eyes(run, # the first stage: a finished run, or its folder
               out, # the run folder to make
               steps:int=300, # of the whole training part at once; the best on validation is kept
               lr:float=1e-3, # of AdamW
-              seed:int=42
+              seed:int=42,
+              fellow:bool=True # False hides the fellow eye: the control that says what is due to it
              )->Run:
     "A second stage that grades each eye from both eyes' features"
     start, run = time.perf_counter(), run if isinstance(run, Run) else Run(run)
@@ -171,15 +172,15 @@ def both_eyes(run, # the first stage: a finished run, or its folder
     if not (fellow_eyes(records) >= 0).any(): raise DataError(f'{run.path}: no patient has both eyes in one part; the second stage needs the columns patient and eye')
     parts, tables = {}, {p: records[records['split'] == p].reset_index(drop=True) for p in ('train', 'valid', 'test')}
     for p,df in tables.items(): # new tensors: those of inference mode cannot be trained on
-        parts[p] = *(x.clone() for x in eye_features(model, df)), torch.tensor(fellow_eyes(df)), torch.tensor(df['label'].astype(int).to_numpy())
+        parts[p] = *(x.clone() for x in eye_features(model, df)), torch.tensor(fellow_eyes(df) if fellow else [-1]*len(df)), torch.tensor(df['label'].astype(int).to_numpy())
     set_seed(seed)
     head = BothEyes(parts['train'][0].shape[1], parts['train'][1].shape[1])
     history = _fit_head(head, model.loss, parts, len(c['classes']), steps, lr)
     with torch.no_grad(): valid, test = (_predictions_of(tables[p], model.loss.probs(head(*parts[p][:3]))) for p in ('valid', 'test'))
     config = {k: c[k] for k in ('task', 'classes', 'size', 'loss', 'pretrained', 'data', 'versions', 'device')} | dict(
-        kind='both_eyes', arch=f"{c['arch']}, both eyes", first_stage=str(run.path), seed=seed, steps=steps, lr=lr, flops=c.get('flops'),
+        kind='both_eyes', arch=f"{c['arch']}, both eyes", first_stage=str(run.path), fellow=fellow, seed=seed, steps=steps, lr=lr, flops=c.get('flops'),
         parameters=c.get('parameters', 0) + sum(p.numel() for p in head.parameters()))
-    return _write_run(out, config, records, history, {k: v.contiguous() for k,v in head.state_dict().items()}, valid, test, start)
+    return _write_run(out, config, records, history, {k: v.contiguous() for k,v in head.state_dict().items()}, valid, test, start, c.get('seconds', 0))
 
 # %% ../nbs/47_recipes.ipynb #5c0983dd
 def predict_both_eyes(run, # a run made by `both_eyes`, or its folder
@@ -193,5 +194,5 @@ def predict_both_eyes(run, # a run made by `both_eyes`, or its folder
     feats, raw = eye_features(model, records)
     head = BothEyes(feats.shape[1], raw.shape[1]).eval()
     head.load_state_dict(state)
-    with torch.inference_mode(): probs = model.loss.probs(head(feats, raw, torch.tensor(fellow_eyes(records))))
+    with torch.inference_mode(): probs = model.loss.probs(head(feats, raw, torch.tensor(fellow_eyes(records) if run.config['fellow'] else [-1]*len(records))))
     return apply_temperature(_predictions_of(records, probs), run.config['calibration']['temperature'])

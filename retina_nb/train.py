@@ -25,7 +25,7 @@ from .evaluate import evaluate
 from .loader import SAMPLING, loaders, prepare
 from .model import CLASS_WEIGHTS, GradingModel, Net, class_weights, fit_cuts, load_weights, make_loss, model_cost, require_weights
 from .operating import apply_temperature, decisions
-from .parallel import Parallel, grade_together, processes, rank, rank0_first, share_loader, wait, world
+from .parallel import Parallel, grade_together, processes, rank, rank0_first, same_everywhere, share_loader, wait, world
 from .preprocess import Preprocess
 from .split import split_records
 from .style import save_figure, set_style
@@ -312,6 +312,7 @@ def _final_model(learn, config, records):
         if cb := next((c for c in learn.cbs if c.name == name), None):
             cb.put_in()
             break
+    same_everywhere(learn.model)
     learn.model._compiled_call_impl = None # other batch sizes come now, each of which would be compiled anew
     model = GradingModel(learn.model, learn.loss_func, learn.dls.pre, config['task']).to(learn.dls.device)
     if hasattr(learn.loss_func, 'cuts'):

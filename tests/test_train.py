@@ -92,28 +92,30 @@ def test_same_seed_same_bytes_and_a_finished_run_is_left_alone(trained, records_
     status, _, err = command('retina_train', records_csv, out=out, resume=True, **TINY)
     assert status == 2 and 'model.safetensors' in errors(err)[0] and 'cut short' in errors(err)[0]
 
-def _killed(records, out, kills, longest, seed, **opts):
-    "Train in `out`, killed `kills` times at random moments and resumed each time; returns how often it died before its end"
-    from retina_nb.train import train
-    rnd, died = random.Random(seed), 0
-    for _ in range(kills):
-        p = in_fork(train, records, out=out, resume=True, **opts)
-        time.sleep(rnd.uniform(.1, longest))
-        died += p.is_alive()
-        p.kill(); p.join()
-    run = train(records, out=out, resume=True, **opts)
-    assert run.finished and not (out/'checkpoint.safetensors').exists()
-    return died
-
-def _kill_check(records, tmp_path, kills, opts):
+def _kill_check(records, tmp_path, kills, opts, seed=1):
+    "Kill trainings at random moments, resuming each until it ends, `kills` times in all; every one ends as the run that was left alone"
     from retina_nb.train import train
     start = time.perf_counter()
     whole = train(records, out=tmp_path/'whole', **opts)
     took = time.perf_counter() - start
-    died = _killed(records, tmp_path/'killed', kills, took/2, 1, **opts)
-    assert died >= kills//2, 'too few of the kills met a running training'
-    for f in ('model.safetensors', 'predictions.csv'): assert (tmp_path/'killed'/f).read_bytes() == (whole.path/f).read_bytes(), f
-    pd.testing.assert_frame_equal(Run(tmp_path/'killed').history.drop(columns='seconds'), whole.history.drop(columns='seconds'))
+    def same(out):
+        assert Run(out).finished and not (out/'checkpoint.safetensors').exists()
+        for f in ('model.safetensors', 'predictions.csv'): assert (out/f).read_bytes() == (whole.path/f).read_bytes(), f
+        pd.testing.assert_frame_equal(Run(out).history.drop(columns='seconds'), whole.history.drop(columns='seconds'))
+    rnd, died, n, end = random.Random(seed), 0, 0, time.time() + 900
+    while died < kills and time.time() < end:
+        p = in_fork(train, records, out=tmp_path/f'killed{n}', resume=True, **opts)
+        p.join(rnd.uniform(.05, .7*took))
+        if p.is_alive():
+            p.kill(); p.join()
+            died += 1
+        else:
+            assert p.exitcode == 0, 'what a kill left could not be resumed'
+            same(tmp_path/f'killed{n}')
+            n += 1
+    assert died == kills
+    train(records, out=tmp_path/f'killed{n}', resume=True, **opts)
+    same(tmp_path/f'killed{n}')
 
 def test_sigkill_at_random_moments_changes_nothing(records, tmp_path): _kill_check(records, tmp_path, 2, SMALL)
 
