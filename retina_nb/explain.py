@@ -136,15 +136,18 @@ def plot_explanations(images, # uint8 (n, h, w, 3)
                       lesions=None, # bool (n, h, w) to outline in every map
                       says=None, # a text for each photograph
                       size=2.1, # inches a picture
+                      across=False, # photographs side by side instead of below each other?
                       title=''): # the figure
-    "Photographs, and beside each its maps; returns the figure"
-    n, names = len(images), list(maps)
-    axs = new_axes(None, (size*(len(names)+1), (size+.15)*n + .3*bool(title)), nrows=n, ncols=len(names)+1, squeeze=False)
-    for i, row in enumerate(axs):
+    "Photographs, and beside each (or below) its maps; returns the figure"
+    n, names = len(images), ['', *maps]
+    shape = (len(names), n) if across else (n, len(names))
+    axs = new_axes(None, (size*shape[1], (size+.15)*shape[0] + .3*bool(title)), nrows=shape[0], ncols=shape[1], squeeze=False)
+    for i, row in enumerate(axs.T if across else axs):
         row[0].imshow(images[i]); row[0].set_axis_off()
         row[0].set_title(says[i] if says else '', fontsize=8.5, fontweight='normal', loc='center')
-        for ax, name in zip(row[1:], names):
-            plot_explanation(images[i], maps[name][i], None if lesions is None else lesions[i], ax, name if i == 0 else '')
+        for ax, name in zip(row[1:], names[1:]):
+            plot_explanation(images[i], maps[name][i], None if lesions is None else lesions[i], ax, name if i == 0 and not across else '')
+            if across and i == 0: ax.text(-.04, .5, name, rotation=90, ha='right', va='center', fontsize=8.5, transform=ax.transAxes)
     if title: axs[0,0].figure.suptitle(title, x=.01, ha='left', fontsize=11, fontweight='bold')
     return axs[0,0].figure
 

@@ -164,15 +164,16 @@ def plot_cases(run, n=4, worst=True): # the figure, or None
     from dataclasses import replace
     from retina_nb.explain import grad_cam, integrated_gradients, plot_explanations # torch, only where there is something to explain
     from retina_nb.predict import load_model
-    try: model = load_model(run)
+    try:
+        model = load_model(run)
+        plain, x = replace(model.preprocess, contrast='none'), np.stack([model.preprocess(f) for f in d.image])
     except RetinaError as e: return print(f'Not shown: {e}')
-    plain, x = replace(model.preprocess, contrast='none'), np.stack([model.preprocess(f) for f in d.image])
     about = d['grade'].to_numpy(int)
     one = lambda f, **kw: np.concatenate([f(model, x[i], int(a), **kw) for i,a in enumerate(about)])
     maps = ({'Grad-CAM': one(grad_cam)} if model.has_map else {}) | {'integrated gradients': one(integrated_gradients, steps=16)}
     p = lambda i, r: f", {r[f'p_{int(r.grade)}']:.0%}" if f'p_{int(r.grade)}' in r else ''
-    says = [f'row {i+2}: {task.classes[int(r.target)]},\nanswered {task.classes[int(r.grade)]}{p(i, r)}' for i, r in d.iterrows()]
-    return plot_explanations([plain(f) for f in d.image], maps, says=says, size=1.75)
+    says = [f'line {i+2}: {task.classes[int(r.target)]},\nanswered {task.classes[int(r.grade)]}{p(i, r)}' for i, r in d.iterrows()]
+    return plot_explanations([plain(f) for f in d.image], maps, says=says, size=1.9, across=True)
 
 # %% ../nbs/60_report.ipynb #c0e46d3c
 def model_card(run)->Table:
@@ -249,7 +250,7 @@ def _last_sections(run):
     "Subgroups, cases, model card"
     if tags := group_tags(run.predictions): yield from [_prose('## Subgroups', f"By {', '.join(tags)}."), _code('plot_groups(run, n_boot);')]
     if len(_on_disk(run.predictions)):
-        yield _prose('## Cases', 'Photographs, and what in them spoke for the answer (orange) or against it (blue). A map is no proof of a reason. Rows are those of `predictions.csv`.')
+        yield _prose('## Cases', 'Photographs, and what in them spoke for the answer (orange) or against it (blue). A map is no proof of a reason. Lines are those of `predictions.csv`.')
         for title, worst in (('Furthest from the truth', True), ('Right, and surest', False)):
             if len(_on_disk(cases(run.predictions, run.task, 99, worst))): yield from [_prose(f'### {title}'), _code(f'plot_cases(run, n_cases, worst={worst});')]
     else: yield _prose('## Cases', 'The photographs are not on the machine that made this page, so no cases are shown.')
@@ -305,16 +306,17 @@ def _execute(nb, timeout=600):
 _CSS = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1d2433;background:#fff}
 h1{margin-bottom:.3rem;line-height:1.2}h2{margin-top:2.2rem;border-bottom:1px solid #d5dae3}h3{margin-bottom:.3rem}
 table{border-collapse:collapse;margin:.5rem 0;font-size:.92rem}td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #e6e9ef}
-td.right,th.right{text-align:right}img{max-width:100%;height:auto}em{color:#7a4b00}pre{white-space:pre-wrap}
+td.right,th.right{text-align:right}img{display:block;max-width:100%;height:auto;margin:.8rem 0}em{color:#7a4b00}pre{white-space:pre-wrap}
 @page{size:A4;margin:16mm 15mm}
 @media print{body{margin:0;padding:0;max-width:none;font-size:10.5pt}p{orphans:3;widows:3}
-h2,h3,.text_cell{break-after:avoid}table,tr,img,.text_cell,.output{break-inside:avoid}img{max-height:115mm}}"""
+h2,h3,h2+p,h3+p{break-after:avoid}table,tr,img{break-inside:avoid}img{max-height:95mm}}"""
 
 def _body(nb)->str:
     "The cells as HTML: prose rendered, code left out, pictures with a text for those who cannot see them"
     from nbconvert import HTMLExporter
     body = HTMLExporter(template_name='basic', exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(nb)[0]
-    body = re.sub(r'<a class="anchor-link".*?</a>', '', body, flags=re.S)
+    body = re.sub(r'<a class="anchor-link".*?</a>|</?div[^>]*>', '', body, flags=re.S) # headings, paragraphs, tables and pictures, one after the other
+    body = re.sub(r'\n\s*\n+', '\n', body)
     body = re.sub(r'\salt="(?:No description has been provided for this image)?"', '', body)
     last, out = '', []
     for piece in re.split(r'(<h[123][^>]*>.*?</h[123]>|<img)', body, flags=re.S):
