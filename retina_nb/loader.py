@@ -145,7 +145,7 @@ class Blur(RandTransform):
 # %% ../nbs/40_loader.ipynb #4ea7c661
 def augmentations(task='dr', # a task or its name: the modality decides what is anatomically sane
                   strength:float=1., # 0 none, 1 the default, 2 twice the angles, zoom and light
-                  hue:float=0., # largest turn of the hue, as a share of a circle; .03 is what cameras differ by
+                  hue:float=0., # largest turn of the hue, as a share of a circle; .02 is mild, .05 strong
                   blur:float=0., # largest blur, pixels at a side of 224; 1 hides the smallest lesions
                   mirror:bool=True # may an image become its mirror image? A left eye then looks like a right one
                  )->list: # fastai batch transforms
@@ -199,7 +199,7 @@ def loaders(records, # records with `split` filled: 'train' and 'valid' are used
            )->DataLoaders: # `dls.train` and `dls.valid`, with `dls.vocab` and `dls.c`
     "fastai `DataLoaders` over the training and validation parts of `records`"
     task, device = get_task(task), device or default_device()
-    pre = pre or Preprocess.for_task(task, **cache_fields(records))
+    if pre is None: pre = Preprocess.for_task(task, **(dict(size=min(224, f['via'])) | f if (f := cache_fields(records)) else {}))
     tfms = augmentations(task, aug) if isinstance(aug, (int, float)) else list(aug)
     parts = {p: records[records['split'] == p] for p in ('train', 'valid')}
     for p,df in parts.items():

@@ -219,3 +219,19 @@ def test_real_photographs(tmp_path):
     assert c['n_cached'] == 4 and (made.crop_sure == 1).all()
     pre = Preprocess(size=224, contrast='ben_graham', **cache_fields(made))
     for a, b in zip(raw.image, made.image): assert (pre(a) == pre(b)).all()
+
+@pytest.mark.filterwarnings('ignore:no image of class')
+def test_train_on_a_cache_and_grade_photographs(tmp_path):
+    "A model trained from a cache says so in its contract, and gives photographs and cached pictures the same probabilities"
+    T = pytest.importorskip('retina_nb.train')
+    if not hasattr(T, 'through_cache'): pytest.skip('training does not look for a cache')
+    from retina_nb.predict import load_model, predict
+    from retina_nb.synth import write_synth
+    write_synth(tmp_path/'eyes', 60, size=96); raw = load_records(tmp_path/'eyes', warn=False)
+    cache_records(raw, tmp_path/'cache', size=80, workers=1, progress=False); made = load_records(tmp_path/'cache')
+    run = T.train(made, size=64, epochs=1, bs=16, pretrained=False, out=tmp_path/'run', progress=False)
+    assert run.config['preprocess']['via'] == 80 and Preprocess.from_json(run.config['preprocess']).hash == run.config['preprocess_hash']
+    a, b = (predict(run, r.iloc[:8], progress=False)[[f'p_{k}' for k in range(5)]].to_numpy() for r in (raw, made))
+    assert (a == b).all()
+    model = load_model(run); model.preprocess = replace(model.preprocess, via=None)
+    with pytest.raises(ImageError, match='via is None here and 80 there'): predict(model, made.iloc[:2], progress=False)

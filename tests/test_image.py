@@ -107,6 +107,16 @@ def test_a_profile_changes_nothing():
     Image.fromarray(a).save(buf, 'PNG', icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes())
     assert (read_image(buf.getvalue()) == a).all()
 
+@pytest.mark.parametrize('space', ('sRGB', 'swapped'))
+@pytest.mark.parametrize('fmt', ('JPEG', 'TIFF', 'WEBP', 'PNG'))
+def test_profiles_are_never_applied(space, fmt):
+    "The policy of colour profiles: pixels stay as stored, with a standard profile, and with one that would exchange red and green"
+    p = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    if space == 'swapped': p = p.replace(b'rXYZ', b'tXYZ').replace(b'gXYZ', b'rXYZ').replace(b'tXYZ', b'gXYZ')
+    bufs = [io.BytesIO(), io.BytesIO()]; kw = dict(lossless=True) if fmt == 'WEBP' else {}
+    for b,k in zip(bufs, ({}, dict(icc_profile=p))): Image.fromarray(colourful()).save(b, fmt, **kw, **k)
+    assert (read_image(bufs[0].getvalue()) == read_image(bufs[1].getvalue())).all() and (read_image(Image.open(bufs[1])) == read_image(bufs[0].getvalue())).all()
+
 # ---- what is not an image
 
 def jpeg(a=None, **kw):

@@ -86,6 +86,42 @@ def test_golden_modes_by_orientations(mode, orientation, tmp_path):
     assert np.abs(out-want).mean() < (14 if mode == '1' else 3)   # black and white pixels average differently
     if mode != '1': assert np.corrcoef(out[...,1].ravel(), pre(eye)[...,1].ravel())[0,1] > .9
 
+GOLDEN = Path(__file__).with_name('golden_preprocess.json') # means of 8 x 8 squares by mode; written anew, after a look at them, when VERSION is raised: python tests/test_preprocess.py
+
+def golden_eye(n=96):
+    "A field with a disc, a vessel and a dark spot, from whole-number arithmetic alone"
+    y,x = np.mgrid[:n,:n+32]; d = (x-64)**2 + (y-48)**2
+    a = np.dstack([190 - d//20, 95 - d//30 + x//4, 30 + y//3])
+    a[(x-88)**2 + (y-44)**2 < 60] = 240, 215, 150; a[(abs(y-30-x//8) < 2)] = 110, 30, 20; a[(x-50)**2 + (y-64)**2 < 9] = 90, 12, 8
+    return np.where((d <= 42**2)[...,None], a, 0).clip(0,255).astype(np.uint8)
+
+def golden_means(mode, orientation, folder):
+    from test_image import STORED, as_mode
+    im, _, _ = as_mode(mode, np.ascontiguousarray(STORED[orientation](golden_eye()))); exif = Image.Exif(); exif[0x0112] = orientation
+    f = folder/f"a.{'png' if mode in ('PA', 'LA', 'P') else 'tiff'}"
+    (im.convert('RGBA') if mode == 'PA' else im).save(f, exif=exif)
+    return Preprocess(size=64)(f).reshape(8, 8, 8, 8, 3).mean(axis=(1,3))
+
+@pytest.mark.parametrize('mode', MODES)
+def test_golden_record(mode, tmp_path):
+    "What this version made of each mode when it was released, in all orientations; palettes and black-and-white by a wider margin"
+    from retina_nb.preprocess import VERSION
+    golden = json.loads(GOLDEN.read_text())
+    assert golden['version'] == VERSION
+    for o in range(1, 9): assert np.abs(golden_means(mode, o, tmp_path) - np.array(golden['modes'][mode])).max() < (12 if mode in ('1', 'P', 'PA') else 1.5), o
+
+def test_lesions_survive_scaled_decoding():
+    "Dark spots of 3 to 6 pixels of the photograph: their contrast after scaled decoding against full, at 512 px"
+    rng = np.random.default_rng(0); a = disc(2400, 1600, 1200, 800, 760); spots = [(int(x), int(y), int(r)) for x,y,r in zip(rng.integers(800, 1600, 60), rng.integers(400, 1200, 60), rng.integers(3, 7, 60))]
+    for x,y,r in spots: cv2.circle(a, (x,y), r, (70, 20, 15), -1, cv2.LINE_AA)
+    pre = Preprocess(size=512); data = jpeg(a); full, scaled = (pre(o)[...,1].astype(float) for o in (read_image(data), data))
+    assert read_image(data, short_side=512).shape[0] == 800   # it was decoded at a half
+    f = find_field(a); k = 512/f.square[2]
+    def contrast(g, x, y): i, j = round((y-f.square[1])*k), round((x-f.square[0])*k); return np.median(g[i-8:i+9,j-8:j+9]) - g[i-1:i+2,j-1:j+2].min()
+    c = np.array([[contrast(full, x, y), contrast(scaled, x, y)] for x,y,_ in spots])
+    assert (c[:,0] > 5).all() and (c[:,1] > .85*c[:,0]).all() and c[:,1].mean() > .95*c[:,0].mean()
+    assert np.abs(full-scaled).mean() < .5
+
 def test_same_bits_in_every_process(tmp_path):
     files = []
     for i in range(6): f = tmp_path/f'{i}.jpg'; f.write_bytes(jpeg(synth_eye(i, size=700).image)); files.append(str(f))
@@ -179,3 +215,10 @@ def test_scaled_and_full_decode_agree_on_real_photographs():
         for size in (224, 512):
             pre = Preprocess(size=size); d = np.abs(pre(f).astype(int)-pre(read_image(f)))
             assert d.mean() < 1.5, (f.name, size, d.mean())
+
+if __name__ == '__main__':
+    import tempfile
+    from retina_nb.preprocess import VERSION
+    sys.path.insert(0, str(Path(__file__).parent))
+    with tempfile.TemporaryDirectory() as d:
+        GOLDEN.write_text(json.dumps(dict(version=VERSION, modes={m: golden_means(m, 1, Path(d)).round(1).tolist() for m in MODES})) + '\n')
