@@ -1,5 +1,5 @@
 "The page of a run: complete, closed, printable, and honest about damaged runs"
-import json, re, shutil, time
+import json, os, re, shutil, subprocess, time
 from pathlib import Path
 
 import pandas as pd, pytest
@@ -10,6 +10,7 @@ from retina_nb.metrics import example_predictions
 from retina_nb.operating import decisions
 from retina_nb.report import cases, group_tags, report, report_notebook
 
+CHROMIUM = os.environ.get('CHROMIUM') or next((p for n in ('chromium','chromium-browser','google-chrome') if (p := shutil.which(n))), None)
 HISTORY = pd.DataFrame(dict(epoch=range(3), train_loss=[1.5,1.2,1.], valid_loss=[1.5,1.3,1.2], accuracy=[.6,.7,.72], qwk=[.1,.4,.5]))
 
 def made_up(path, task='dr', drop=()):
@@ -49,6 +50,14 @@ def test_by_its_command(command, run, tmp_path):
     cells = json.loads((tmp_path/'page.ipynb').read_text())['cells']
     assert [c['metadata']['tags'] for c in cells if 'parameters' in c['metadata'].get('tags', [])] == [['parameters']]
     assert time.perf_counter() - start < 90
+
+@pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine (set CHROMIUM to its path)')
+def test_it_opens_without_a_network_and_prints(whole, tmp_path):
+    page = report(whole, tmp_path/'page.html')
+    done = subprocess.run([CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--host-resolver-rules=MAP * ~NOTFOUND', f'--user-data-dir={tmp_path/"profile"}',
+                           '--no-pdf-header-footer', f'--print-to-pdf={tmp_path/"page.pdf"}', page.as_uri()], capture_output=True, timeout=120)
+    pdf = (tmp_path/'page.pdf').read_bytes()
+    assert pdf.startswith(b'%PDF') and 5 <= len(re.findall(rb'/Type\s*/Page\b', pdf)) <= 14 and len(pdf) < 5e6, done.stderr[-500:]
 
 @pytest.mark.parametrize('file, spoil, words', [
     ('history.csv', lambda t: t[:len(t)//2], 'history.csv'), ('history.csv', lambda t: t[:4], 'history.csv'), ('history.csv', lambda t: '', 'history.csv'),
