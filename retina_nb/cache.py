@@ -69,7 +69,9 @@ def _put(path, data):
     with open(tmp, 'wb') as f: f.write(data)
     os.replace(tmp, path)
 
-# %% ../nbs/16_cache.ipynb #8a7dfeb9
+# %% ../nbs/16_cache.ipynb #e105a052
+def _cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
 def _serve():
     "The life of a worker process: the settings, then a job a line in and a result a line out"
     cv2.setNumThreads(1)
