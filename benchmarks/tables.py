@@ -96,7 +96,8 @@ def plain(records, size, epochs, seed):
 # --- RetinaMNIST
 
 RETINAMNIST = {
-    'plain': dict(), 'ben_graham': dict(contrast='ben_graham'), 'soft qwk': dict(loss='qwk'), 'ema': dict(ema=.98), 'mixup': dict(mix='mixup')}
+    'plain': dict(), 'ben_graham': dict(contrast='ben_graham'), 'soft qwk': dict(loss='qwk'), 'ema': dict(ema=.98), 'mixup': dict(mix='mixup'),
+    'soft qwk, 40 epochs': dict(loss='qwk', epochs=40), 'soft qwk, resnet10t': dict(loss='qwk', arch='resnet10t', precision='bf16')} # these two after the first five
 
 def retinamnist(a):
     "28 px official split. Recipes one change away from the first (the smallest network, cross-entropy, no contrast), chosen by validation AUC plus accuracy over two seeds; then the chosen one over five seeds, test scored once a seed"
