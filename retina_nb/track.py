@@ -9,7 +9,6 @@ __all__ = ['TRACKERS', 'need_tracker', 'default_uri', 'MLflowTracker', 'register
 import importlib, math
 from pathlib import Path
 
-from .callbacks import epoch_of
 from .core import Run, RunError, SettingError, read_json, write_json
 from .parallel import rank
 from fastai.callback.core import Callback
@@ -70,7 +69,7 @@ class MLflowTracker(Callback):
         if self.id is None or not self.trained: return
         self.trained, row = None, self.history.rows[-1]
         for k,v in row.items():
-            if k != 'epoch' and math.isfinite(v): self.client.log_metric(self.id, k, float(v), step=epoch_of(self.learn))
+            if k != 'epoch' and math.isfinite(v): self.client.log_metric(self.id, k, float(v), step=int(row['epoch']))
     def finish(self):
         "The scores and files of the finished run"
         if self.id is None: return

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LR', 'MIX', 'PRECISION', 'settings', 'recipe', 'split_for_training', 'n_epochs', 'recipe_callbacks', 'make_learner',
-           'peak_lr', 'phases', 'plot_curves', 'save_run_figures', 'train', 'retina_train']
+           'peak_lr', 'phases', 'grade_together', 'plot_curves', 'save_run_figures', 'train', 'retina_train']
 
 # %% ../nbs/43_train.ipynb #6db504c9
 import difflib, inspect, platform, resource, sys, time, warnings
@@ -23,9 +23,9 @@ from .core import (DataError, DISCLAIMER, RetinaError, Run, RunError, SettingErr
 from .data import load_records, require_usable
 from .evaluate import evaluate
 from .loader import SAMPLING, loaders, prepare
-from .model import CLASS_WEIGHTS, GradingModel, Net, class_weights, fit_cuts, load_weights, make_loss, model_cost, require_weights
+from .model import CLASS_WEIGHTS, GradingModel, Net, class_weights, fit_cuts, grade_records, load_weights, make_loss, model_cost, require_weights
 from .operating import apply_temperature, decisions
-from .parallel import Parallel, grade_together, processes, rank, rank0_first, same_everywhere, share_loader, wait, world
+from .parallel import Parallel, gather, processes, rank, rank0_first, same_everywhere, share_loader, wait, world
 from .preprocess import Preprocess
 from .split import split_records
 from .style import save_figure, set_style
@@ -297,6 +297,18 @@ def _peak_mb():
     "The most memory that this process has held, in MB; with CUDA the most on the device"
     if torch.cuda.is_available(): return round(torch.cuda.max_memory_allocated()/2**20)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10))
+
+# %% ../nbs/43_train.ipynb #a34178db
+def grade_together(model, # a `GradingModel`
+                   records, # records
+                   **kwargs # of `grade_records`
+                  )->pd.DataFrame: # predictions in the order of the records
+    "`grade_records`, shared by all processes"
+    n = world()
+    if n == 1: return grade_records(model, records, **kwargs)
+    parts = gather(grade_records(model, records.iloc[rank()::n], **kwargs))
+    where = np.concatenate([np.arange(len(records))[r::n] for r in range(n)])
+    return pd.concat(parts, ignore_index=True).iloc[np.argsort(where)].reset_index(drop=True)
 
 # %% ../nbs/43_train.ipynb #d3deb8fc
 @torch.inference_mode()
