@@ -47,6 +47,7 @@ def _source(image # path, or 'file.npz::train/12'
     data = _file_bytes(image)
     return data, sha256(data)
 
+# %% ../nbs/16_cache.ipynb #26624301
 def _work(pre, out, image, name, known # the contract; folder; photograph; cached name; SHA-256 that the present cached picture stands for
          )->dict: # what the manifest keeps of it, or `error`
     "Cache one photograph"
@@ -106,6 +107,7 @@ def _drive(p, left, done):
     except OSError: done.put(['Killed', None])
     finally: done.put(None)
 
+# %% ../nbs/16_cache.ipynb #8cae835c
 def _results(pre, out, jobs, workers):
     "(name, result) of every job, in the order in which they are done"
     if workers == 1: return (yield from ((j[1], _work(pre, out, *j)) for j in jobs))

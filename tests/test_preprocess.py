@@ -155,6 +155,16 @@ def test_ben_graham_forgets_the_light():
     assert (ben_graham(np.zeros((128,128,3), np.uint8)) == 128).all()
     assert clahe(a).shape == a.shape
 
+@pytest.mark.parametrize('seed', (0, 5))
+def test_quick_blur_stays_within_its_bound(seed):
+    "On the result's scale, where a grey level of the photograph counts four, against the same Gaussian at full size"
+    from retina_nb.preprocess import _disc
+    a = Preprocess(size=512)(synth_eye(seed, size=700).image).astype(np.float32); lit = (_disc(512, .97)*(a.max(axis=2) > 8)).astype(np.float32)
+    blur = lambda x: cv2.GaussianBlur(x, (0,0), 512/60)
+    want = (4*(a - blur(a*lit[...,None])/(blur(lit)[...,None] + 1e-3)) + 128).clip(0, 255)
+    d = np.abs(ben_graham(a.astype(np.uint8)) - want)[_disc(512, .9) > 0]
+    assert d.mean() < 4 and np.percentile(d, 99) < 20
+
 def test_ben_graham_is_grey_where_there_is_no_picture():
     out = Preprocess(size=256, contrast='ben_graham')(disc(r=260))   # cut above and below
     assert (out[:24] == 128).all() and (out[-24:] == 128).all() and (out[:6,:,:] == 128).all() and (out[:,:6] == 128).all()
