@@ -369,7 +369,9 @@ def score_figures(got, # what `resample` returned
 def _threshold(given, chosen):
     "The threshold in force and where it comes from"
     if isinstance(given, dict): return given['threshold'], f"chosen on {given.get('chosen_on', 'other images')}"
-    if given is not None: return given, 'given'
+    if given is not None:
+        if not 0 <= given <= 1: raise SettingError(f'threshold is {given}: it must lie between 0 and 1')
+        return given, 'given'
     return (.5, 'default, not tuned') if chosen is None else (chosen, 'chosen on validation')
 
 # %% ../nbs/31_evaluate.ipynb #28ee0133
@@ -383,6 +385,7 @@ def evaluate(what, # a `Run` or its folder, a predictions table, or the path of 
             )->Scores:
     "Score predictions, with 95% intervals over patients and the majority model beside them"
     preds, task, chosen = _source(what, task)
+    if prevalence is not None and not 0 < prevalence < 1: raise SettingError(f'prevalence is {prevalence}: it must lie between 0 and 1')
     unknown = int(preds['target'].isna().sum())
     preds = preds[preds['target'].notna()].reset_index(drop=True)
     thr, origin = _threshold(threshold, chosen)

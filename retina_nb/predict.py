@@ -13,18 +13,18 @@ from fastcore.script import call_parse, store_true
 from .core import Run, RunError, one_line_errors
 from .data import load_records, require_usable
 from .evaluate import evaluate, read_predictions
-from .model import GradingModel, build_model, grade_records
 from .operating import write_evaluation
 
 # %% ../nbs/44_predict.ipynb #c064f0b2
 def load_model(run, # a `Run` or its folder
                device='cpu' # where to put it
-              )->GradingModel:
+              ): # a `GradingModel`
     "The trained model of a run: uint8 images in, probabilities out. A run without weights is a `RunError`"
     run = run if isinstance(run, Run) else Run(run)
     weights = run.path/'model.safetensors'
     if not weights.is_file(): raise RunError(f'{run.path}: has no model.safetensors: the training did not finish; continue it with retina_train --resume')
     run.check('model.safetensors')
+    from retina_nb.model import build_model # torch takes seconds to start; to score a table nobody needs it
     return build_model(run.config, weights).to(device)
 
 # %% ../nbs/44_predict.ipynb #500dc055
@@ -33,8 +33,8 @@ def predict(run, # a `Run`, its folder, or a `GradingModel`
             **kwargs # `bs`, `device` and `progress` of `grade_records`
            ): # predictions: image, patient, target, grade, p_0 ... p_k, then the tags
     "The predictions of a run's model on `records`"
-    model = run if isinstance(run, GradingModel) else load_model(run)
-    return grade_records(model, records, **kwargs)
+    from retina_nb.model import GradingModel, grade_records
+    return grade_records(run if isinstance(run, GradingModel) else load_model(run), records, **kwargs)
 
 # %% ../nbs/44_predict.ipynb #d24d83e8
 def evaluate_run(run, # a run folder or a predictions CSV
@@ -44,7 +44,9 @@ def evaluate_run(run, # a run folder or a predictions CSV
                  layout:str=None, # layout of `data`, if it is not to be found out
                  skip_bad:bool=False, # leave out unreadable images
                  n_boot:int=2000, # bootstrap resamples of the intervals
-                 seed:int=42 # of the bootstrap
+                 seed:int=42, # of the bootstrap
+                 threshold:float=None, # probability from which an image is called positive; by default the run's operating point, else 0.5
+                 prevalence:float=None # share of positives for the predictive values; by default that of the table
                 ):
     "Scores of a run or a predictions table, written to a folder; returns the scores and the folder"
     path = Path(run)
@@ -60,7 +62,8 @@ def evaluate_run(run, # a run folder or a predictions CSV
         name = 'test' if data is None else str(data).replace(':', '_').rstrip('/').split('/')[-1]
         preds = r.predictions if data is None else predict(r, require_usable(load_records(data, task, layout, warn=False), task, skip_bad))
         out = Path(out or r.path/'eval'/name)
-    scores = evaluate(preds, task, n_boot=n_boot, seed=seed, threshold=config.get('operating_point'))
+    if threshold is None: threshold = config.get('operating_point')
+    scores = evaluate(preds, task, n_boot=n_boot, seed=seed, threshold=threshold, prevalence=prevalence)
     write_evaluation(scores, preds, out, task)
     return scores, out
 
@@ -74,9 +77,11 @@ def retina_evaluate(
     task:str=None, # what the labels of a predictions CSV mean; by default dr
     layout:str=None, # name the layout of --data instead of finding it out
     skip_bad:store_true=False, # leave out what cannot be read instead of stopping
+    threshold:float=None, # probability from which an image is called positive; by default the run's operating point, else 0.5
+    prevalence:float=None, # share of positives for the predictive values, such as the clinic's; by default that of the table
     n_boot:int=2000, # bootstrap resamples of the intervals
     seed:int=42 # of the bootstrap
 ):
     "Score a run, or anybody's table of predictions: metrics.json, predictions.csv and figures"
-    scores, out = evaluate_run(run, data, out, task, layout, skip_bad, n_boot, seed)
+    scores, out = evaluate_run(run, data, out, task, layout, skip_bad, n_boot, seed, threshold, prevalence)
     print(scores, f'written to {out}', sep='\n')
