@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from fastcore.script import Param, call_parse
 
-from .core import DISCLAIMER, Run, RunError, SettingError, one_line_errors, write_table
+from .core import DISCLAIMER, Run, RunError, SettingError, one_line_errors, read_table, write_table
 from .style import save_figure, set_style
 from .versus import compare_models
 
@@ -111,6 +111,7 @@ def _intervals(ax, rows, names, colours):
 
 def plot_runs(runs, # two or more runs, or their folders; the first is what the others are held against
               axs=None, # three matplotlib axes, or None to make them
+              differences=None, # what `paired` said of them; None works it out
               n_boot=2000, # resamples of the paired differences
               score='qwk' # 'qwk' or 'accuracy'
              ): # the axes
@@ -122,7 +123,7 @@ def plot_runs(runs, # two or more runs, or their folders; the first is what the 
     _intervals(axs[0], table[[score, f'{score}_low', f'{score}_high']].to_numpy(), table.run.tolist(), colours)
     best = table.loc[table[score].idxmax()] if table[score].notna().any() else None
     axs[0].set(xlabel=f'{name}, test (95% interval)', title='' if best is None else f'{best.run} scores highest: {best[score]:.2f}')
-    d = paired(runs, n_boot)
+    d = paired(runs, n_boot) if differences is None else differences
     d = d[(d.score == score) & (d.test == 'bootstrap')]
     _intervals(axs[1], d[['difference', 'low', 'high']].to_numpy(), d.run.tolist(), colours[1:])
     axs[1].axvline(0, color='grey', ls='--', lw=1); axs[1].set(xlabel=f'{name} minus that of {table.run[0]}')
@@ -138,7 +139,7 @@ def write_comparison(runs, out)->Path:
     "Write `comparison.csv`, `paired.csv` and `figures/comparison.png` to a folder"
     set_style()
     out, table, differences = Path(out), compare_runs(runs), paired(runs) # all of it before anything is written
-    figures = dict(comparison=plot_runs(runs)[0].figure, curves=plot_curves_by_arch(runs)[0,0].figure)
+    figures = dict(comparison=plot_runs(runs, differences=differences)[0].figure, curves=plot_curves_by_arch(runs)[0,0].figure)
     write_table(out/'comparison.csv', table)
     write_table(out/'paired.csv', differences)
     for name,fig in figures.items():
@@ -153,6 +154,6 @@ def retina_compare(runs:Param('two or more finished run folders; the first is wh
                   ):
     "Runs side by side: scores, costs and paired differences"
     write_comparison(runs, out)
-    print(compare_runs(runs)[['run', 'arch', 'size', 'qwk', 'qwk_low', 'qwk_high', 'accuracy', 'seconds']].round(3).to_string(index=False))
-    d = paired(runs)
+    table, d = (read_table(Path(out)/f'{name}.csv') for name in ('comparison', 'paired'))
+    print(table[['run', 'arch', 'size', 'qwk', 'qwk_low', 'qwk_high', 'accuracy', 'seconds']].round(3).to_string(index=False))
     print(d[d.score == 'qwk'][['run', 'against', 'difference', 'low', 'high', 'p']].round(3).to_string(index=False), f'written to {out}', DISCLAIMER, sep='\n')

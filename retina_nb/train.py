@@ -16,6 +16,7 @@ from fastcore.script import call_parse, store_true
 from safetensors.torch import load_file, save as save_tensors
 
 import retina_nb
+from .cache import through_cache
 from .callbacks import Accumulate, Checkpoint, EMA, GrowSize, HalfPrecision, History, KeepBest, StopOnNaN, epoch_metrics
 from .confusion import plot_confusion
 from .core import (DataError, DISCLAIMER, RetinaError, Run, RunError, SettingError, cache_dir, get_task, json_hash, one_line_errors,
@@ -209,7 +210,7 @@ def make_learner(records, # split records
                 )->Learner: # with `learn.dls`, and a model without softmax, as fastai likes it
     "A fastai `Learner` for these records and settings"
     own = {k: kwargs.pop(k) for k in list(kwargs) if k in _loader_options}
-    if config is None: config = settings(**({'task': records.attrs.get('task', 'dr')} | kwargs))
+    if config is None: config = through_cache(settings(**({'task': records.attrs.get('task', 'dr')} | kwargs)), records)
     elif kwargs: raise SettingError(f"unknown option {next(iter(kwargs))!r}: the settings are in `config` already")
     task, pre = get_task(config['task']), Preprocess.from_json(config['preprocess'])
     set_seed(config['seed'])
@@ -437,7 +438,7 @@ def train(records, # records, split by patient here if they are not split; or wh
         if track: need_tracker(track)
         attrs, records = records.attrs, split_for_training(records, task, config['seed'], skip_bad)
         records.attrs = attrs
-        config |= dict(processes=world(), data=_about_data(records))
+        config = through_cache(config, records) | dict(processes=world(), data=_about_data(records))
         _check_out(out, config, resume)
         wait()
         if (out/'config.json').is_file() and Run(out).finished:
