@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIN_SIDE', 'MAX_PIXELS', 'MAX_BYTES', 'FORMATS', 'HASH_BITS', 'HASH_LIMIT', 'read_image', 'image_size', 'sha256',
-           'phash', 'mirror_hash', 'hash_distance', 'near_duplicates']
+           'brightest', 'phash', 'mirror_hash', 'hash_distance', 'near_duplicates']
 
 # %% ../nbs/02_image.ipynb #7eb9cf85
 import functools, hashlib, io, os, re, threading, warnings, zipfile
@@ -266,19 +266,31 @@ def sha256(src # path or bytes
     try: return file_sha256(src)
     except OSError as e: raise ImageError(src, 'no such file' if isinstance(e, FileNotFoundError) else f'cannot be read: {e.strerror}') from None
 
-# %% ../nbs/02_image.ipynb #7b2c2ab7
+# %% ../nbs/02_image.ipynb #0658bcde
+def brightest(a # uint8 (H,W,3)
+             )->np.ndarray: # uint8 (H,W)
+    "The brightest channel of each pixel, several times as fast as `a.max(axis=2)`"
+    r, g, b = cv2.split(a)
+    return cv2.max(cv2.max(r, g), b)
+
+def _lit_box(v, t # uint8 (H,W), level
+            )->tuple: # y0, y1, x0, x1; the whole where next to nothing is brighter
+    "The box around the rows and columns of which more than a twentieth is brighter than `t`"
+    lit = (v > t).view(np.uint8)
+    ys, xs = (np.flatnonzero(cv2.reduce(lit, k, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()/lit.shape[k] > .05) for k in (1, 0))
+    return (ys[0], ys[-1]+1, xs[0], xs[-1]+1) if len(ys) > 8 and len(xs) > 8 else (0, v.shape[0], 0, v.shape[1])
+
 def _hash_plane(a, n=64 # uint8 (H,W,3), side of the result
                )->np.ndarray: # float32 (n,n)
     "The lit part of a picture as local contrast, zero outside: what is left when light and colour are taken away"
     h, w = a.shape[:2]
     s = max(h, w)/128
     g = cv2.resize(a, (max(8, round(w/s)), max(8, round(h/s))), interpolation=cv2.INTER_AREA)
-    v = g.max(axis=2)
+    v = brightest(g)
     t = .12*np.partition(v.ravel(), k := int(.95*v.size))[k] + .5*v.min()
-    ys, xs = (np.flatnonzero((v > t).mean(axis=k) > .05) for k in (1, 0))
-    y0, y1, x0, x1 = (ys[0], ys[-1]+1, xs[0], xs[-1]+1) if len(ys) > 8 and len(xs) > 8 else (0, g.shape[0], 0, g.shape[1])
+    y0, y1, x0, x1 = _lit_box(v, t)
     c = cv2.resize(g[y0:y1,x0:x1], (n, n), interpolation=cv2.INTER_AREA)
-    lit = cv2.erode((c.max(axis=2) > t).astype(np.float32), np.ones((3,3)))
+    lit = cv2.erode((brightest(c) > t).astype(np.float32), np.ones((3,3)))
     blur = lambda x: cv2.GaussianBlur(x, (0,0), n/10)
     green, area = c[...,1].astype(np.float32), blur(lit) + 1e-3
     x = (green - blur(green*lit)/area) * lit

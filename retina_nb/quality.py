@@ -73,6 +73,13 @@ _radius = np.hypot(*(_yx - DIAMETER/2))/(DIAMETER/2) # distance from the centre,
 _disc, _inner = ((_radius < r).astype(np.uint8)*255 for r in (1, .85))
 _area = cv2.countNonZero(_disc)
 
+def _reduce(a, D # uint8 (n,n,3), pixels
+           )->np.ndarray: # uint8 (D,D,3)
+    "Area averaging; up to a half, linear interpolation is as good and five times as fast, so the last halving alone is averaged"
+    n = a.shape[0]
+    if 2*D <= n < 4*D: a = cv2.resize(a, (2*D, 2*D))
+    return cv2.resize(a, (D, D), interpolation=cv2.INTER_AREA if n >= 2*D else cv2.INTER_LINEAR)
+
 def _standard(a # uint8 (H,W,3)
              )->tuple: # uint8 (D,D,3); uint8 (D,D), 255 in the field and in the picture; was the field found?
     "A field at the standard diameter"
@@ -80,8 +87,7 @@ def _standard(a # uint8 (H,W,3)
     mask, k = np.zeros_like(_disc), D/side
     top, bottom, left, right = (min(D, max(0, round(o*k))) for o in (-y0, h-y0, -x0, w-x0))
     mask[top:bottom,left:right] = _disc[top:bottom,left:right]
-    how = cv2.INTER_AREA if side >= 2*D else cv2.INTER_LINEAR # up to a half, linear is as good and five times as fast
-    return cv2.resize(_cut(a, x0, y0, side), (D, D), interpolation=how), mask, sure
+    return _reduce(_cut(a, x0, y0, side), D), mask, sure
 
 # %% ../nbs/13_quality.ipynb #b18f2017
 def _layers(light, lit # uint8 (D,D), uint8 (D,D)
