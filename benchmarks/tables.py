@@ -56,7 +56,8 @@ class Store:
     "Results as they come, in one JSON file"
     def __init__(self, name, protocol):
         self.file = HERE/'results'/f'table_{name}.json'
-        self.d = json.loads(self.file.read_text()) if self.file.is_file() else dict(name=name, protocol=protocol, runs={})
+        self.d = json.loads(self.file.read_text()) if self.file.is_file() else dict(name=name, runs={})
+        self.d['protocol'] = protocol
     def do(self, key, f):
         "The result of `f()` under `key`, worked out once"
         if key not in self.d['runs']:

@@ -386,3 +386,11 @@ def test_shares_of_processes_cover_every_image_once():
         steps = {-(-len(p)//per) for p in parts}
         assert len(steps) == 1 # everyone takes the same number of steps
         assert size - len(sum(parts, [])) < 2*n and all(len(p) % per != 1 for p in parts) # none alone in a batch
+
+def test_a_cache_is_trained_on_by_way_of_itself(records, tmp_path):
+    from retina_nb.cache import cache_records
+    from retina_nb.train import train
+    cache_records(records, tmp_path/'cache', size=64, progress=False)
+    run = train(str(tmp_path/'cache'), out=tmp_path/'run', **SMALL|dict(epochs=1))
+    assert run.config['preprocess']['via'] == 64 and len(run.records) == len(records)
+    assert train(str(tmp_path/'cache'), out=tmp_path/'run', resume=True, **SMALL|dict(epochs=1)).finished
