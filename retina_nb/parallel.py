@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+warnings.filterwarnings('ignore', message='.*torch.jit', category=FutureWarning) # said by torch on every import of fastai
+
 import torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from .core import SettingError
