@@ -605,8 +605,8 @@ def export(run, # a `Run`, or the path of a finished run folder
     if not run.finished: raise RunError(f'{run.path}: training has not finished; continue it with retina_train --resume')
     run.check()
     _in_the_way(out)
-    from retina_nb.model import build_model
-    model = build_model(run.config, run.path/'model.safetensors')
+    from retina_nb.predict import load_model
+    model = load_model(run)
     rc, task, pre = run.config, run.task, model.preprocess
     data = to_onnx(model, pre.size)
     sessions = dict(fp32=open_session(data, 1))

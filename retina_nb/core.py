@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TASKS', 'DISCLAIMER', 'RetinaError', 'DataError', 'ImageError', 'SettingError', 'RunError', 'BundleError',
            'one_line_errors', 'Task', 'get_task', 'set_seed', 'write_file', 'write_json', 'read_json', 'new_folder',
-           'file_sha256', 'json_hash', 'Run', 'read_table', 'write_table', 'cache_dir']
+           'file_sha256', 'json_hash', 'Run', 'read_table', 'write_table', 'watched', 'cache_dir']
 
 # %% ../nbs/00_core.ipynb #33339baa
 import errno, functools, hashlib, json, os, random, shutil, sys, tempfile, warnings
@@ -276,6 +276,11 @@ Run.metrics = property(lambda self: read_json(self.path/'metrics.json', RunError
 
 # %% ../nbs/00_core.ipynb #b4537af0
 DISCLAIMER = 'For research and teaching. Not a medical device: not for diagnosis or treatment.'
+
+def watched()->bool:
+    "Is somebody there to see a progress bar move: a terminal or a notebook? Log files are spared them"
+    from fastcore.imports import in_notebook
+    return bool(sys.stderr.isatty() or in_notebook())
 
 def cache_dir()->Path:
     "The folder for generated and downloaded files: `RETINA_NB_CACHE`, or `retina_nb` in the user's cache folder"

@@ -23,7 +23,7 @@ from fasttransform import Transform
 from tqdm.auto import tqdm
 
 from .cache import cache_fields
-from .core import DataError, SettingError, get_task
+from .core import DataError, SettingError, get_task, watched
 from .preprocess import Preprocess
 
 # %% ../nbs/40_loader.ipynb #5d09beb1
@@ -44,7 +44,7 @@ def prepare(records, # records: any table with a column `image`
     def one(i): out[i] = pre(files[i])
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for _ in tqdm(pool.map(one, range(len(files))), total=len(files), desc='preparing', disable=not progress, leave=False): pass
+            for _ in tqdm(pool.map(one, range(len(files))), total=len(files), desc='preparing', disable=not (progress and watched()), leave=False): pass
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

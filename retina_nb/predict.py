@@ -15,12 +15,16 @@ from .data import load_records, require_usable
 from .evaluate import evaluate, read_predictions
 from .operating import write_evaluation
 
-# %% ../nbs/44_predict.ipynb #c064f0b2
+# %% ../nbs/44_predict.ipynb #8db6c134
+_KINDS = dict(ensemble='the mean of several runs', both_eyes='a second stage over both eyes')
+_WITH = dict(ensemble='predict_ensemble of retina_nb.recipes', both_eyes='predict_both_eyes of retina_nb.recipes')
+
 def load_model(run, # a `Run` or its folder
                device='cpu' # where to put it
               ): # a `GradingModel`
     "The trained model of a run: uint8 images in, probabilities out. A run without weights is a `RunError`"
     run = run if isinstance(run, Run) else Run(run)
+    if kind := run.config.get('kind'): raise RunError(f"{run.path}: is {_KINDS.get(kind, kind)}, not one network: use {_WITH.get(kind, 'retina_nb.recipes')}")
     weights = run.path/'model.safetensors'
     if not weights.is_file(): raise RunError(f'{run.path}: has no model.safetensors: the training did not finish; continue it with retina_train --resume')
     run.check('model.safetensors')
@@ -30,7 +34,7 @@ def load_model(run, # a `Run` or its folder
 # %% ../nbs/44_predict.ipynb #500dc055
 def predict(run, # a `Run`, its folder, or a `GradingModel`
             records, # records; labels may be missing
-            **kwargs # `bs`, `device` and `progress` of `grade_records`
+            **kwargs # `bs`, `device`, `progress` and `tta` of `grade_records`
            ): # predictions: image, patient, target, grade, p_0 ... p_k, then the tags
     "The predictions of a run's model on `records`"
     from retina_nb.model import GradingModel, grade_records
@@ -43,6 +47,7 @@ def evaluate_run(run, # a run folder or a predictions CSV
                  task:str=None, # the task of a predictions CSV; a run knows its own
                  layout:str=None, # layout of `data`, if it is not to be found out
                  skip_bad:bool=False, # leave out unreadable images
+                 tta:bool=False, # with `data`: average over mirrored and turned views of each image
                  n_boot:int=2000, # bootstrap resamples of the intervals
                  seed:int=42, # of the bootstrap
                  threshold:float=None, # probability from which an image is called positive; by default the run's operating point, else 0.5
@@ -60,7 +65,7 @@ def evaluate_run(run, # a run folder or a predictions CSV
             raise RunError(f'{path}: training has not finished; continue it with retina_train --resume')
         task, config = r.task.name, r.config
         name = 'test' if data is None else str(data).replace(':', '_').rstrip('/').split('/')[-1]
-        preds = r.predictions if data is None else predict(r, require_usable(load_records(data, task, layout, warn=False), task, skip_bad))
+        preds = r.predictions if data is None else predict(r, require_usable(load_records(data, task, layout, warn=False), task, skip_bad), tta=tta)
         out = Path(out or r.path/'eval'/name)
     if threshold is None: threshold = config.get('operating_point')
     scores = evaluate(preds, task, n_boot=n_boot, seed=seed, threshold=threshold, prevalence=prevalence)
@@ -77,11 +82,12 @@ def retina_evaluate(
     task:str=None, # what the labels of a predictions CSV mean; by default dr
     layout:str=None, # name the layout of --data instead of finding it out
     skip_bad:store_true=False, # leave out what cannot be read instead of stopping
+    tta:store_true=False, # with --data: average over mirrored and turned views of each image; several times the work
     threshold:float=None, # probability from which an image is called positive; by default the run's operating point, else 0.5
     prevalence:float=None, # share of positives for the predictive values, such as the clinic's; by default that of the table
     n_boot:int=2000, # bootstrap resamples of the intervals
     seed:int=42 # of the bootstrap
 ):
     "Score a run, or anybody's table of predictions: metrics.json, predictions.csv and figures"
-    scores, out = evaluate_run(run, data, out, task, layout, skip_bad, n_boot, seed, threshold, prevalence)
+    scores, out = evaluate_run(run, data, out, task, layout, skip_bad, tta, n_boot, seed, threshold, prevalence)
     print(scores, f'written to {out}', sep='\n')

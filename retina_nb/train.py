@@ -19,8 +19,8 @@ import retina_nb
 from .cache import through_cache
 from .callbacks import Accumulate, Checkpoint, EMA, GrowSize, HalfPrecision, History, KeepBest, StopOnNaN, epoch_metrics
 from .confusion import plot_confusion
-from .core import (DataError, DISCLAIMER, RetinaError, Run, RunError, SettingError, cache_dir, get_task, json_hash, one_line_errors,
-                            set_seed, write_file, write_json, write_table)
+from .core import (DataError, RetinaError, Run, RunError, SettingError, cache_dir, get_task, json_hash, one_line_errors,
+                            set_seed, watched, write_file, write_json, write_table)
 from .data import load_records, require_usable
 from .evaluate import evaluate
 from .loader import SAMPLING, loaders, prepare
@@ -251,8 +251,15 @@ def _fit(learn, config, first, progress):
                 learn.opt.freeze_to(-1 if p['frozen'] else 0) # `learn.freeze` would also forget the optimiser's averages
                 learn.fit_one_cycle(n, start_epoch=max(0, first - learn.epochs_before), **cycle)
             learn.epochs_before += n
-    if progress and not rank(): return go()
-    with learn.no_bar(), learn.no_logging(): go()
+    if progress and not rank() and watched(): return go()
+    with learn.no_bar(), learn.no_logging():
+        if progress and not rank(): learn.logger = _line_an_epoch(learn)
+        go()
+
+def _line_an_epoch(learn):
+    "Tells an epoch as one line, where no table can be drawn"
+    def say(values): print('  '.join(f'{n} {v:.3f}' if isinstance(v, float) else f'{n} {v}' for n,v in zip(learn.recorder.metric_names, values)), flush=True)
+    return say
 
 # %% ../nbs/43_train.ipynb #c475fc40
 def _same_settings(old, new, path):
@@ -539,4 +546,4 @@ def retina_train(
         if options['pretrained'] and not weights: _ask_for_weights(arch, out, resume)
         records = rank0_first(lambda: load_records(data, task, layout, seed=seed, warn=False)) # `require_usable` says what is wrong, in one line
         run = train(records, arch, size, epochs, out, task, resume, skip_bad, track=track, track_uri=track_uri, **options)
-        if not rank(): print(evaluate(run, seed=seed), f'run: {run.path}', DISCLAIMER, sep='\n')
+        if not rank(): print(evaluate(run, seed=seed), f'run: {run.path}', sep='\n')

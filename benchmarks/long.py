@@ -1,9 +1,9 @@
 """The long benchmarks of training, each by its own command; every finished training is kept, so a command that was stopped goes on.
 
-    python benchmarks/tables.py retinamnist   28 px, official split: the recipe is chosen on the validation part alone, then 5 seeds on the test part
-    python benchmarks/tables.py idrid         5-fold on 413 photographs at 128 px: from random weights, after synthetic pretraining, the plain fastai recipe
-    python benchmarks/tables.py xray          chest X-rays: pneumonia against normal, and bacterial against viral
-    python benchmarks/tables.py sample        seconds to a validation QWK of .70 on the synthetic sample, against the plain fastai recipe
+    python benchmarks/long.py retinamnist   28 px, official split: the recipe is chosen on the validation part alone, then 5 seeds on the test part
+    python benchmarks/long.py idrid         5-fold on 413 photographs at 128 px: from random weights, after synthetic pretraining, the plain fastai recipe
+    python benchmarks/long.py xray          chest X-rays: pneumonia against normal, and bacterial against viral
+    python benchmarks/long.py sample        seconds to a validation QWK of .70 on the synthetic sample, against the plain fastai recipe
 
 Real data is found through RETINA_NB_DATA. Runs go to --runs (runs/tables), results to benchmarks/results/table_NAME.json. One thread
 unless OMP_NUM_THREADS says otherwise; --seeds N and --only ARM... do a part of the work.
