@@ -52,9 +52,11 @@ def trained(records_csv, tmp_path_factory):
     assert 'weighted kappa' in p.stdout and 'Traceback' not in p.stderr
     return out
 
-def in_fork(f, *args, **kwargs):
-    "A child of this process, with all modules loaded: what it does ends with it"
-    p = multiprocessing.get_context('fork').Process(target=f, args=args, kwargs=kwargs)
+def apart(f, *args, **kwargs):
+    "A process of its own that has the modules loaded but has run nothing: torch must not be forked after it has trained"
+    m = multiprocessing.get_context('forkserver')
+    m.set_forkserver_preload(['retina_nb.train'])
+    p = m.Process(target=f, args=args, kwargs=kwargs)
     p.start()
     return p
 
@@ -95,16 +97,17 @@ def test_same_seed_same_bytes_and_a_finished_run_is_left_alone(trained, records_
 def _kill_check(records, tmp_path, kills, opts, seed=1):
     "Kill trainings at random moments, resuming each until it ends, `kills` times in all; every one ends as the run that was left alone"
     from retina_nb.train import train
+    apart(print).join() # the first one waits for the imports
     start = time.perf_counter()
-    whole = train(records, out=tmp_path/'whole', **opts)
-    took = time.perf_counter() - start
+    apart(train, records, out=tmp_path/'whole', **opts).join()
+    took, whole = time.perf_counter() - start, Run(tmp_path/'whole')
     def same(out):
         assert Run(out).finished and not (out/'checkpoint.safetensors').exists()
         for f in ('model.safetensors', 'predictions.csv'): assert (out/f).read_bytes() == (whole.path/f).read_bytes(), f
         pd.testing.assert_frame_equal(Run(out).history.drop(columns='seconds'), whole.history.drop(columns='seconds'))
     rnd, died, n, end = random.Random(seed), 0, 0, time.time() + 900
     while died < kills and time.time() < end:
-        p = in_fork(train, records, out=tmp_path/f'killed{n}', resume=True, **opts)
+        p = apart(train, records, out=tmp_path/f'killed{n}', resume=True, **opts)
         p.join(rnd.uniform(.05, .7*took))
         if p.is_alive():
             p.kill(); p.join()
@@ -114,7 +117,7 @@ def _kill_check(records, tmp_path, kills, opts, seed=1):
             same(tmp_path/f'killed{n}')
             n += 1
     assert died == kills
-    train(records, out=tmp_path/f'killed{n}', resume=True, **opts)
+    apart(train, records, out=tmp_path/f'killed{n}', resume=True, **opts).join()
     same(tmp_path/f'killed{n}')
 
 def test_sigkill_at_random_moments_changes_nothing(records, tmp_path): _kill_check(records, tmp_path, 2, SMALL)
@@ -170,15 +173,16 @@ def test_early_stopping_is_remembered(records, tmp_path):
     assert len(train(records, out=tmp_path/'b', resume=True, **opts).history) == n
     assert (tmp_path/'b'/'model.safetensors').read_bytes() == (run.path/'model.safetensors').read_bytes()
 
-def test_ctrl_c_ends_cleanly_and_can_be_resumed(records_csv, records, tmp_path, capfd):
-    from retina_nb.train import retina_train, train
-    out, opts = tmp_path/'run', TINY | dict(epochs=60, size=32)
-    p = in_fork(retina_train, str(records_csv), out=str(out), **opts)
+def test_ctrl_c_ends_cleanly_and_can_be_resumed(records_csv, records, tmp_path):
+    from retina_nb.train import train
+    out, exe = tmp_path/'run', Path(sys.executable).with_name('retina_train')
+    p = subprocess.Popen([str(exe), str(records_csv), '--out', str(out), '--arch', 'test_resnet', '--size', '32', '--epochs', '60', '--no_pretrained'],
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     end = time.time() + 100
-    while not (out/'history.csv').is_file() and p.is_alive() and time.time() < end: time.sleep(.02)
-    os.kill(p.pid, signal.SIGINT); p.join(60)
-    err = capfd.readouterr().err
-    assert p.exitcode == 130 and 'Traceback' not in err and '--resume' in err and 'of 60 epochs' in err, err
+    while not (out/'history.csv').is_file() and p.poll() is None and time.time() < end: time.sleep(.02)
+    p.send_signal(signal.SIGINT)
+    err = p.communicate(timeout=60)[1]
+    assert p.returncode == 130 and 'Traceback' not in err and '--resume' in err and 'of 60 epochs' in err, err
     reached = len(Run(out).history)
     assert 1 <= reached < 60
     class Enough(Exception): pass
