@@ -6,8 +6,8 @@
 __all__ = ['CORES', 'EXTENSIONS', 'Grading', 'bars_html', 'Grader', 'Ungraded', 'image_files', 'columns', 'grade_to_csv',
            'retina_grade']
 
-# %% ../nbs/51_grader.ipynb #d83dfce9
-import csv, functools, html, io, json, os, sys, threading, time
+# %% ../nbs/51_grader.ipynb #9ca50452
+import csv, html, io, json, os, sys, threading, time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -126,7 +126,7 @@ class Grader:
         self.threshold = self.bundle.operating_point.get('threshold', .5) if threshold is None else threshold
         if not 0 <= self.threshold <= 1: raise SettingError(f'threshold is {threshold}: it must lie between 0 and 1')
         data, self.precision = self.bundle.onnx(precision)
-        self._session, self._single, self._helper, self._lock = open_session(data, threads), None, None, threading.Lock()
+        self._session, self._single, self._lock = open_session(data, threads), None, threading.Lock()
         self.has_cam = 'cam' in [o.name for o in self._session.get_outputs()]
         self.identity = dict(name=self.bundle.name, id=self.bundle.id, preprocess=self.preprocess.hash, precision=self.precision)
 
@@ -193,19 +193,11 @@ def _grade(self:Grader, src, name, cam, session)->Grading:
     src, name = _source(src, name)
     with _named(name):
         a = self._decode(src)
-        quality = self._beside(session, self._quality, a, src)
-        x = self._input(a, src)
+        x, quality = self._input(a, src), self._quality(a, src)
         t1 = time.perf_counter()
         out = session.run(['probabilities'] + ['cam']*(cam and self.has_cam), {'image': x[None]})
         t2 = time.perf_counter()
-        return self._grading(name, out, quality(), dict(prepare=round(t1-t0, 6), model=round(t2-t1, 6)))
-
-@patch
-def _beside(self:Grader, session, f, *args):
-    "Begin `f(*args)` on another core, if one image has several to itself; call what this returns for the result"
-    if session is self._single or CORES < 2: return functools.partial(f, *args)
-    with self._lock: self._helper = self._helper or ThreadPoolExecutor(1, 'quality')
-    return self._helper.submit(f, *args).result
+        return self._grading(name, out, quality, dict(prepare=round(t1-t0, 6), model=round(t2-t1, 6)))
 
 @patch
 def _grading(self:Grader, name, out, q, seconds)->Grading:
