@@ -67,6 +67,7 @@ class Store:
         print(key, {k: v if not isinstance(v, float) else round(v, 3) for k,v in self.d['runs'][key].items() if not isinstance(v, (list, dict))}, flush=True)
         return self.d['runs'][key]
     def save(self, **more):
+        if self.file.is_file(): self.d['runs'] = json.loads(self.file.read_text())['runs'] | self.d['runs'] # another command may have added to it
         self.d |= dict(date=datetime.date.today().isoformat(), machine=machine(), threads=torch.get_num_threads()) | more
         write_json(self.file, self.d)
 
