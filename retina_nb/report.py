@@ -208,7 +208,8 @@ from retina_nb.core import Run
 from retina_nb.confusion import plot_confusion
 from retina_nb.labels import plot_labels
 from retina_nb.operating import plot_predictive_values, plot_reliability, plot_risk_coverage, plot_roc
-from retina_nb.report import *
+from retina_nb.report import (abstain_table, calibration_table, class_score_table, data_table, decision_table, kind_table, model_card, pair_table,
+                              plot_cases, plot_groups, plot_history, score_table)
 from retina_nb.style import set_style
 set_style()
 run = Run(run_path)
@@ -270,19 +271,12 @@ def _parameters(run, n_boot, n_cases): return f'run_path, n_boot, n_cases = {str
 # %% ../nbs/60_report.ipynb #f0306e24
 _NEEDED = {'history.csv': ('epoch', 'train_loss', 'valid_loss'), 'records.csv': ('label', 'patient', 'split'), 'predictions.csv': ('target', 'grade')}
 
-def _whole(file):
-    "Every line of a table that this library wrote ends, the last one too"
-    text = file.read_text(encoding='utf-8', errors='replace')
-    if not text.endswith('\n'): raise RunError(f'{file}: is cut short: its last line does not end')
-
 def _checked(run):
     "A finished run whose files can be read; anything else is a `RunError` that names the file"
     run = run if isinstance(run, Run) else Run(run)
     if not run.finished: raise RunError(f'{run.path}: is not finished: continue it with retina_train --resume')
     for name, table in (('history.csv', run.history), ('records.csv', run.records), ('predictions.csv', run.predictions)):
         if lack := [c for c in _NEEDED[name] if c not in table]: raise RunError(f"{run.path/name}: has no column {lack[0]!r}: the file is damaged or of another program")
-    if bad := [c for c in run.history if not pd.api.types.is_numeric_dtype(run.history[c])]: raise RunError(f'{run.path}/history.csv: column {bad[0]!r} holds something that is no number: the file is damaged')
-    for name in _NEEDED: _whole(run.path/name)
     try: check_predictions(run.predictions, run.task, f'{run.path}/predictions.csv', file=True)
     except RetinaError as e: raise RunError(str(e)) from None
     if lack := [k for k in ('n_images', 'majority', 'per_class') if k not in run.metrics]: raise RunError(f'{run.path}/metrics.json: has no {lack[0]!r}; make it again with retina_evaluate {run.path} --out {run.path}')

@@ -24,6 +24,7 @@ def made_up(path, task='dr', drop=()):
     write_table(path/'records.csv', records[[c for c in ('image','label','patient','eye','split') if c in records]])
     (path/'model.safetensors').write_bytes(b'')
     write_json(path/'metrics.json', evaluate(path, n_boot=100))
+    Run(path).seal()
     return path
 
 @pytest.fixture(scope='module')
