@@ -11,7 +11,8 @@ from fastai.vision.data import ImageBlock
 
 from retina_nb.core import set_seed
 from retina_nb.data import load_records
-from retina_nb.model import Net, make_loss
+from retina_nb.losses import make_loss
+from retina_nb.model import Net
 from retina_nb.split import split_records
 from retina_nb.synth import sample_dir
 from retina_nb.train import make_learner

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
 from .core import RunError, SettingError, write_file, write_table
+from .losses import GradeLoss
 from .metrics import accuracy, qwk
-from .model import GradeLoss
 from .parallel import PooledMetric, bare, gather, rank
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException
 from fastai.callback.fp16 import MixedPrecision

@@ -17,8 +17,8 @@ from torch import nn
 from .core import DataError, Run, RunError, SettingError, set_seed, write_file, write_json, write_table
 from .evaluate import evaluate
 from .loader import prepare
+from .losses import make_loss
 from .metrics import prob_columns, qwk
-from .model import make_loss
 from .operating import apply_temperature, decisions
 from .predict import load_model, predict
 

@@ -4,7 +4,8 @@ import numpy as np, pytest
 torch = pytest.importorskip('torch')
 from retina_nb.core import DataError, SettingError
 from retina_nb.explain import METHODS, carry, grad_cam, integrated_gradients, mark_maps, occlusion, other_eyes, plot_explanation, random_maps, rank_agreement, score_explanations, truths, untrained
-from retina_nb.model import GradingModel, Net, make_loss
+from retina_nb.losses import make_loss
+from retina_nb.model import GradingModel, Net
 from retina_nb.preprocess import Preprocess
 from retina_nb.synth import plan_synth, synth_eye, write_synth
 

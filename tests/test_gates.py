@@ -413,7 +413,7 @@ def test_pins_admit_every_python_3_11(root):
     seen = 0
     for line in (root/'constraints.txt').read_text().splitlines():
         if not line or line.startswith('#'): continue
-        try: needs = metadata(line.split('==')[0])['Requires-Python']
+        try: needs = metadata(line.split('==')[0]).get('Requires-Python')
         except PackageNotFoundError: continue  # for another system
         seen += 1
         assert SpecifierSet(needs or '').contains('3.11.0'), f'{line} needs Python {needs}'
