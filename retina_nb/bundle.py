@@ -692,14 +692,19 @@ def retina_export(
     run:str, # a finished run folder
     out:str=None, # the bundle folder to make; an older bundle there is replaced
     int8:store_true=False, # also try an int8 model; shipped only if it is as good and faster
+    register:str=None, # file the bundle under this name in the MLflow registry that the training was tracked in, as its next version
 ):
     "Make a bundle from a run: ONNX, safetensors, card and golden images, checked against PyTorch"
     if not out: raise SettingError('say where the bundle goes: --out BUNDLE')
+    if register:
+        from retina_nb.track import register as file_bundle, tracked
+        tracked(run) # refused before the export, not after
     path = export(run, out, int8=int8)
     c = load_bundle(path).config
     print(f"{path}: {c['arch']}, {c['precision']}; PyTorch and ONNX Runtime differ by {c['parity']['max_difference']:.1e} at most "
           f"on {c['parity']['images']} images, no grade changed")
     if int8: print(f"int8: {c['int8']['reason']}")
+    if register: print(f'{register}, version {file_bundle(run, path, register).version} in MLflow')
 
 # %% ../nbs/50_bundle.ipynb #c790c17a
 @call_parse

@@ -427,7 +427,7 @@ def write_synth(out,         # folder to make
         (tmp/'images').mkdir()
         pool = ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1))
         try:
-            for _ in tqdm(pool.map(lambda r: _write_eye(tmp, r, size, visibility), df.itertuples()), total=len(df), desc='drawing eyes', leave=False, disable=len(df) < 50): pass
+            for _ in tqdm(pool.map(lambda r: _write_eye(tmp, r, size, visibility), df.itertuples()), total=len(df), desc='drawing eyes', leave=False, disable=None if len(df) >= 50 else True): pass
         finally: pool.shutdown(cancel_futures=True)
         _layouts[layout](tmp, df)
     return df

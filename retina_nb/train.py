@@ -366,7 +366,7 @@ def _train(records, config, out, start, progress, cbs, track, track_uri):
         return make_learner(records, c, mine, dls, **({} if dls else dict(progress=progress and not rank())))
     learn = build(config, None) # may refuse; from here on there is something to keep
     run = _open_run(out, config, records)
-    if track:
+    if track and not rank(): # one process tells for all
         mine.append(make_tracker(track, out, track_uri))
         learn.add_cb(mine[-1])
     try:

@@ -341,7 +341,7 @@ def test_compare_and_report(trained, records_csv, tmp_path, command):
 
 def test_mlflow_has_settings_curves_scores_and_the_bundle(records, tmp_path):
     mlflow = pytest.importorskip('mlflow', reason='mlflow-skinny is not installed')
-    from retina_nb.track import default_uri, register
+    from retina_nb.track import default_uri
     from retina_nb.train import train
     with pytest.raises(SystemExit): train(records, out=tmp_path/'run', track='mlflow', cbs=[Interrupt(0)], **SMALL)
     run = train(records, out=tmp_path/'run', track='mlflow', resume=True, **SMALL)
@@ -352,8 +352,23 @@ def test_mlflow_has_settings_curves_scores_and_the_bundle(records, tmp_path):
     assert d.params['arch'] == 'test_resnet' and d.params['data.hash'] == run.config['data']['hash']
     assert [m.step for m in client.get_metric_history(found[0].info.run_id, 'qwk')] == [0, 1, 2]
     assert d.metrics['test_qwk'] == pytest.approx(run.metrics['qwk']['value'])
-    (tmp_path/'bundle').mkdir(); (tmp_path/'bundle'/'SHA256SUMS').write_text('')
-    assert register(run, tmp_path/'bundle').run_id == found[0].info.run_id
+    from retina_nb.bundle import retina_export
+    retina_export(str(run.path), out=str(tmp_path/'bundle'), register='eyes')
+    version, = client.search_model_versions("name = 'eyes'")
+    assert version.run_id == found[0].info.run_id and int(version.version) == 1
+    assert {f.name for f in (tmp_path/'bundle').iterdir()} == {f.path.rpartition('/')[2] for f in client.list_artifacts(version.run_id, 'bundle')}
+
+def test_tensorboard_draws_frozen_other_and_resumed_epochs_one_after_the_other(records, tmp_path, start_weights):
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator', reason='tensorboard is not installed')
+    from retina_nb.train import train
+    how = SMALL | dict(weights=start_weights, freeze_epochs=1, track='tensorboard')
+    with pytest.raises(SystemExit): train(records, out=tmp_path/'run', cbs=[Interrupt(1)], **how)
+    run = train(records, out=tmp_path/'run', resume=True, **how)
+    board = accumulator.EventAccumulator(str(run.path/'tensorboard')).Reload()
+    steps = [e.step for e in board.Scalars('qwk')]
+    assert len(run.history) == 4 and steps == [steps[0]*i for i in (1, 2, 3, 4)]
+    assert [e.value for e in board.Scalars('qwk')] == pytest.approx(list(run.history.qwk), abs=1e-6)
+    assert [(e.step, e.value) for e in board.Scalars('test_qwk')] == [(steps[-1], pytest.approx(run.metrics['qwk']['value']))]
 
 @pytest.mark.full
 def test_two_processes_train_as_one(records, tmp_path):
