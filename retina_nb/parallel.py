@@ -10,6 +10,7 @@ __all__ = ['rank', 'world', 'processes', 'gather', 'wait', 'rank0_first', 'share
 import os, warnings
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 
 warnings.filterwarnings('ignore', message='.*torch.jit', category=FutureWarning) # said by torch on every import of fastai
@@ -34,8 +35,8 @@ def world()->int: # 1 for a process on its own
 def _lonely(command # the words of the command that started this process
            )->bool:
     "Was this process meant to be one of several, by a launcher that started only one?"
-    words = [Path(w).name for w in command]
-    if not any(w in ('accelerate', 'accelerate-launch') for w in words): return False
+    words = [Path(w).name for w in command if w]
+    if not any(w.startswith('accelerate') for w in words): return False
     n = next((w.partition('=')[2] or (words + ['1'])[i+1] for i,w in enumerate(words) if w.partition('=')[0] in ('--num_processes', '--num-processes')), '1')
     return n.isdigit() and int(n) > 1
 
@@ -43,14 +44,17 @@ def _parent():
     try: return Path(f'/proc/{os.getppid()}/cmdline').read_text().split('\0')
     except OSError: return []
 
-# %% ../nbs/41_parallel.ipynb #e20adef9
+# %% ../nbs/41_parallel.ipynb #85049d90
+@lru_cache # once
+def _say_if_lonely():
+    if _lonely(_parent()): warnings.warn('accelerate launch started a single process: its --cpu never starts several; take torchrun --nproc_per_node N, or on GPUs accelerate launch --multi_gpu')
+
 @contextmanager
 def processes(minutes:float=30 # how long one waits for another, which may be evaluating
              ):
     "Join the other processes that torchrun (or accelerate) started; alone, do nothing"
     n = int(os.environ.get('WORLD_SIZE', 1))
-    if n < 2 and _lonely(_parent()):
-        warnings.warn('accelerate started a single process; with --cpu it needs --multi_cpu for several, or take torchrun --nproc_per_node N')
+    if n < 2: _say_if_lonely()
     if n < 2 or _together():
         yield
         return
