@@ -370,7 +370,6 @@ def test_tensorboard_draws_frozen_other_and_resumed_epochs_one_after_the_other(r
     assert [e.value for e in board.Scalars('qwk')] == pytest.approx(list(run.history.qwk), abs=1e-6)
     assert [(e.step, e.value) for e in board.Scalars('test_qwk')] == [(steps[-1], pytest.approx(run.metrics['qwk']['value']))]
 
-@pytest.mark.full
 def test_two_processes_train_as_one(records, tmp_path):
     "Through torchrun, over gloo: the same images once an epoch, scores as of one process within noise, and a resume"
     from retina_nb.train import train
