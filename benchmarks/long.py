@@ -1,6 +1,7 @@
 """The long benchmarks of training, each by its own command; every finished training is kept, so a command that was stopped goes on.
 
-    python benchmarks/long.py retinamnist   28 px, official split: the recipe is chosen on the validation part alone, then 5 seeds on the test part
+    python benchmarks/long.py retinamnist   28 px, official split: the recipe is chosen on the validation part alone, then 5 seeds on the test part,
+                                            from random weights and after synthetic pretraining
     python benchmarks/long.py idrid         5-fold on 413 photographs at 128 px: from random weights, after synthetic pretraining, the plain fastai recipe
     python benchmarks/long.py xray          chest X-rays: pneumonia against normal, and bacterial against viral
     python benchmarks/long.py sample        seconds to a validation QWK of .70 on the synthetic sample, against the plain fastai recipe
@@ -8,17 +9,19 @@
 Real data is found through RETINA_NB_DATA. Runs go to --runs (runs/tables), results to benchmarks/results/table_NAME.json. One thread
 unless OMP_NUM_THREADS says otherwise; --seeds N and --only ARM... do a part of the work.
 """
-import argparse, datetime, json, os, time
+import argparse, datetime, itertools, json, os, time
 from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, pandas as pd, torch
+from PIL import Image
 from scipy import stats
 
 from retina_nb.core import Run, get_task, set_seed, write_json
 from retina_nb.data import load_records, require_usable
 from retina_nb.evaluate import evaluate
 from retina_nb.metrics import qwk
+from retina_nb.model import build_model, grade_records
 from retina_nb.split import kfold, split_records
 from retina_nb.synth import sample_dir
 from retina_nb.train import train
@@ -95,17 +98,37 @@ def plain(records, size, epochs, seed):
     return pd.DataFrame(dict(image=test['image'].to_numpy(), patient=test['patient'].to_numpy(), target=test['label'].astype(int).to_numpy(), grade=p.argmax(1),
                              **{f'p_{j}': p[:,j] for j in range(p.shape[1])}))
 
+def untuned(run, records):
+    "What a model of synthetic eyes makes of real photographs before it has seen one"
+    model = build_model(run.config, run.path/'model.safetensors')
+    return values(evaluate(grade_records(model, records, progress=False), 'dr', n_boot=10)) | dict(n_images=len(records))
+
 # --- RetinaMNIST
 
 RETINAMNIST = {
     'plain': dict(), 'ben_graham': dict(contrast='ben_graham'), 'soft qwk': dict(loss='qwk'), 'ema': dict(ema=.98), 'mixup': dict(mix='mixup'),
     'soft qwk, 40 epochs': dict(loss='qwk', epochs=40), 'soft qwk, resnet10t': dict(loss='qwk', arch='resnet10t', precision='bf16')} # these two after the first five
 
+def tiny_synth(folder, n=2000, side=28):
+    "Synthetic photographs as small as RetinaMNIST's, as records"
+    records, folder = load_records(f'synth:{n}', warn=False), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    def one(f):
+        out = folder/f'{Path(f).stem}.png'
+        if not out.is_file(): Image.open(f).convert('RGB').resize((side, side), Image.Resampling.BOX).save(out)
+        return str(out.absolute())
+    attrs, small = records.attrs, records.assign(image=records['image'].map(one))
+    small.attrs = attrs
+    return small
+
 def retinamnist(a):
-    "28 px official split. Recipes one change away from the first (the smallest network, cross-entropy, no contrast), chosen by validation AUC plus accuracy over two seeds; then the chosen one over five seeds, test scored once a seed"
+    "28 px official split. Recipes one change away from the first (the smallest network, cross-entropy, no contrast), chosen by validation AUC plus accuracy over two seeds; then the chosen one over five seeds, test scored once a seed, from random weights and from those of a training on 2,000 synthetic photographs of 28 px, another for each seed"
     store, records = Store('retinamnist', retinamnist.__doc__), load_records(data()/'medmnist'/'retinamnist.npz', warn=False)
     base = dict(arch='test_resnet', size=64, epochs=20, loss='ce', contrast='none', pretrained=False, progress=False)
-    def fit(name, seed): return train(records, out=a.runs/'retinamnist'/f"{name.replace(' ', '_')}_{seed}", seed=seed, resume=True, **base | RETINAMNIST[name])
+    def fit(name, seed, data=None, what='', **more):
+        return train(records if data is None else data, out=a.runs/'retinamnist'/f"{name.replace(' ', '_')}_{what}{seed}", seed=seed, resume=True, **base | RETINAMNIST[name] | more)
+    def synth(name, seed): return fit(name, seed, tiny_synth(a.runs/'retinamnist'/'synth28'), 'synth_')
+    def pretrained(name, seed): return fit(name, seed, None, 'after_synth_', weights=synth(name, seed).path/'model.safetensors', lr=3e-3, lr_mult=1.)
     def valid(name, seed):
         return lambda: values(evaluate(fit(name, seed).predictions_valid, 'dr', n_boot=10)) | dict(part='valid')
     choice = {}
@@ -114,31 +137,37 @@ def retinamnist(a):
         choice[name] = float(np.mean([g['macro_auc'] + g['accuracy'] for g in got]))
     best = max(choice, key=choice.get)
     got = [store.do(f'test/{best}/{seed}', lambda: values(fit(best, seed).metrics) | dict(part='test')) for seed in range(a.seeds)]
+    after = [store.do(f'test/{best}, synthetic pretraining/{seed}', lambda: values(pretrained(best, seed).metrics) | dict(part='test')) for seed in range(a.seeds)]
+    before = [store.do(f'before tuning/{seed}', lambda: untuned(synth(best, seed), records[records['split'] != 'test'])) for seed in range(a.seeds)]
     summary = {k: mean_interval([g[k] for g in got]) for k in SCORES}
-    store.save(chosen=best, recipe=base | RETINAMNIST[best], validation=choice, test=summary,
+    store.save(chosen=best, recipe=base | RETINAMNIST[best], validation=choice, test=summary, synthetic_pretraining={k: mean_interval([g[k] for g in after]) for k in SCORES},
+               before_tuning={k: mean_interval([g[k] for g in before]) for k in SCORES},
+               gain={k: mean_interval([y[k] - x[k] for x,y in zip(got, after)]) for k in SCORES},
                to_beat=dict(tuned_resnet18=dict(auc=.759, accuracy=.545), automl=dict(auc=.750, accuracy=.531), resnet50=dict(auc=.726, accuracy=.528)))
-    print(best, {k: (round(v['mean'], 3), v['ci95'] and np.round(v['ci95'], 3).tolist()) for k,v in summary.items()})
+    for name in ('test', 'synthetic_pretraining', 'gain', 'before_tuning'): print(best, name, {k: (round(v['mean'], 3), v['ci95'] and np.round(v['ci95'], 3).tolist()) for k,v in store.d[name].items()})
 
 # --- IDRiD
 
 def idrid(a):
-    "Five folds by patient; every photograph is graded once, by a model that has not seen its patient. Per arm: QWK of each fold and pooled scores"
+    "Five folds by patient; every photograph is graded once, by a model that has not seen its patient. Per arm: QWK of each fold and pooled scores. Random weights and synthetic pretraining over further seeds (--seeds), on the same folds"
     store, records = Store('idrid', idrid.__doc__), load_records(data()/'idrid', warn=False)
     recipe = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False)
-    synth = lambda: train('synth:600', out=a.runs/'idrid'/'synth', resume=True, seed=0, **recipe).path/'model.safetensors'
+    synth = lambda s: train('synth:600', out=a.runs/'idrid'/f'synth{s or ""}', resume=True, seed=s, **recipe)
     def ours(fold, out, seed, weights=None):
         more = dict(weights=weights, lr=3e-3, lr_mult=1.) if weights else {} # few photographs: the body goes on learning as fast as the head
         return train(fold, out=out, seed=seed, resume=True, **recipe | more).predictions
-    arms = {'plain fastai': lambda fold,out,seed: plain(fold, 128, 12, seed), 'random weights': ours,
-            'synthetic pretraining': lambda fold,out,seed: ours(fold, out, seed, synth())}
-    for arm in a.only or arms:
-        for i,fold in enumerate(kfold(records, k=5, seed=42)):
-            fold.attrs = records.attrs
-            def one():
-                p = arms[arm](fold, a.runs/'idrid'/f"{arm.replace(' ', '_')}_{i}", 42+i)
-                return dict(qwk=float(qwk(p.target, p.grade, 5)), predictions=p.drop(columns=[c for c in p if c not in ('image', 'patient', 'target', 'grade') and not c.startswith('p_')])
-                            .assign(image=lambda d: d.image.map(lambda f: Path(f).name)).round(5).to_dict('list'))
-            store.do(f'{arm}/{i}', one)
+    arms = {'plain fastai': lambda fold,out,i,s: plain(fold, 128, 12, 42+i), 'random weights': lambda fold,out,i,s: ours(fold, out, 42+i+100*s),
+            'synthetic pretraining': lambda fold,out,i,s: ours(fold, out, 42+i+100*s, synth(s).path/'model.safetensors')}
+    key = lambda arm,i,s=0: f'{arm}/{i}' + (f'/seed{s}' if s else '')
+    for s,arm,(i,fold) in itertools.product(range(a.seeds), a.only or arms, list(enumerate(kfold(records, k=5, seed=42)))):
+        if s and arm == 'plain fastai': continue
+        fold.attrs = records.attrs
+        def one():
+            p = arms[arm](fold, a.runs/'idrid'/key(arm, i, s).replace(' ', '_').replace('/', '_'), i, s)
+            return dict(qwk=float(qwk(p.target, p.grade, 5)), predictions=p.drop(columns=[c for c in p if c not in ('image', 'patient', 'target', 'grade') and not c.startswith('p_')])
+                        .assign(image=lambda d: d.image.map(lambda f: Path(f).name)).round(5).to_dict('list'))
+        store.do(key(arm, i, s), one)
+    if not a.only: before = [store.do(f'before tuning/{s}', lambda: untuned(synth(s), records)) for s in range(a.seeds)]
     summary = {}
     for arm in arms:
         folds = [store.d['runs'].get(f'{arm}/{i}') for i in range(5)]
@@ -150,7 +179,17 @@ def idrid(a):
     table = lambda arm: pd.concat([pd.DataFrame(store.d['runs'][f'{arm}/{i}']['predictions']) for i in range(5)], ignore_index=True)
     pairs = {f'{y} minus {x}': compare_models(table(x), table(y), 'dr').query("score in ('qwk', 'accuracy', 'referable.auc')").to_dict('records')
              for x,y in (('plain fastai', 'random weights'), ('random weights', 'synthetic pretraining')) if x in summary and y in summary}
-    store.save(summary=summary, paired=pairs)
+    def pooled_qwk(arm, s):
+        "QWK of all five folds with one seed, or None where it has not been run"
+        folds = [store.d['runs'].get(key(arm, i, s)) for i in range(5)]
+        if None in folds: return None
+        p = pd.concat([pd.DataFrame(f['predictions']) for f in folds])
+        return float(qwk(p.target, p.grade, 5))
+    seeds = [(x, y) for s in range(100) if None not in (x := pooled_qwk('random weights', s), y := pooled_qwk('synthetic pretraining', s))]
+    store.save(summary=summary, paired=pairs, seeds={'random weights': mean_interval([x for x,_ in seeds]), 'synthetic pretraining': mean_interval([y for _,y in seeds]),
+                                                     'gain': mean_interval([y - x for x,y in seeds])} if seeds else {},
+               **({} if a.only else dict(before_tuning={k: mean_interval([g[k] for g in before]) for k in SCORES})))
+    for what,s in store.d['seeds'].items(): print(what, {k: np.round(v, 3).tolist() for k,v in s.items() if v})
     for arm,s in summary.items(): print(arm, {k: (round(s[k]['value'], 3), s[k]['ci95']) for k in ('qwk', 'accuracy', 'referable_auc')})
 
 # --- chest X-rays
