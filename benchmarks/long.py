@@ -7,7 +7,7 @@
     python benchmarks/long.py sample        seconds to a validation QWK of .70 on the synthetic sample, against the plain fastai recipe
 
 Real data is found through RETINA_NB_DATA. Runs go to --runs (runs/tables), results to benchmarks/results/table_NAME.json. One thread
-unless OMP_NUM_THREADS says otherwise; --seeds N and --only ARM... do a part of the work.
+unless OMP_NUM_THREADS says otherwise; --seeds N, --first N and --only ARM... do a part of the work, so that two commands can share it.
 """
 import argparse, datetime, itertools, json, os, time
 from pathlib import Path
@@ -109,7 +109,7 @@ RETINAMNIST = {
     'plain': dict(), 'ben_graham': dict(contrast='ben_graham'), 'soft qwk': dict(loss='qwk'), 'ema': dict(ema=.98), 'mixup': dict(mix='mixup'),
     'soft qwk, 40 epochs': dict(loss='qwk', epochs=40), 'soft qwk, resnet10t': dict(loss='qwk', arch='resnet10t', precision='bf16')} # these two after the first five
 
-def tiny_synth(folder, n=2000, side=28):
+def tiny_synth(folder, n, side=28):
     "Synthetic photographs as small as RetinaMNIST's, as records"
     records, folder = load_records(f'synth:{n}', warn=False), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,30 +121,56 @@ def tiny_synth(folder, n=2000, side=28):
     small.attrs = attrs
     return small
 
+RETINAMNIST_STARTS = {'random weights': None, '2,000 synthetic': dict(n=2000, epochs=20), '10,000 synthetic': dict(n=10000, epochs=10, precision='bf16')}
+
 def retinamnist(a):
-    "28 px official split. Recipes one change away from the first (the smallest network, cross-entropy, no contrast), chosen by validation AUC plus accuracy over two seeds; then the chosen one over five seeds, test scored once a seed, from random weights and from those of a training on 2,000 synthetic photographs of 28 px, another for each seed"
-    store, records = Store('retinamnist', retinamnist.__doc__), load_records(data()/'medmnist'/'retinamnist.npz', warn=False)
+    """28 px official split. Recipes one change away from the first (the smallest network, cross-entropy, no contrast), chosen by
+    validation AUC plus accuracy over two seeds. The weights it starts from, and whether eight views of each photograph are averaged,
+    are compared by five folds over the training and validation parts. Then five seeds, test scored once a seed for each row of the
+    table; synthetic weights come from another training for each seed"""
+    store, records = Store('retinamnist', ' '.join(retinamnist.__doc__.split())), load_records(data()/'medmnist'/'retinamnist.npz', warn=False)
     base = dict(arch='test_resnet', size=64, epochs=20, loss='ce', contrast='none', pretrained=False, progress=False)
-    def fit(name, seed, data=None, what='', **more):
-        return train(records if data is None else data, out=a.runs/'retinamnist'/f"{name.replace(' ', '_')}_{what}{seed}", seed=seed, resume=True, **base | RETINAMNIST[name] | more)
-    def synth(name, seed): return fit(name, seed, tiny_synth(a.runs/'retinamnist'/'synth28'), 'synth_')
-    def pretrained(name, seed): return fit(name, seed, None, 'after_synth_', weights=synth(name, seed).path/'model.safetensors', lr=3e-3, lr_mult=1.)
-    def valid(name, seed):
-        return lambda: values(evaluate(fit(name, seed).predictions_valid, 'dr', n_boot=10)) | dict(part='valid')
+    def fit(name, out, data, seed, **more): return train(data, out=a.runs/'retinamnist'/out.replace(' ', '_'), seed=seed, resume=True, **base | RETINAMNIST[name] | more)
+    def synth(name, start, seed):
+        how = RETINAMNIST_STARTS[start]
+        more = {k: v for k,v in how.items() if k != 'n'}
+        return fit(name, f'{name}_{start}_{seed}', tiny_synth(a.runs/'retinamnist'/f"synth28_{how['n']}", how['n']), seed, **more)
+    def tuned(name, start, out, data, seed, synth_seed):
+        more = dict(weights=synth(name, start, synth_seed).path/'model.safetensors', lr=3e-3, lr_mult=1.) if RETINAMNIST_STARTS[start] else {}
+        return fit(name, f'{name}_from_{start}_{out}', data, seed, **more)
+    def views(run, data): return grade_records(build_model(run.config, run.path/'model.safetensors'), data[data['split'] == 'test'], progress=False, tta=True)
+    def folds(name, start):
+        "Pooled scores of five folds over the parts that are not test, of one view and of eight"
+        one, eight = [], []
+        for i,fold in enumerate(kfold(records, k=5, seed=42, valid=.1)):
+            fold.attrs = records.attrs
+            run = tuned(name, start, f'fold{i}', fold, i, 0)
+            one.append(run.predictions); eight.append(views(run, fold))
+        return {'one view': values(evaluate(pd.concat(one), 'dr', n_boot=10)), 'eight views': values(evaluate(pd.concat(eight), 'dr', n_boot=10))}
+
     choice = {}
-    for name in a.only or RETINAMNIST:
-        got = [store.do(f'valid/{name}/{seed}', valid(name, seed)) for seed in (0, 1)]
+    for name in RETINAMNIST:
+        got = [store.do(f'valid/{name}/{seed}', lambda: values(evaluate(fit(name, f'{name}_{seed}', records, seed).predictions_valid, 'dr', n_boot=10)) | dict(part='valid')) for seed in (0, 1)]
         choice[name] = float(np.mean([g['macro_auc'] + g['accuracy'] for g in got]))
-    best = max(choice, key=choice.get)
-    got = [store.do(f'test/{best}/{seed}', lambda: values(fit(best, seed).metrics) | dict(part='test')) for seed in range(a.seeds)]
-    after = [store.do(f'test/{best}, synthetic pretraining/{seed}', lambda: values(pretrained(best, seed).metrics) | dict(part='test')) for seed in range(a.seeds)]
-    before = [store.do(f'before tuning/{seed}', lambda: untuned(synth(best, seed), records[records['split'] != 'test'])) for seed in range(a.seeds)]
-    summary = {k: mean_interval([g[k] for g in got]) for k in SCORES}
-    store.save(chosen=best, recipe=base | RETINAMNIST[best], validation=choice, test=summary, synthetic_pretraining={k: mean_interval([g[k] for g in after]) for k in SCORES},
-               before_tuning={k: mean_interval([g[k] for g in before]) for k in SCORES},
-               gain={k: mean_interval([y[k] - x[k] for x,y in zip(got, after)]) for k in SCORES},
+    best, starts, seeds = max(choice, key=choice.get), a.only or list(RETINAMNIST_STARTS), range(a.first, a.seeds)
+    for start in starts: store.do(f'folds/{start}', lambda: folds(best, start))
+    for start,seed in itertools.product(starts, seeds):
+        store.do(f'test/{start}/{seed}', lambda: values(tuned(best, start, str(seed), records, seed, seed).metrics) | dict(part='test'))
+        if RETINAMNIST_STARTS[start]: store.do(f'before tuning/{start}/{seed}', lambda: untuned(synth(best, start, seed), records[records['split'] != 'test']))
+    last = '10,000 synthetic'
+    if last in starts:
+        for seed in seeds: store.do(f'test/{last}, eight views/{seed}', lambda: values(evaluate(views(tuned(best, last, str(seed), records, seed, seed), records), 'dr', n_boot=10)) | dict(part='test'))
+    store.save() # with what another command has added
+    def over(what): return [store.d['runs'][f'{what}/{s}'] for s in range(5) if f'{what}/{s}' in store.d['runs']]
+    def summary(rows): return {k: mean_interval([r[k] for r in rows]) for k in SCORES}
+    arms = {arm: over(f'test/{arm}') for arm in (*RETINAMNIST_STARTS, f'{last}, eight views')}
+    store.save(chosen=best, recipe=base | RETINAMNIST[best], validation=choice, starts=RETINAMNIST_STARTS, test={k: summary(v) for k,v in arms.items() if v},
+               gain={k: summary([{s: y[s] - x[s] for s in SCORES} for x,y in zip(arms['random weights'], v)]) for k,v in arms.items() if k != 'random weights' and v},
+               before_tuning={k: summary(rows) for k in RETINAMNIST_STARTS if (rows := over(f'before tuning/{k}'))},
+               folds={k: store.d['runs'][f'folds/{k}'] for k in RETINAMNIST_STARTS if f'folds/{k}' in store.d['runs']},
                to_beat=dict(tuned_resnet18=dict(auc=.759, accuracy=.545), automl=dict(auc=.750, accuracy=.531), resnet50=dict(auc=.726, accuracy=.528)))
-    for name in ('test', 'synthetic_pretraining', 'gain', 'before_tuning'): print(best, name, {k: (round(v['mean'], 3), v['ci95'] and np.round(v['ci95'], 3).tolist()) for k,v in store.d[name].items()})
+    for name in ('test', 'gain', 'before_tuning'):
+        for arm,v in store.d[name].items(): print(name, arm, {k: (round(x['mean'], 3), x['ci95'] and np.round(x['ci95'], 3).tolist()) for k,x in v.items()})
 
 # --- IDRiD
 
@@ -253,6 +279,7 @@ def main():
     p.add_argument('table', choices=TABLES)
     p.add_argument('--runs', type=Path, default=Path('runs/tables'))
     p.add_argument('--seeds', type=int, default=5)
+    p.add_argument('--first', type=int, default=0, help='the first of the seeds')
     p.add_argument('--only', nargs='*')
     p.add_argument('--precision', default='fp32', help='bf16 where the processor has it')
     a = p.parse_args()
