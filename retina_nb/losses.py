@@ -6,14 +6,14 @@
 __all__ = ['CLASS_WEIGHTS', 'LOSSES', 'GradeLoss', 'CrossEntropy', 'class_weights', 'Focal', 'Corn', 'SoftQWK', 'Regression',
            'fit_cuts', 'make_loss']
 
-# %% ../nbs/40_losses.ipynb #0cbcc1b2
+# %% ../nbs/40_losses.ipynb #bf604ac9
 import numpy as np, torch, torch.nn.functional as F
 from torch import nn
 
 from .core import SettingError
 from .metrics import qwk
 
-# %% ../nbs/40_losses.ipynb #ca48b68c
+# %% ../nbs/40_losses.ipynb #20dc5f4b
 class GradeLoss(nn.Module):
     "What all losses share"
     def __init__(self, k:int # number of classes
@@ -38,7 +38,7 @@ class CrossEntropy(GradeLoss):
     def forward(self, raw, y, reduction='mean'):
         return F.cross_entropy(raw, y, weight=self.weight, label_smoothing=self.smoothing, reduction=reduction)
 
-# %% ../nbs/40_losses.ipynb #51d479c8
+# %% ../nbs/40_losses.ipynb #f26efa18
 CLASS_WEIGHTS = dict(none=0., sqrt=.5, balanced=1.)
 
 def class_weights(labels, # n labels of the training part
@@ -52,7 +52,7 @@ def class_weights(labels, # n labels of the training part
     w = np.where(share > 0, np.maximum(share, 1e-12)**-CLASS_WEIGHTS[kind], 0)
     return w / (w * share).sum()
 
-# %% ../nbs/40_losses.ipynb #30bb913b
+# %% ../nbs/40_losses.ipynb #974e08f8
 class Focal(GradeLoss):
     "Focal loss: cross-entropy times (1-p)^gamma"
     def __init__(self, k, gamma:float=2. # 0 is cross-entropy; 2 is the paper's choice
@@ -64,7 +64,7 @@ class Focal(GradeLoss):
         loss = (1 - (-nll).exp())**self.gamma * nll
         return loss.mean() if reduction == 'mean' else loss
 
-# %% ../nbs/40_losses.ipynb #26c284f0
+# %% ../nbs/40_losses.ipynb #32361184
 class Corn(GradeLoss):
     "Conditional ordinal regression: output j is the log-odds of grade > j given grade > j-1"
     @property
@@ -79,7 +79,7 @@ class Corn(GradeLoss):
         one, zero = torch.ones_like(worse[:,:1]), torch.zeros_like(worse[:,:1])
         return torch.cat([one, worse], 1) - torch.cat([worse, zero], 1)
 
-# %% ../nbs/40_losses.ipynb #f9308488
+# %% ../nbs/40_losses.ipynb #6e6014be
 class SoftQWK(GradeLoss):
     "One minus the quadratic weighted kappa of a batch, from probabilities, plus `mix` times cross-entropy"
     def __init__(self, k, mix:float=.5 # share of cross-entropy; 0 is the paper's loss alone
@@ -94,7 +94,7 @@ class SoftQWK(GradeLoss):
         seen = (truth @ far * p).sum(1) / chance.clamp_min(1e-6)
         return (seen.mean() if reduction == 'mean' else seen) + self.mix * ce
 
-# %% ../nbs/40_losses.ipynb #d167f5ac
+# %% ../nbs/40_losses.ipynb #1eab6372
 class Regression(GradeLoss):
     "Squared error of one output; cut-points turn it into grades and a bell curve of width `spread` into probabilities"
     def __init__(self, k):
@@ -112,7 +112,7 @@ class Regression(GradeLoss):
         return .5 + inner + (v[:,0] - c[0]).clamp(max=0) + (v[:,0] - c[-1]).clamp(min=0)
     def probs(self, raw): return (-(self.position(raw)[:,None] - self.grades)**2 / (2*self.spread**2)).softmax(1)
 
-# %% ../nbs/40_losses.ipynb #c6e3a9f6
+# %% ../nbs/40_losses.ipynb #5a27f719
 def fit_cuts(loss:Regression, # changed in place
              raw, # (n, 1) raw outputs on the validation part
              y # n true grades
@@ -141,7 +141,7 @@ def fit_cuts(loss:Regression, # changed in place
     loss.spread.fill_(spreads[int(np.argmin(nll))])
     return score(cuts)
 
-# %% ../nbs/40_losses.ipynb #469a4dfa
+# %% ../nbs/40_losses.ipynb #9e847b1c
 LOSSES = dict(ce=CrossEntropy, focal=Focal, corn=Corn, qwk=SoftQWK, regression=Regression)
 
 def make_loss(name:str, # 'ce', 'focal', 'corn', 'qwk' or 'regression'
