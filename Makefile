@@ -45,7 +45,7 @@ prepare: setup ## after editing notebooks: export the modules, clean the noteboo
 readme: setup ## write README.md from nbs/index.ipynb
 	@$(PY) tools/notebooks.py readme
 
-run: setup ## execute one notebook and store its outputs (NB=nbs/30_metrics.ipynb)
+run: setup ## execute one notebook and store its outputs (NB=nbs/measure/10_metrics.ipynb)
 	@$(PY) tools/notebooks.py run $(NB)
 
 clean:    ## delete what was built, but not .venv and not your runs

@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2, numpy as np
 from PIL import Image
 
-from retina_nb.data import check_records, load_records
-from retina_nb.explore import examine
-from retina_nb.image import near_duplicates
-from retina_nb.split import split_records
+from retina_nb.data.records import check_records, load_records
+from retina_nb.explore.images import examine
+from retina_nb.image.read import near_duplicates
+from retina_nb.data.split import split_records
 from timing import compare, seconds
 
 def labels_only(folder, n):

@@ -4,8 +4,8 @@ import resource
 import numpy as np
 from sklearn import metrics as sk
 
-from retina_nb.evaluate import evaluate
-from retina_nb.metrics import example_predictions, probs
+from retina_nb.measure.evaluation import evaluate
+from retina_nb.measure.metrics import example_predictions, probs
 from timing import compare
 
 def by_copying(df, n_boot, seed=0):

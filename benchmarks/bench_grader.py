@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from retina_nb.bundle import export, load_bundle, open_session, quantise, write_sums
+from retina_nb.deploy.bundle import export, load_bundle, open_session, quantise, write_sums
 from retina_nb.core import get_task, write_json
-from retina_nb.grader import Grader
-from retina_nb.image import read_image
-from retina_nb.preprocess import Preprocess
+from retina_nb.deploy.grader import Grader
+from retina_nb.image.read import read_image
+from retina_nb.image.preprocess import Preprocess
 from timing import compare, seconds
 
 THREADS = 2
@@ -19,7 +19,7 @@ def run_folder(path):
     "A run of ResNet-18 that was never trained"
     import torch
     from safetensors.torch import save_file
-    from retina_nb.model import build_model
+    from retina_nb.train.model import build_model
     pre, task = Preprocess.for_task('dr', size=SIZE), get_task('dr')
     config = dict(task='dr', arch='resnet18', loss='ce', size=SIZE, classes=list(task.classes), preprocess=pre.to_dict(), preprocess_hash=pre.hash)
     torch.manual_seed(0)
@@ -45,7 +45,7 @@ def photographs(d):
     if real:
         kaggle = sorted(p for p in (Path(real)/'eyepacs-sample').rglob('*') if p.suffix in ('.jpeg','.jpg'))
         return {'IDRiD, 4288 x 2848': (sorted((Path(real)/'idrid-fullsize').rglob('*.jpg')), 8), 'Kaggle, as taken': (kaggle, 4)}
-    from retina_nb.synth import synth_eye
+    from retina_nb.synth.render import synth_eye
     files = []
     for i in range(3):
         a = Image.fromarray(synth_eye(i, grade=i, size=712).image).resize((4288, 2848), Image.BICUBIC)
@@ -97,7 +97,7 @@ def bench(quick):
         with learn.no_bar(): theirs = seconds(over(learn.predict, few))/len(few)
         yield dict(what=f'folder of {len(many):,} photographs on {len(os.sched_getaffinity(0))} cores against a loop over learn.predict', unit='images/s', ours=1/ours, baseline=1/theirs, ratio=theirs/ours, goal=15, reached=theirs/ours >= 15)
         code = f'''import time; t = time.perf_counter()
-from retina_nb.grader import Grader
+from retina_nb.deploy.grader import Grader
 Grader({str(int8)!r})({str(first[0])!r}); print(time.perf_counter() - t, next(int(o.split()[1])/1024 for o in open("/proc/self/status") if o.startswith("VmHWM")))'''
         runs = [[float(o) for o in subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()] for _ in range(repeats)]
         for what,values,unit,goal in zip(('import and first grade, cold process', 'peak memory of that process'), zip(*runs), ('s','MB'), (1,250)):

@@ -7,9 +7,9 @@ from statistics import median
 import cv2, numpy as np
 from PIL import Image
 
-from retina_nb.data import load_records
-from retina_nb.image import read_image
-from retina_nb.preprocess import Preprocess, ben_graham, resize
+from retina_nb.data.records import load_records
+from retina_nb.image.read import read_image
+from retina_nb.image.preprocess import Preprocess, ben_graham, resize
 import timing
 
 cv2.setNumThreads(1)
@@ -91,7 +91,7 @@ def processes(files, tmp, repeats):
     "One worker process against two: by the clock, which needs two idle cores, and by the processor time that each photograph takes, which does not"
     import queue, threading
     import psutil
-    from retina_nb.cache import _drive, _worker
+    from retina_nb.data.cache import _drive, _worker
     links = [(str(f), f'images/{k}-{f.name}', '') for k in range(4) for f in files]
     def rate(n):
         left, done, procs = iter(links), queue.SimpleQueue(), [_worker(STRAIGHT, tmp/f'p{n}') for _ in range(n)]
@@ -114,8 +114,8 @@ def processes(files, tmp, repeats):
 MEMORY = '''
 import sys, json, resource
 from pathlib import Path
-from retina_nb.cache import _work
-from retina_nb.preprocess import Preprocess
+from retina_nb.data.cache import _work
+from retina_nb.image.preprocess import Preprocess
 pre, files = Preprocess(size=16, via=512), sys.argv[3:]
 for i in range(int(sys.argv[2])): _work(pre, sys.argv[1], files[i % len(files)], f'images/{i}.jpg', '')
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)
@@ -134,8 +134,8 @@ def epochs(files, tmp, repeats, n=48):
     warnings.filterwarnings('ignore')
     sys.modules.setdefault('tables', None) # fastai looks for PyTables, and would take a script of this folder for it
     from fastai.vision.all import ImageDataLoaders, Resize, aug_transforms
-    from retina_nb.cache import cache_fields, cache_records
-    from retina_nb.loader import loaders
+    from retina_nb.data.cache import cache_fields, cache_records
+    from retina_nb.train.loader import loaders
     torch.set_num_threads(1)
     df = pd.DataFrame(dict(image=[str(f) for f in files], label=[i % 5 for i in range(len(files))]))
     df = pd.concat([df]*-(-n//len(df)), ignore_index=True)[:n]
@@ -162,8 +162,8 @@ def on_device(files, tmp, repeats, device='cuda', bs=256, steps=40):
     "Training steps of a ResNet-18 in half precision: fed from the cache, augmentation included, against one batch held on the device; by the clock"
     import pandas as pd, torch
     from torchvision.models import resnet18
-    from retina_nb.cache import cache_fields, cache_records
-    from retina_nb.loader import loaders
+    from retina_nb.data.cache import cache_fields, cache_records
+    from retina_nb.train.loader import loaders
     if device == 'cuda' and not torch.cuda.is_available(): return
     few = pd.DataFrame(dict(image=[str(f) for f in files], label=[i % 5 for i in range(len(files))]))
     few = few.assign(patient=few.image, eye='', split='train', source='')
@@ -193,7 +193,7 @@ def on_device(files, tmp, repeats, device='cuda', bs=256, steps=40):
 
 def drawn(tmp):
     "Eight drawn eyes as large as IDRiD's photographs, where those are not at hand"
-    from retina_nb.synth import synth_eye
+    from retina_nb.synth.render import synth_eye
     for i in range(8):
         a = cv2.resize(synth_eye(i, size=712).image, (4288, 2848), interpolation=cv2.INTER_CUBIC)
         a = cv2.add(a, np.random.default_rng(i).integers(0, 6, a.shape, dtype=np.uint8))

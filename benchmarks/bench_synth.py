@@ -1,5 +1,5 @@
 "Synthetic fundus photographs of 256 px, one core: drawing the eye, its lesions and their masks"
-from retina_nb.synth import synth_eye
+from retina_nb.synth.render import synth_eye
 from timing import compare
 
 def bench(quick):

@@ -10,12 +10,12 @@ from fastai.vision.augment import Resize, aug_transforms
 from fastai.vision.data import ImageBlock
 
 from retina_nb.core import set_seed
-from retina_nb.data import load_records
-from retina_nb.losses import make_loss
-from retina_nb.model import Net
-from retina_nb.split import split_records
-from retina_nb.synth import sample_dir
-from retina_nb.train import make_learner
+from retina_nb.data.records import load_records
+from retina_nb.train.losses import make_loss
+from retina_nb.train.model import Net
+from retina_nb.data.split import split_records
+from retina_nb.synth.render import sample_dir
+from retina_nb.train.learner import make_learner
 from timing import compare
 
 SIZE, BS = 112, 32

@@ -18,13 +18,13 @@ from PIL import Image
 from scipy import stats
 
 from retina_nb.core import Run, get_task, set_seed, write_json
-from retina_nb.data import load_records, require_usable
-from retina_nb.evaluate import evaluate
-from retina_nb.metrics import qwk
-from retina_nb.model import build_model, grade_records
-from retina_nb.split import kfold, split_records
-from retina_nb.synth import sample_dir
-from retina_nb.train import train
+from retina_nb.data.records import load_records, require_usable
+from retina_nb.measure.evaluation import evaluate
+from retina_nb.measure.metrics import qwk
+from retina_nb.train.model import build_model, grade_records
+from retina_nb.data.split import kfold, split_records
+from retina_nb.synth.render import sample_dir
+from retina_nb.train.learner import train
 from fastai.callback.core import Callback, CancelFitException
 from fastai.data.transforms import ColReader, ColSplitter
 from fastai.data.block import CategoryBlock, DataBlock
@@ -201,7 +201,7 @@ def idrid(a):
         pooled = pd.concat([pd.DataFrame(f['predictions']) for f in folds], ignore_index=True)
         s = evaluate(pooled, 'dr', seed=42)
         summary[arm] = dict(folds=mean_interval([f['qwk'] for f in folds]), qwk=s['qwk'], accuracy=s['accuracy'], referable_auc=s['referable']['auc'], majority=s['majority'])
-    from retina_nb.versus import compare_models
+    from retina_nb.measure.compare_models import compare_models
     table = lambda arm: pd.concat([pd.DataFrame(store.d['runs'][f'{arm}/{i}']['predictions']) for i in range(5)], ignore_index=True)
     pairs = {f'{y} minus {x}': compare_models(table(x), table(y), 'dr').query("score in ('qwk', 'accuracy', 'referable.auc')").to_dict('records')
              for x,y in (('plain fastai', 'random weights'), ('random weights', 'synthetic pretraining')) if x in summary and y in summary}
@@ -252,7 +252,8 @@ class Reached(Callback):
 
 def sample(a):
     "Processor seconds from the records to a validation QWK of .70, decoding included, on the same split; at most 20 epochs"
-    from retina_nb.train import make_learner, peak_lr, settings
+    from retina_nb.train.learner import make_learner
+    from retina_nb.train.config import peak_lr, settings
     store, records = Store('sample', sample.__doc__), split_records(load_records(sample_dir()), seed=42)
     def to_goal(make, fit, seed):
         set_seed(seed)

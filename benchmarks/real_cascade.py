@@ -19,12 +19,12 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from retina_nb.cascade import cascade, cascade_report, compare_cost, final_task
+from retina_nb.measure.cascade import cascade, cascade_report, compare_cost, final_task
 from retina_nb.core import TASKS, write_json, write_table
-from retina_nb.data import load_records
-from retina_nb.evaluate import evaluate
-from retina_nb.metrics import prob_columns
-from retina_nb.operating import choose_threshold
+from retina_nb.data.records import load_records
+from retina_nb.measure.evaluation import evaluate
+from retina_nb.measure.metrics import prob_columns
+from retina_nb.measure.operating import choose_threshold
 
 HERE = Path(__file__).resolve().parent
 
@@ -74,8 +74,8 @@ def by_gradients(d, fit, hold, test):
 
 def by_network(d, fit, hold, test, runs, size=96, epochs=6):
     "Predictions of three small networks from random weights, by the package's own training; finished runs in `runs` are used again"
-    from retina_nb.predict import predict
-    from retina_nb.train import train
+    from retina_nb.train.prediction import predict
+    from retina_nb.train.learner import train
     task = final_task('pneumonia', 'pneumonia_type')
     TASKS[task.name] = task     # so that a run of it can be read again
     part = pd.Series('', index=d.index)

@@ -15,10 +15,10 @@ import matplotlib
 import pandas as pd
 
 from retina_nb.core import write_table
-from retina_nb.data import load_records
-from retina_nb.metrics import qwk
-from retina_nb.split import kfold
-from retina_nb.train import train
+from retina_nb.data.records import load_records
+from retina_nb.measure.metrics import qwk
+from retina_nb.data.split import kfold
+from retina_nb.train.learner import train
 
 HERE = Path(__file__).resolve().parent
 RECIPE = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False)
@@ -35,9 +35,9 @@ def cross_validated(folder, runs, k=5, seed=42):
 def draw(runs, preds, file, n=3):
     "The surest right answers among the gravest grades of fold 0, explained"
     import torch
-    from retina_nb.explain import grad_cam, integrated_gradients, plot_explanations
-    from retina_nb.predict import load_model
-    from retina_nb.style import save_figure, set_style
+    from retina_nb.explain.methods import grad_cam, integrated_gradients, plot_explanations
+    from retina_nb.train.prediction import load_model
+    from retina_nb.plotting import save_figure, set_style
     set_style(); torch.set_num_threads(1)
     model = load_model(runs/'fold0')
     d = preds[(preds.fold == 0) & (preds.target >= 2) & (preds.target == preds.grade)]

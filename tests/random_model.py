@@ -8,8 +8,8 @@ def random_run(path, task='dr', size=64, arch='resnet10t', loss='ce', **config):
     "A run folder whose model has random weights"
     import torch
     from safetensors.torch import save_file
-    from retina_nb.model import build_model
-    from retina_nb.preprocess import Preprocess
+    from retina_nb.train.model import build_model
+    from retina_nb.image.preprocess import Preprocess
     path, task = Path(path), get_task(task)
     pre = Preprocess.for_task(task, size=size)
     config = dict(task=task.name, arch=arch, loss=loss, size=size, classes=list(task.classes), preprocess=pre.to_dict(), preprocess_hash=pre.hash) | config
@@ -24,7 +24,7 @@ def random_run(path, task='dr', size=64, arch='resnet10t', loss='ce', **config):
 
 @functools.cache
 def shared()->tuple: # run folder, bundle folder; made once a test session, not to be changed
-    from retina_nb.bundle import export
+    from retina_nb.deploy.bundle import export
     d = tempfile.TemporaryDirectory(prefix='retina_nb_tests_')
     shared.keep = d
     run = random_run(Path(d.name)/'run', operating_point=dict(threshold=.4))

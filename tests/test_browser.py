@@ -22,7 +22,7 @@ def free_port():
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
     "Both eyes of a patient, a letter, a large photograph, a file over the limit, forty small ones"
-    from retina_nb.synth import synth_eye
+    from retina_nb.synth.render import synth_eye
     d = tmp_path_factory.mktemp('photos')
     for eye in ('left','right'): Image.fromarray(synth_eye(33, grade=3, eye=eye, size=400).image).save(d/f'33_{eye}.jpg', quality=92)
     (d/'letter.jpg').write_text('Dear colleague')
@@ -171,7 +171,7 @@ def test_voila_serves_the_panel_and_nothing_else(page, voila):
 
 def test_jupyterlab(page, photos, tmp_path):
     import nbformat
-    code = f'from retina_nb.grader import Grader\nfrom retina_nb.panel import GradingPanel\nGradingPanel(Grader({str(shared()[1])!r}), feedback={str(tmp_path/"f.csv")!r})'
+    code = f'from retina_nb.deploy.grader import Grader\nfrom retina_nb.deploy.panel import GradingPanel\nGradingPanel(Grader({str(shared()[1])!r}), feedback={str(tmp_path/"f.csv")!r})'
     (tmp_path/'home').mkdir()
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3'))), tmp_path/'home'/'p.ipynb')
     port, env = free_port(), os.environ | {k: str(tmp_path/'config') for k in ('JUPYTER_CONFIG_DIR','JUPYTERLAB_SETTINGS_DIR','JUPYTERLAB_WORKSPACES_DIR')}

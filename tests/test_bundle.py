@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np, pytest
 
-from retina_nb.bundle import (LIMITS, _sums, check, export, load_bundle, open_session, parity, quantise, scan_onnx, to_onnx, try_int8, write_sums)
+from retina_nb.deploy.bundle import (LIMITS, _sums, check, export, load_bundle, open_session, parity, quantise, scan_onnx, to_onnx, try_int8, write_sums)
 from retina_nb.core import BundleError, RunError, get_task, write_json
 from random_model import random_run, shared
 
@@ -65,7 +65,7 @@ def test_export_touches_nothing_that_is_not_a_bundle(run, tmp_path):
     assert (tmp_path/'mine'/'thesis.txt').read_text() == 'years of work'
 
 def test_a_kill_leaves_no_half_bundle(run, tmp_path, monkeypatch):
-    import retina_nb.bundle as B
+    import retina_nb.deploy.bundle as B
     def stop(*a): raise KeyboardInterrupt
     monkeypatch.setattr(B, '_write_golden', stop)
     with pytest.raises(KeyboardInterrupt): export(run, tmp_path/'b')
@@ -168,7 +168,7 @@ def test_200_corrupted_bundles(bundle, tmp_path, monkeypatch): _attacks(bundle, 
 def test_loading_and_refusing_takes_little_memory(bundle, tmp_path):
     b = Path(shutil.copytree(bundle, tmp_path/'b'))
     header(b, random.Random(0))
-    code = f'''from retina_nb.bundle import load_bundle
+    code = f'''from retina_nb.deploy.bundle import load_bundle
 from retina_nb.core import BundleError
 load_bundle({str(bundle)!r})
 try: load_bundle({str(b)!r})

@@ -6,13 +6,13 @@ from pathlib import Path
 import cv2, numpy as np, pandas as pd, pytest
 from PIL import Image
 
-from retina_nb import cache as C
-from retina_nb.cache import JOURNAL, cache_fields, cache_names, cache_records, read_cache
+from retina_nb.data import cache as C
+from retina_nb.data.cache import JOURNAL, cache_fields, cache_names, cache_records, read_cache
 from retina_nb.core import DataError, ImageError, RunError, SettingError
-from retina_nb.data import load_records, require_usable
-from retina_nb.image import read_image
-from retina_nb.preprocess import Preprocess, cache_note
-from retina_nb.synth import synth_eye
+from retina_nb.data.records import load_records, require_usable
+from retina_nb.image.read import read_image
+from retina_nb.image.preprocess import Preprocess, cache_note
+from retina_nb.synth.render import synth_eye
 
 REAL = os.environ.get('RETINA_NB_DATA')
 real = pytest.mark.skipif(not REAL, reason='RETINA_NB_DATA is not set')
@@ -46,7 +46,7 @@ def peace(photos, tmp_path_factory):
 
 # ---- killed
 
-GO = 'import sys; from retina_nb.cache import retina_cache; retina_cache(sys.argv[1], out=sys.argv[2], size=160, workers=2)'
+GO = 'import sys; from retina_nb.data.cache import retina_cache; retina_cache(sys.argv[1], out=sys.argv[2], size=160, workers=2)'
 
 def start(photos, out, **kw): return subprocess.Popen([sys.executable, '-c', GO, str(photos), str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **kw)
 
@@ -223,10 +223,10 @@ def test_real_photographs(tmp_path):
 @pytest.mark.filterwarnings('ignore:no image of class')
 def test_train_on_a_cache_and_grade_photographs(tmp_path):
     "A model trained from a cache says so in its contract, and gives photographs and cached pictures the same probabilities"
-    T = pytest.importorskip('retina_nb.train')
+    T = pytest.importorskip('retina_nb.train.learner')
     if not hasattr(T, 'through_cache'): pytest.skip('training does not look for a cache')
-    from retina_nb.predict import load_model, predict
-    from retina_nb.synth import write_synth
+    from retina_nb.train.prediction import load_model, predict
+    from retina_nb.synth.render import write_synth
     write_synth(tmp_path/'eyes', 60, size=96); raw = load_records(tmp_path/'eyes', warn=False)
     cache_records(raw, tmp_path/'cache', size=80, workers=1, progress=False); made = load_records(tmp_path/'cache')
     run = T.train(made, size=64, epochs=1, bs=16, pretrained=False, out=tmp_path/'run', progress=False)

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from retina_nb.confusion import (ConfusionPanel, cell_images, compare_confusion, confused_pairs, confusion_matrix, error_kinds,
+from retina_nb.measure.confusion import (ConfusionPanel, cell_images, compare_confusion, confused_pairs, confusion_matrix, error_kinds,
                                  kind_matrix, plot_confusion, plot_confusion_pair, regrade, show_cell)
 from retina_nb.core import DataError, SettingError, get_task
-from retina_nb.metrics import example_predictions
+from retina_nb.measure.metrics import example_predictions
 
 # six eyes of four patients, worked by hand
 HAND = pd.DataFrame(dict(image=[f'{i}.png' for i in range(6)], patient=['a','a','b','b','c','d'], target=[0,0,2,4,3,2], grade=[0,1,2,0,4,1]))

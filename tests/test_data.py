@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from retina_nb.core import DataError, ImageError, RetinaError, SettingError
-from retina_nb.data import check_records, load_records, require_usable, row_of, scan_images, summarise
-from retina_nb.image import hash_distance, near_duplicates, phash, read_image
-from retina_nb.layouts import LAYOUTS, content_keys, layout_table, list_files, present
+from retina_nb.data.records import check_records, load_records, require_usable, row_of, scan_images, summarise
+from retina_nb.image.read import hash_distance, near_duplicates, phash, read_image
+from retina_nb.data.layouts import LAYOUTS, content_keys, layout_table, list_files, present
 
 def picture(path, seed=None, size=(72, 64)):
     "A small image with content of its own"

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from retina_nb.core import DataError, Run, RunError, get_task, write_json
-from retina_nb.evaluate import (check_predictions, evaluate, interval, pair, patient_codes, read_predictions, resample,
+from retina_nb.measure.evaluation import (check_predictions, evaluate, interval, pair, patient_codes, read_predictions, resample,
                                 statistics)
-from retina_nb.metrics import example_predictions, prob_columns, probs, qwk
-from retina_nb.versus import compare_models, delong, delong_test, promote, subgroups
+from retina_nb.measure.metrics import example_predictions, prob_columns, probs, qwk
+from retina_nb.measure.compare_models import compare_models, delong, delong_test, promote, subgroups
 
 @pytest.fixture(scope='module')
 def preds(): return example_predictions(150, seed=3)
@@ -70,8 +70,8 @@ def test_a_table_from_elsewhere_by_the_command(command, tmp_path):
     assert (tmp_path/'eval'/'theirs'/'figures'/'roc.png').is_file()
 
 def test_predictions_in_every_form(preds, tmp_path):
-    from retina_nb.confusion import confusion_matrix, plot_confusion
-    from retina_nb.operating import choose_threshold
+    from retina_nb.measure.confusion import confusion_matrix, plot_confusion
+    from retina_nb.measure.operating import choose_threshold
     write_json(tmp_path/'run'/'config.json', dict(task='dr')); preds.to_csv(tmp_path/'run'/'predictions.csv', index=False)
     want = confusion_matrix(preds)
     for form in (tmp_path/'run', str(tmp_path/'run'), Run(tmp_path/'run'), tmp_path/'run'/'predictions.csv'):

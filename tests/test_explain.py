@@ -3,11 +3,11 @@ import numpy as np, pytest
 
 torch = pytest.importorskip('torch')
 from retina_nb.core import DataError, SettingError
-from retina_nb.explain import METHODS, carry, grad_cam, integrated_gradients, mark_maps, occlusion, other_eyes, plot_explanation, random_maps, rank_agreement, score_explanations, truths, untrained
-from retina_nb.losses import make_loss
-from retina_nb.model import GradingModel, Net
-from retina_nb.preprocess import Preprocess
-from retina_nb.synth import plan_synth, synth_eye, write_synth
+from retina_nb.explain.methods import METHODS, carry, grad_cam, integrated_gradients, mark_maps, occlusion, other_eyes, plot_explanation, random_maps, rank_agreement, score_explanations, truths, untrained
+from retina_nb.train.losses import make_loss
+from retina_nb.train.model import GradingModel, Net
+from retina_nb.image.preprocess import Preprocess
+from retina_nb.synth.render import plan_synth, synth_eye, write_synth
 
 def model(arch='test_resnet', loss='ce', size=64, k=5):
     torch.manual_seed(0)
@@ -27,7 +27,7 @@ def test_every_loss_can_be_explained(loss, some):
         assert a.shape == (3,64,64) and a.dtype == np.float32 and np.isfinite(a).all()
 
 def test_integrated_gradients_add_up_whatever_is_asked(some):
-    from retina_nb.explain import Evidence, _asked, blurred
+    from retina_nb.explain.methods import Evidence, _asked, blurred
     m = model()
     for about in (None, 0, (3,4)):
         x = m.normalise(torch.from_numpy(some))
@@ -84,7 +84,7 @@ def test_masks_follow_the_photograph(camera):
 
 def test_truths_are_of_the_photographs_on_disk(tmp_path):
     write_synth(tmp_path/'d', 6, size=96, prevalence=(0,0,.5,.5,0))
-    from retina_nb.data import load_records
+    from retina_nb.data.records import load_records
     records = load_records(tmp_path/'d')
     images, lesions, field = truths(records, Preprocess(size=64))
     assert images.shape == (6,64,64,3) and lesions.any((1,2)).all() and field.mean() > .5 and not (lesions & ~field).sum() > .02*lesions.sum()

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from retina_nb.core import DataError
-from retina_nb.data import load_records
-from retina_nb.explore import examine, show_images, shortcuts, with_records
-from retina_nb.labels import class_weights, label_table, majority, plot_labels, predictive_values
-from retina_nb.survey import Browser, label_distribution, survey, write_survey
+from retina_nb.data.records import load_records
+from retina_nb.explore.images import examine, show_images, shortcuts, with_records
+from retina_nb.explore.labels import class_weights, label_table, majority, plot_labels, predictive_values
+from retina_nb.explore.survey import Browser, label_distribution, survey, write_survey
 
 KEYS = ['n_images', 'n_patients', 'n_missing', 'n_unreadable', 'n_duplicates', 'n_conflicts', 'labels', 'problems']
 
@@ -105,7 +105,7 @@ def test_browser_state(synth):
     whole = b.view(); close = b.look(4).view()
     assert whole.shape == close.shape == (64, 64, 3) and not np.array_equal(whole, close)
     assert 'no image' in b.filter(quality=(.999, 1.)).caption() and b.view().shape == (64, 64, 3)
-    from retina_nb.survey import _controls
+    from retina_nb.explore.survey import _controls
     box = _controls(b.filter()); assert isinstance(box, ipywidgets.Box)
     b._parts['label'].value = 4; b._parts['next'].click()
     assert set(b.shown.label) == {4} and b._parts['text'].value == b.caption()

@@ -4,7 +4,7 @@ import hashlib, http.server, threading, time
 import pytest
 
 from retina_nb.core import DataError, SettingError
-from retina_nb.get import DOWNLOADS, INSTRUCTIONS, fetch, get_dataset
+from retina_nb.data.download import DOWNLOADS, INSTRUCTIONS, fetch, get_dataset
 
 DATA = bytes(range(251))*5000
 MD5 = hashlib.md5(DATA).hexdigest()

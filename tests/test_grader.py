@@ -6,7 +6,7 @@ import numpy as np, pytest
 from PIL import Image
 
 from retina_nb.core import DataError, ImageError, SettingError
-from retina_nb.grader import Grader, Grading, Ungraded, columns, grade_to_csv, image_files
+from retina_nb.deploy.grader import Grader, Grading, Ungraded, columns, grade_to_csv, image_files
 from dicoms import rgb_dicom
 from random_model import shared
 
@@ -19,7 +19,7 @@ def grader(bundle): return Grader(bundle)
 @pytest.fixture(scope='module')
 def eyes(tmp_path_factory):
     "Six synthetic eyes as files of several kinds"
-    from retina_nb.synth import synth_eye
+    from retina_nb.synth.render import synth_eye
     d = tmp_path_factory.mktemp('eyes')
     for i,ext in enumerate(['png','jpg','tif','bmp','webp','jpeg']): Image.fromarray(synth_eye(i, grade=i%5, size=200).image).save(d/f'eye{i}.{ext}')
     return sorted(d.iterdir())
@@ -160,7 +160,7 @@ def test_killed_command_loses_little(bundle, eyes, tmp_path):
 def test_cold_start(bundle, eyes):
     "No torch, no pandas, little memory; the time is measured by `make bench`"
     code = f'''import sys
-from retina_nb.grader import Grader
+from retina_nb.deploy.grader import Grader
 assert not [m for m in ('torch','torchvision','fastai','pandas','matplotlib','onnx','IPython') if m in sys.modules]
 Grader({str(bundle)!r})({str(eyes[0])!r})
 assert not [m for m in ('torch','torchvision','fastai','matplotlib','onnx') if m in sys.modules]

@@ -6,7 +6,7 @@ import numpy as np, pytest
 from PIL import Image, ImageCms
 
 from retina_nb.core import ImageError
-from retina_nb.image import MAX_PIXELS, hash_distance, image_size, mirror_hash, near_duplicates, phash, read_image, sha256
+from retina_nb.image.read import MAX_PIXELS, hash_distance, image_size, mirror_hash, near_duplicates, phash, read_image, sha256
 
 REAL = os.environ.get('RETINA_NB_DATA')
 real = pytest.mark.skipif(not REAL, reason='RETINA_NB_DATA is not set')
@@ -198,7 +198,7 @@ def test_scaled(size, mode):
         assert np.abs(b[:h,:w] - want).mean() < 1.5
 
 def test_both_decoders_agree():
-    from retina_nb.image import _fast_jpeg
+    from retina_nb.image.read import _fast_jpeg
     a = np.random.default_rng(1).integers(0, 255, (100,140,3), np.uint8)
     for sub in (0, 1, 2):
         data = jpeg(a, quality=90, subsampling=sub)
@@ -220,7 +220,7 @@ def test_npz_threads_and_pickle(tmp_path):
 
 def test_same_bytes_same_array_in_another_process(tmp_path):
     (tmp_path/'a.jpg').write_bytes(jpeg())
-    code = 'import sys,hashlib; from retina_nb.image import read_image; print(hashlib.sha256(read_image(sys.argv[1], short_side=100).tobytes()).hexdigest())'
+    code = 'import sys,hashlib; from retina_nb.image.read import read_image; print(hashlib.sha256(read_image(sys.argv[1], short_side=100).tobytes()).hexdigest())'
     import hashlib
     here = hashlib.sha256(read_image(tmp_path/'a.jpg', short_side=100).tobytes()).hexdigest()
     assert subprocess.run([sys.executable, '-c', code, str(tmp_path/'a.jpg')], capture_output=True, text=True, check=True).stdout.strip() == here

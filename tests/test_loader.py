@@ -2,12 +2,12 @@
 import numpy as np, pytest
 
 torch = pytest.importorskip('torch')
-from retina_nb.cache import cache_records
+from retina_nb.data.cache import cache_records
 from retina_nb.core import SettingError, set_seed
-from retina_nb.data import load_records
-from retina_nb.loader import BatchDL, Blur, GradedImages, Tint, augmentations, loaders
-from retina_nb.preprocess import Preprocess
-from retina_nb.synth import write_synth
+from retina_nb.data.records import load_records
+from retina_nb.train.loader import BatchDL, Blur, GradedImages, Tint, augmentations, loaders
+from retina_nb.image.preprocess import Preprocess
+from retina_nb.synth.render import write_synth
 
 @pytest.fixture(scope='module')
 def records(tmp_path_factory):

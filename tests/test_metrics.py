@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn import metrics as sk
 
-from retina_nb import metrics as m
+from retina_nb.measure import metrics as m
 from retina_nb.core import SettingError
 
 def tables(max_k=6, max_n=60):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import brier_score_loss, roc_curve
 
-from retina_nb import operating as op
-from retina_nb.cascade import cascade, cascade_cost, cascade_losses, cascade_report, collapse, compare_cost, final_task, restrict
+from retina_nb.measure import operating as op
+from retina_nb.measure.cascade import cascade, cascade_cost, cascade_losses, cascade_report, collapse, compare_cost, final_task, restrict
 from retina_nb.core import DataError, SettingError, read_json, write_json, get_task
-from retina_nb.evaluate import evaluate
-from retina_nb.metrics import brier_each, example_predictions, prob_columns, probs
+from retina_nb.measure.evaluation import evaluate
+from retina_nb.measure.metrics import brier_each, example_predictions, prob_columns, probs
 
 @pytest.fixture(autouse=True)
 def _close():

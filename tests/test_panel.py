@@ -6,9 +6,9 @@ import nbformat, numpy as np, pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from retina_nb.core import SettingError
-from retina_nb.grader import Grader
-from retina_nb.panel import GradingPanel, Session, heat_map, voila_settings, words
-from retina_nb.synth import synth_eye
+from retina_nb.deploy.grader import Grader
+from retina_nb.deploy.panel import GradingPanel, Session, heat_map, voila_settings, words
+from retina_nb.synth.render import synth_eye
 from dicoms import rgb_dicom
 from random_model import shared
 
@@ -77,7 +77,7 @@ def test_file_names_are_text(panel, eye):
     assert "'=cmd" in panel.session.to_csv()
 
 def test_no_sample_and_no_operating_point_for_other_tasks(tmp_path):
-    from retina_nb.bundle import export
+    from retina_nb.deploy.bundle import export
     from random_model import random_run
     p = GradingPanel(export(random_run(tmp_path/'r', 'oct'), tmp_path/'b'), feedback=tmp_path/'f.csv')
     upload(p, 'scan.png', encoded(np.random.default_rng(0).integers(0, 255, (200,300), dtype=np.uint8)))
@@ -111,7 +111,7 @@ def test_planted_strings_are_found_nowhere(eye, tmp_path):
     work = tmp_path/'work'; work.mkdir()
     code = f'''import pickle
 from pathlib import Path
-from retina_nb.panel import GradingPanel
+from retina_nb.deploy.panel import GradingPanel
 p = GradingPanel({str(shared()[1])!r}, feedback='feedback.csv')
 sent, real = [], p.viewer.send
 p.viewer.send = lambda m, buffers=None: (sent.append((m, buffers or [])), real(m, buffers))

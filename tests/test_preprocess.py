@@ -8,9 +8,9 @@ import cv2, numpy as np, pytest
 from PIL import Image
 
 from retina_nb.core import ImageError, SettingError
-from retina_nb.image import read_image
-from retina_nb.preprocess import Preprocess, ben_graham, clahe, find_field, resize
-from retina_nb.synth import synth_eye
+from retina_nb.image.read import read_image
+from retina_nb.image.preprocess import Preprocess, ben_graham, clahe, find_field, resize
+from retina_nb.synth.render import synth_eye
 
 REAL = os.environ.get('RETINA_NB_DATA')
 real = pytest.mark.skipif(not REAL, reason='RETINA_NB_DATA is not set')
@@ -105,7 +105,7 @@ def golden_means(mode, orientation, folder):
 @pytest.mark.parametrize('mode', MODES)
 def test_golden_record(mode, tmp_path):
     "What this version made of each mode when it was released, in all orientations; palettes and black-and-white by a wider margin"
-    from retina_nb.preprocess import VERSION
+    from retina_nb.image.preprocess import VERSION
     golden = json.loads(GOLDEN.read_text())
     assert golden['version'] == VERSION
     for o in range(1, 9): assert np.abs(golden_means(mode, o, tmp_path) - np.array(golden['modes'][mode])).max() < (12 if mode in ('1', 'P', 'PA') else 1.5), o
@@ -128,7 +128,7 @@ def test_same_bits_in_every_process(tmp_path):
     for pre in (Preprocess(size=224), Preprocess(size=128, contrast='ben_graham', via=256)):
         one = [pre(f).tobytes() for f in files]
         with ThreadPoolExecutor(4) as pool: assert [o.tobytes() for o in pool.map(pre, files)] == one
-        code = ('import sys,hashlib; from concurrent.futures import ProcessPoolExecutor; from retina_nb.preprocess import Preprocess\n'
+        code = ('import sys,hashlib; from concurrent.futures import ProcessPoolExecutor; from retina_nb.image.preprocess import Preprocess\n'
                 'if __name__ == "__main__":\n  pre = Preprocess.from_json(sys.argv[1])\n'
                 '  with ProcessPoolExecutor(int(sys.argv[2])) as p: print(hashlib.sha256(b"".join(o.tobytes() for o in p.map(pre, sys.argv[3:]))).hexdigest())')
         (tmp_path/'go.py').write_text(code)
@@ -158,7 +158,7 @@ def test_ben_graham_forgets_the_light():
 @pytest.mark.parametrize('seed', (0, 5))
 def test_quick_blur_stays_within_its_bound(seed):
     "On the result's scale, where a grey level of the photograph counts four, against the same Gaussian at full size"
-    from retina_nb.preprocess import _disc
+    from retina_nb.image.preprocess import _disc
     a = Preprocess(size=512)(synth_eye(seed, size=700).image).astype(np.float32); lit = (_disc(512, .97)*(a.max(axis=2) > 8)).astype(np.float32)
     blur = lambda x: cv2.GaussianBlur(x, (0,0), 512/60)
     want = (4*(a - blur(a*lit[...,None])/(blur(lit)[...,None] + 1e-3)) + 128).clip(0, 255)
@@ -228,7 +228,7 @@ def test_scaled_and_full_decode_agree_on_real_photographs():
 
 if __name__ == '__main__':
     import tempfile
-    from retina_nb.preprocess import VERSION
+    from retina_nb.image.preprocess import VERSION
     sys.path.insert(0, str(Path(__file__).parent))
     with tempfile.TemporaryDirectory() as d:
         GOLDEN.write_text(json.dumps(dict(version=VERSION, modes={m: golden_means(m, 1, Path(d)).round(1).tolist() for m in MODES})) + '\n')

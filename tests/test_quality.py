@@ -6,10 +6,10 @@ import cv2, numpy as np, pytest
 from PIL import Image
 
 from retina_nb.core import ImageError
-from retina_nb.image import read_image
-from retina_nb.preprocess import find_field
-from retina_nb.quality import LIMITS, Quality, points, quality, quality_table
-from retina_nb.synth import synth_eye
+from retina_nb.image.read import read_image
+from retina_nb.image.preprocess import find_field
+from retina_nb.image.quality import LIMITS, Quality, points, quality, quality_table
+from retina_nb.synth.render import synth_eye
 
 REAL = os.environ.get('RETINA_NB_DATA')
 real = pytest.mark.skipif(not REAL, reason='RETINA_NB_DATA is not set')

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd, pytest
 
 from retina_nb.core import DISCLAIMER, Run, RunError, write_json, write_table
-from retina_nb.evaluate import evaluate
-from retina_nb.metrics import example_predictions
-from retina_nb.operating import decisions
-from retina_nb.report import cases, group_tags, report, report_notebook
+from retina_nb.measure.evaluation import evaluate
+from retina_nb.measure.metrics import example_predictions
+from retina_nb.measure.operating import decisions
+from retina_nb.report.run_report import cases, group_tags, report, report_notebook
 
 CHROMIUM = os.environ.get('CHROMIUM') or next((p for n in ('chromium','chromium-browser','google-chrome') if (p := shutil.which(n))), None)
 HISTORY = pd.DataFrame(dict(epoch=range(3), train_loss=[1.5,1.2,1.], valid_loss=[1.5,1.3,1.2], accuracy=[.6,.7,.72], qwk=[.1,.4,.5]))

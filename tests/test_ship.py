@@ -7,11 +7,11 @@ from urllib.parse import unquote, urlsplit
 import numpy as np, pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from retina_nb.bundle import load_bundle, open_session, write_sums
+from retina_nb.deploy.bundle import load_bundle, open_session, write_sums
 from retina_nb.core import BundleError, SettingError, file_sha256
-from retina_nb.grader import Grader
-from retina_nb.ship import ask_triton, pbtxt, pull, push, to_triton, triton_config
-from retina_nb.synth import synth_eye
+from retina_nb.deploy.grader import Grader
+from retina_nb.deploy.hub import ask_triton, pbtxt, pull, push, to_triton, triton_config
+from retina_nb.synth.render import synth_eye
 from random_model import shared
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from retina_nb.core import DataError, SettingError
-from retina_nb.split import PARTS, audit, groups_of, kfold, split_records
+from retina_nb.data.split import PARTS, audit, groups_of, kfold, split_records
 
 def table(seed, folder=None):
     "A random table of records: 1 to 300 patients of 1 to 6 images, any number of classes, labels missing here and there, some files identical"
@@ -140,7 +140,7 @@ def test_audit_names_both_files(tmp_path):
     assert not len(audit(r.assign(split='train'))), 'one part cannot leak'
 
 def test_images_that_look_the_same_stay_together_where_a_scan_is_given(tmp_path):
-    from retina_nb.data import load_records, scan_images
+    from retina_nb.data.records import load_records, scan_images
     r = load_records('synth:100').head(40)
     paths = []
     for i,f in enumerate(r.image[:8]): # under another patient's name, and recompressed
@@ -155,7 +155,7 @@ def test_images_that_look_the_same_stay_together_where_a_scan_is_given(tmp_path)
     assert all(not apart(f) for f in kfold(r, 4, scan=scan))
 
 def test_idrid_pairs_stay_together(real_data):
-    from retina_nb.data import load_records
+    from retina_nb.data.records import load_records
     r = load_records(real_data/'idrid')
     for seed in range(20):
         s = split_records(r, seed=seed)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from retina_nb.core import DataError, Run, RunError, SettingError
-from retina_nb.data import load_records
-from retina_nb.split import split_records
-from retina_nb.synth import sample_dir
+from retina_nb.data.records import load_records
+from retina_nb.data.split import split_records
+from retina_nb.synth.render import sample_dir
 
 TINY = dict(arch='test_resnet', size=48, epochs=2, no_pretrained=True)
 SMALL = dict(arch='test_resnet', size=32, epochs=3, pretrained=False, progress=False)
@@ -26,10 +26,10 @@ def records(records_csv): return load_records(records_csv)
 @pytest.fixture
 def command(capsys):
     "One of the package's commands, called in this process as its console script would; (status, stdout, stderr)"
-    from retina_nb.compare import retina_compare
-    from retina_nb.predict import retina_evaluate
-    from retina_nb.report import retina_report
-    from retina_nb.train import retina_train
+    from retina_nb.train.compare_runs import retina_compare
+    from retina_nb.train.prediction import retina_evaluate
+    from retina_nb.report.run_report import retina_report
+    from retina_nb.train.learner import retina_train
     here = dict(retina_train=retina_train, retina_evaluate=retina_evaluate, retina_compare=retina_compare, retina_report=retina_report)
     def _call(name, *args, **kwargs):
         capsys.readouterr()
@@ -55,7 +55,7 @@ def trained(records_csv, tmp_path_factory):
 def apart(f, *args, **kwargs):
     "A process of its own that has the modules loaded but has run nothing: torch must not be forked after it has trained"
     m = multiprocessing.get_context('forkserver')
-    m.set_forkserver_preload(['retina_nb.train'])
+    m.set_forkserver_preload(['retina_nb.train.learner'])
     p = m.Process(target=f, args=args, kwargs=kwargs)
     p.start()
     return p
@@ -96,7 +96,7 @@ def test_same_seed_same_bytes_and_a_finished_run_is_left_alone(trained, records_
 
 def _kill_check(records, tmp_path, kills, opts, seed=1):
     "Kill trainings at random moments, resuming each until it ends, `kills` times in all; every one ends as the run that was left alone"
-    from retina_nb.train import train
+    from retina_nb.train.learner import train
     apart(print).join() # the first one waits for the imports
     start = time.perf_counter()
     apart(train, records, out=tmp_path/'whole', **opts).join()
@@ -130,7 +130,7 @@ class Interrupt:
     "Stop after an epoch, as a kill would"
     def __new__(cls, epoch):
         from fastai.callback.core import Callback
-        from retina_nb.callbacks import epoch_of
+        from retina_nb.train.callbacks import epoch_of
         class Stop(Callback):
             order = 99
             def after_epoch(self):
@@ -139,7 +139,7 @@ class Interrupt:
 
 @pytest.fixture(scope='module')
 def start_weights(records, tmp_path_factory):
-    from retina_nb.train import train
+    from retina_nb.train.learner import train
     return str(train(records, out=tmp_path_factory.mktemp('start')/'run', **SMALL|dict(epochs=1)).path/'model.safetensors')
 
 @pytest.mark.parametrize('recipe', [
@@ -149,7 +149,8 @@ def start_weights(records, tmp_path_factory):
     pytest.param(dict(arch='torchvision/resnet18', epochs=2, loss='regression', size=32), marks=pytest.mark.full),
     pytest.param(dict(compile=True, epochs=2), marks=pytest.mark.full)], ids=lambda r: ' '.join(r))
 def test_resuming_is_exact_with_every_recipe(records, tmp_path, recipe, start_weights):
-    from retina_nb.train import n_epochs, settings, train
+    from retina_nb.train.config import n_epochs, settings
+    from retina_nb.train.learner import train
     opts = SMALL | recipe | (dict(weights=start_weights) if 'freeze_epochs' in recipe else {})
     whole = train(records, out=tmp_path/'whole', **opts)
     for stop in range(n_epochs(whole.config) - 1): # one more epoch each time
@@ -160,11 +161,11 @@ def test_resuming_is_exact_with_every_recipe(records, tmp_path, recipe, start_we
     for k,v in recipe.items(): assert whole.config[k] == v
     assert list(whole.history.epoch) == list(range(n_epochs(whole.config)))
     if 'best' in recipe: assert whole.config['best_epoch'] == whole.history.qwk.idxmax()
-    from retina_nb.predict import predict
+    from retina_nb.train.prediction import predict
     assert predict(whole, whole.records[whole.records.split == 'test'], progress=False).p_1.tolist() == pytest.approx(whole.predictions.p_1.tolist(), abs=1e-6)
 
 def test_early_stopping_is_remembered(records, tmp_path):
-    from retina_nb.train import train
+    from retina_nb.train.learner import train
     opts = SMALL | dict(epochs=9, lr=1e-6, patience=1, aug=0.)
     run = train(records, out=tmp_path/'run', **opts)
     n = len(run.history)
@@ -174,7 +175,7 @@ def test_early_stopping_is_remembered(records, tmp_path):
     assert (tmp_path/'b'/'model.safetensors').read_bytes() == (run.path/'model.safetensors').read_bytes()
 
 def test_ctrl_c_ends_cleanly_and_can_be_resumed(records_csv, records, tmp_path):
-    from retina_nb.train import train
+    from retina_nb.train.learner import train
     out, exe = tmp_path/'run', Path(sys.executable).with_name('retina_train')
     p = subprocess.Popen([str(exe), str(records_csv), '--out', str(out), '--arch', 'test_resnet', '--size', '32', '--epochs', '60', '--no_pretrained'],
                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -204,7 +205,7 @@ def test_bad_options_are_one_line_and_leave_nothing(records_csv, tmp_path, comma
     assert not (tmp_path/'run').exists()
 
 def test_options_by_a_wrong_name_get_the_right_one(records):
-    from retina_nb.train import train
+    from retina_nb.train.learner import train
     with pytest.raises(SettingError, match="'pretraned': did you mean 'pretrained'"): train(records, pretraned=False)
     with pytest.raises(SettingError, match="did you mean 'epochs'"): train(records, epoch=3)
     with pytest.raises(DataError, match='not a list'): train([1, 2, 3])
@@ -212,7 +213,7 @@ def test_options_by_a_wrong_name_get_the_right_one(records):
 
 @pytest.mark.full
 def test_data_may_be_named(tmp_path):
-    from retina_nb.train import train
+    from retina_nb.train.learner import train
     assert len(train('synth:120', out=tmp_path/'run', **SMALL|dict(epochs=1)).records) == 120
 
 def test_bad_data_is_refused_before_the_first_epoch(tmp_path, records_csv, command):
@@ -270,7 +271,7 @@ def test_imagenet_weights_without_a_network_fail_in_seconds(records_csv, tmp_pat
 def test_out_of_memory_halves_the_batch_and_is_remembered(records, tmp_path):
     import torch
     from fastai.callback.core import Callback
-    from retina_nb.train import train
+    from retina_nb.train.learner import train
     class SmallDevice(Callback):
         "Room for batches of 8, from the second epoch on"
         order = -8
@@ -295,7 +296,7 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(records, tmp_path):
 
 def test_nan_stops_with_the_last_epoch_kept(records, tmp_path):
     from fastai.callback.core import Callback
-    from retina_nb.train import train
+    from retina_nb.train.learner import train
     class Poison(Callback):
         order = -10
         def after_loss(self):
@@ -341,8 +342,8 @@ def test_compare_and_report(trained, records_csv, tmp_path, command):
 
 def test_mlflow_has_settings_curves_scores_and_the_bundle(records, tmp_path):
     mlflow = pytest.importorskip('mlflow', reason='mlflow-skinny is not installed')
-    from retina_nb.track import default_uri
-    from retina_nb.train import train
+    from retina_nb.train.tracking import default_uri
+    from retina_nb.train.learner import train
     with pytest.raises(SystemExit): train(records, out=tmp_path/'run', track='mlflow', cbs=[Interrupt(0)], **SMALL)
     run = train(records, out=tmp_path/'run', track='mlflow', resume=True, **SMALL)
     client = mlflow.MlflowClient(tracking_uri=default_uri(run.path))
@@ -352,7 +353,7 @@ def test_mlflow_has_settings_curves_scores_and_the_bundle(records, tmp_path):
     assert d.params['arch'] == 'test_resnet' and d.params['data.hash'] == run.config['data']['hash']
     assert [m.step for m in client.get_metric_history(found[0].info.run_id, 'qwk')] == [0, 1, 2]
     assert d.metrics['test_qwk'] == pytest.approx(run.metrics['qwk']['value'])
-    from retina_nb.bundle import retina_export
+    from retina_nb.deploy.bundle import retina_export
     retina_export(str(run.path), out=str(tmp_path/'bundle'), register='eyes')
     version, = client.search_model_versions("name = 'eyes'")
     assert version.run_id == found[0].info.run_id and int(version.version) == 1
@@ -360,7 +361,7 @@ def test_mlflow_has_settings_curves_scores_and_the_bundle(records, tmp_path):
 
 def test_tensorboard_draws_frozen_other_and_resumed_epochs_one_after_the_other(records, tmp_path, start_weights):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator', reason='tensorboard is not installed')
-    from retina_nb.train import train
+    from retina_nb.train.learner import train
     how = SMALL | dict(weights=start_weights, freeze_epochs=1, track='tensorboard')
     with pytest.raises(SystemExit): train(records, out=tmp_path/'run', cbs=[Interrupt(1)], **how)
     run = train(records, out=tmp_path/'run', resume=True, **how)
@@ -372,12 +373,12 @@ def test_tensorboard_draws_frozen_other_and_resumed_epochs_one_after_the_other(r
 
 def test_two_processes_train_as_one(records, tmp_path):
     "Through torchrun, over gloo: the same images once an epoch, scores as of one process within noise, and a resume"
-    from retina_nb.train import train
+    from retina_nb.train.learner import train
     common = ['--arch', 'test_resnet', '--size', '48', '--epochs', '8', '--no_pretrained', '--bs', '32', '--ema', '.9', '--best']
     full = split_records(load_records(sample_dir()), seed=42)
     full.to_csv(tmp_path/'all.csv', index=False)
     def two(*more):
-        return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', '-m', 'retina_nb.train',
+        return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', '-m', 'retina_nb.train.learner',
                                str(tmp_path/'all.csv'), '--out', str(tmp_path/'two'), *common, *more], capture_output=True, text=True, timeout=900, env={**os.environ, 'OMP_NUM_THREADS': '1'})
     p = two()
     assert p.returncode == 0, p.stderr[-3000:]
@@ -386,14 +387,14 @@ def test_two_processes_train_as_one(records, tmp_path):
     assert pair.predictions.image.tolist() == one.predictions.image.tolist()
     a, b = pair.metrics['qwk'], one.metrics['qwk']
     assert max(a['ci95'][0], b['ci95'][0]) < min(a['ci95'][1], b['ci95'][1]) and abs(a['value'] - b['value']) < .2
-    from retina_nb.predict import predict
+    from retina_nb.train.prediction import predict
     again = predict(pair, pair.records[pair.records.split == 'test'], progress=False)
     np.testing.assert_allclose(again.p_1, pair.predictions.p_1, atol=1e-5)
     assert two('--resume').returncode == 0
     with pytest.raises(RunError, match='processes=2'): train(full, out=tmp_path/'two', arch='test_resnet', size=48, epochs=8, pretrained=False, bs=32, ema=.9, best=True, progress=False, resume=True)
 
 def test_shares_of_processes_cover_every_image_once():
-    from retina_nb.parallel import _share
+    from retina_nb.train.distributed import _share
     rnd = random.Random(0)
     for _ in range(200):
         n = rnd.randint(1, 6); per = rnd.randint(2, 9); bs = n*per; size = rnd.randint(2*n, 200)
@@ -406,8 +407,8 @@ def test_shares_of_processes_cover_every_image_once():
         assert size - len(sum(parts, [])) < 2*n and all(len(p) % per != 1 for p in parts) # none alone in a batch
 
 def test_a_cache_is_trained_on_by_way_of_itself(records, tmp_path):
-    from retina_nb.cache import cache_records
-    from retina_nb.train import train
+    from retina_nb.data.cache import cache_records
+    from retina_nb.train.learner import train
     cache_records(records, tmp_path/'cache', size=64, progress=False)
     run = train(str(tmp_path/'cache'), out=tmp_path/'run', **SMALL|dict(epochs=1))
     assert run.config['preprocess']['via'] == 64 and len(run.records) == len(records)

@@ -73,8 +73,8 @@ import retina_nb
 assert Path(retina_nb.__file__).is_relative_to(sys.prefix), f'imported from {retina_nb.__file__}, not from the wheel'
 names = [m.name for m in pkgutil.iter_modules(retina_nb.__path__)]
 for n in names: importlib.import_module(f'retina_nb.{n}')
-from retina_nb.data import load_records
-from retina_nb.synth import sample_dir
+from retina_nb.data.records import load_records
+from retina_nb.synth.render import sample_dir
 print(f'{len(names)} modules imported from the wheel, {len(load_records(sample_dir()))} sample images')
 """
 
