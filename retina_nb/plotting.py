@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'UNKNOWN_COLOUR', 'GRADE_COLOURS', 'STYLE', 'ramp', 'class_colours', 'luminance', 'contrast_ratio',
-           'text_on', 'as_seen', 'lab', 'set_style', 'finding', 'save_figure']
+           'text_on', 'as_seen', 'lab', 'set_style', 'new_axes', 'caption', 'save_figure']
 
 # %% ../nbs/01_plotting.ipynb #8caa3569
 import io
 from pathlib import Path
 
-import matplotlib as mpl, numpy as np
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 
 from .core import TASKS, get_task, write_file
@@ -87,18 +89,34 @@ def set_style():
     mpl.rcParams.update(STYLE)
 
 # %% ../nbs/01_plotting.ipynb #90bc69d8
-def finding(ax, says, # axes, and the finding as a sentence
-            detail='' # what is plotted, in small print below
-           ):
-    "Title a figure with what it shows, rather than with what it is"
-    ax.set_title(says + ('\n' if detail else ''))
-    if detail: ax.text(0, 1.02, detail, transform=ax.transAxes, fontsize=8.5, color='#555555', va='bottom')
+def new_axes(ax=None, # axes to draw on; returned as they are
+             size=(5.4, 4.2), # inches
+             **kwargs # for `plt.subplots`, such as `ncols`
+            ): # the axes, or an array of them
+    "Axes to draw on: the given ones, or new ones in the library's look without changing anybody's settings"
+    if ax is not None: return ax
+    with plt.rc_context(STYLE):
+        axes, on = plt.subplots(figsize=size, **kwargs)[1], plt.isinteractive()
+    plt.interactive(on)     # the context would switch off the backend's own setting
+    return axes
+
+# %% ../nbs/01_plotting.ipynb #6ba56d35
+def caption(ax, # axes
+            says, # the finding, as a sentence
+            detail='' # what is drawn, in one or more short lines of small print
+           ): # the axes
+    "Title axes with what they show, and say below it, in small print, what is drawn; called again, it replaces itself"
+    for t in list(ax.texts):
+        if t.get_gid() == 'caption': t.remove()
+    ax.set_title(says + '\n'*(detail.count('\n')+1 if detail else 0), loc='left', fontsize=11, fontweight='bold')
+    if detail: ax.text(0, 1.015, detail, transform=ax.transAxes, fontsize=8.5, color='#555555', va='bottom', gid='caption')
     return ax
 
+# %% ../nbs/01_plotting.ipynb #5363e45c
 def save_figure(fig, # matplotlib figure
                 path, # file to write; its suffix chooses the format
                 **kwargs # for `savefig`
-               )->Path:
+               )->Path: # the file
     "Write a figure in one step: same figure, same bytes, no date inside, and never half a file"
     path, buf = Path(path), io.BytesIO()
     fmt = path.suffix.lstrip('.').lower() or 'png'

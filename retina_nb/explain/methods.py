@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from ..core import DataError, SettingError
-from ..measure.confusion import caption, new_axes
+from ..plotting import caption, new_axes
 from ..measure.evaluation import interval, mean_stat, patient_codes, resample
 from ..image.read import read_image
 from ..train.model import GradingModel, Net

@@ -21,7 +21,7 @@ from ..core import DataError, ImageError, get_task
 from ..data.records import scan_images
 from ..image.read import read_image
 from ..data.layouts import present
-from ..plotting import OKABE_ITO, UNKNOWN_COLOUR, class_colours, finding, set_style
+from ..plotting import OKABE_ITO, UNKNOWN_COLOUR, caption, class_colours, set_style
 
 # %% ../../nbs/explore/10_images.ipynb #bce5208c
 def thumbnail(image, # whatever `read_image` takes
@@ -142,7 +142,7 @@ def plot_sizes(seen, # as from `with_records`
     sizes = table.groupby(['width','height']).n.sum().sort_values(ascending=False)
     (w,h),n = sizes.index[0], sizes.iloc[0]
     says = f'All {n:,} images' if len(sizes) == 1 else f'{len(sizes):,} sizes; {n/sizes.sum():.0%} of the images'
-    return finding(ax, f'{says} are {w:.0f} x {h:.0f}', 'grey line: square')
+    return caption(ax, f'{says} are {w:.0f} x {h:.0f}', 'grey line: square')
 
 # %% ../../nbs/explore/10_images.ipynb #65d8508f
 def fields(records, # as from `load_records`
@@ -174,7 +174,7 @@ def plot_fields(table, # as from `fields`
     cut = (sure.diameter > 1.02).mean() if len(sure) else 0
     says = f'The field is cut off in {cut:.0%} of the images' if cut > .005 else f'The whole field is in the picture, {sure.diameter.median():.0%} of its short side wide'
     if not len(sure): says = 'No round field was found'
-    return finding(ax, says, f'grey: the picture; blue: the field, found in {len(sure)} of {len(table)}')
+    return caption(ax, says, f'grey: the picture; blue: the field, found in {len(sure)} of {len(table)}')
 
 # %% ../../nbs/explore/10_images.ipynb #8492a490
 def _by_chance(groups)->tuple:
@@ -200,7 +200,7 @@ def plot_quality(seen, # as from `with_records`
     why = seen.reasons[~seen.good.astype(bool)].str.split('; ').explode().value_counts()
     detail = '; '.join(f'{r}: {n}' for r,n in why.head(3).items())
     if p is not None: says += f", and {by}s differ" if p < .01 else f"; {by}s are alike"
-    return finding(ax, says, detail)
+    return caption(ax, says, detail)
 
 # %% ../../nbs/explore/10_images.ipynb #8120ad95
 def _plot_greys(seen, light, by, ax):
@@ -211,7 +211,7 @@ def _plot_greys(seen, light, by, ax):
     if len(groups) > 1: ax.legend(fontsize=8.5)
     ax.set(xlabel='brightness of the lit part, 0 to 255', ylabel='images')
     low,high = np.percentile(light, [5, 95])
-    return finding(ax, f'The images are grey; nine in ten have a brightness of {low:.0f} to {high:.0f}', 'mean of the lit part')
+    return caption(ax, f'The images are grey; nine in ten have a brightness of {low:.0f} to {high:.0f}', 'mean of the lit part')
 
 # %% ../../nbs/explore/10_images.ipynb #71ebf5ec
 def plot_colours(seen, # as from `with_records`
@@ -232,7 +232,7 @@ def plot_colours(seen, # as from `with_records`
     ax.set(xlabel='brightness of the lit part, 0 to 255', ylabel='share of red')
     spread = np.subtract(*np.percentile(light, [90, 10]))
     says = f'Brightness spans {spread:.0f} levels' if p is None else f"{by.capitalize()}s differ in colour" if p < .005 else f"{by.capitalize()}s are alike in colour"
-    return finding(ax, says, 'each point an image in its mean colour')
+    return caption(ax, says, 'each point an image in its mean colour')
 
 # %% ../../nbs/explore/10_images.ipynb #cc8fc08b
 _global = ('width', 'height', 'red', 'green', 'blue', 'lit', 'quality', 'sharpness', 'contrast', 'brightness', 'evenness', 'coverage', 'redness')
@@ -272,12 +272,12 @@ def plot_shortcuts(table, # as from `shortcuts`
     names = table.measure.replace(dict(lit='lit area'))
     ax.barh(names, table.strength, color=np.where(over, OKABE_ITO[4], OKABE_ITO[0]), height=.6)
     ax.barh(names, table.chance, color=UNKNOWN_COLOUR, alpha=.45, height=.85, zorder=0)
-    if not len(table): return finding(ax, 'All images are alike in every global measure')
+    if not len(table): return caption(ax, 'All images are alike in every global measure')
     ax.invert_yaxis(); ax.grid(False); ax.grid(True, axis='x')
     ax.set(xlim=(0, max(.5, table.strength.max()*1.1)), xlabel='correlation of ranks with the label' if ordinal else 'separation of the best class (2 AUC - 1)')
     top,tells = table.iloc[0], table.strength[0] > max(.2, table.chance[0])
     says = f'{names[0].capitalize()} alone tells something of the label ({top.strength:.2f})' if tells else 'No global measure tells much of the label'
-    return finding(ax, says, 'grey: what shuffled labels reach')
+    return caption(ax, says, 'grey: what shuffled labels reach')
 
 # %% ../../nbs/explore/10_images.ipynb #8b60862b
 def outliers(seen, # as from `with_records`

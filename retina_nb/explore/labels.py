@@ -14,7 +14,7 @@ import seaborn as sns
 from scipy.stats import chi2_contingency
 
 from ..core import DataError, SettingError, get_task
-from ..plotting import OKABE_ITO, UNKNOWN_COLOUR, class_colours, finding, set_style, text_on
+from ..plotting import OKABE_ITO, UNKNOWN_COLOUR, caption, class_colours, set_style, text_on
 
 # %% ../../nbs/explore/20_labels.ipynb #c5896b7e
 def _labels(records, task)->tuple:
@@ -58,7 +58,7 @@ def plot_labels(records, # with a column `label`
     bars = ax.bar(table.index, table['count'], color=class_colours(task), **kwargs)
     ax.bar_label(bars, [f'{n:,}\n{s:.1%}' for n,s in zip(table['count'], table.share)], fontsize=9, padding=2)
     ax.margins(y=.2); ax.set(ylabel='images'); ax.yaxis.set_major_formatter('{x:,.0f}')
-    return finding(ax, _uneven(table), f'{len(label):,} labels' + (f', {n:,} images without' if (n := int(records.label.isna().sum())) else ''))
+    return caption(ax, _uneven(table), f'{len(label):,} labels' + (f', {n:,} images without' if (n := int(records.label.isna().sum())) else ''))
 
 def _uneven(table)->str:
     "The finding of a table of counts, as a sentence"
@@ -80,7 +80,7 @@ def _plot_shares(table, task, by, ax, **kwargs):
     ax.invert_yaxis(); ax.grid(False); ax.set(xlim=(0,1), xticks=[], yticks=range(len(table.columns)))
     ax.set_yticklabels([f'{c} ({n:,})' for c,n in table.sum().items()])
     ax.legend(ncols=len(task), loc='upper center', bbox_to_anchor=(.5, -.02), fontsize=8.5, columnspacing=1, handlelength=1)
-    return finding(ax, *_differs(table, by))
+    return caption(ax, *_differs(table, by))
 
 def _differs(table, by)->tuple:
     "Whether groups differ by more than chance, as a sentence, and the test behind it"
@@ -115,7 +115,7 @@ def plot_joint(records, task=None, ax=None, **kwargs # for `seaborn.heatmap`
     ax.set(xlabel='right eye', ylabel='left eye'); ax.tick_params(rotation=0, length=0, labelsize=8.5)
     i,j = np.indices(a.shape)
     detail = f'{n:,} patients with both eyes graded; within one grade in {a[abs(i-j) <= 1].sum()/n:.0%}'
-    return finding(ax, f'Both eyes have the same grade in {np.trace(a)/n:.0%} of patients', detail)
+    return caption(ax, f'Both eyes have the same grade in {np.trace(a)/n:.0%} of patients', detail)
 
 # %% ../../nbs/explore/20_labels.ipynb #eef7728c
 def patient_table(records, # with columns `patient` and `label`
@@ -136,10 +136,10 @@ def plot_patients(records, task=None, ax=None): # axes
         bars = ax.bar(x + dx, table[c], .38, color=class_colours(task), alpha=alpha)
         ax.bar_label(bars, [f'{v:.0%}' for v in table[c]], fontsize=8.5)
     ax.set(xticks=x, xticklabels=table.index, yticks=[]); ax.grid(False); ax.margins(y=.12)
-    if not task.positive: return finding(ax, 'Images (pale) and patients by their worst image (solid)')
+    if not task.positive: return caption(ax, 'Images (pale) and patients by their worst image (solid)')
     share = table.iloc[list(task.positive)].sum()
     says = f'{share.share_of_patients:.0%} of patients have {task.positive_name}, and {share.share_of_images:.0%} of images'
-    return finding(ax, says, 'images pale, patients by their worst image solid')
+    return caption(ax, says, 'images pale, patients by their worst image solid')
 
 # %% ../../nbs/explore/20_labels.ipynb #50d6cbcd
 def class_weights(records, # with a column `label`
@@ -171,7 +171,7 @@ def plot_weights(records, task=None, ax=None): # axes
     ax.invert_yaxis(); ax.grid(False); ax.set(xlim=(0,1), xticks=[])
     ax.legend(ncols=len(task), loc='upper center', bbox_to_anchor=(.5, -.02), fontsize=8.5, columnspacing=1, handlelength=1)
     rare = int(np.argmin(np.where(n > 0, n, n.max()+1)))
-    return finding(ax, f'Inverse weights raise {task.classes[rare]} from {n[rare]/n.sum():.0%} to {1/(n > 0).sum():.0%} of the loss',
+    return caption(ax, f'Inverse weights raise {task.classes[rare]} from {n[rare]/n.sum():.0%} to {1/(n > 0).sum():.0%} of the loss',
                    f"each of its {n[rare]:,} images then counts like {kinds['inverse'][rare]/kinds['inverse'][n.argmax()]:.0f} of {task.classes[n.argmax()]}")
 
 # %% ../../nbs/explore/20_labels.ipynb #85095567
@@ -207,7 +207,7 @@ def plot_accuracy_trap(records, # with a column `label`
     worse = sum(a < m['accuracy'] for a,_ in list(rows.values())[1:])
     says = (f"By accuracy, {worse} of {len(recalls)} useful models lose to one that always says {m['answer']!r}" if worse
             else f"Knowing nothing scores {m['accuracy']:.0%} by accuracy and {m['balanced_accuracy']:.0%} by balanced accuracy")
-    return finding(ax, says, f"below each pair: what the model gets right; dashed: the accuracy of knowing nothing, {m['accuracy']:.1%}")
+    return caption(ax, says, f"below each pair: what the model gets right; dashed: the accuracy of knowing nothing, {m['accuracy']:.1%}")
 
 # %% ../../nbs/explore/20_labels.ipynb #c2892a08
 def predictive_values(sensitivity, # share of the sick that are found
@@ -242,4 +242,4 @@ def plot_predictive_values(sensitivity=.9, specificity=.9, # of the model
     ax.set_xticks([.001,.01,.1,.5], ['1 in 1000','1 in 100','1 in 10','1 in 2']); ax.minorticks_off()
     low = min(marks, key=marks.get)
     false = 1 - float(predictive_values(sensitivity, specificity, marks[low])[0])
-    return finding(ax, f'At {low}, {false:.0%} of positive answers are false alarms', f'a model with sensitivity {sensitivity:.0%} and specificity {specificity:.0%}')
+    return caption(ax, f'At {low}, {false:.0%} of positive answers are false alarms', f'a model with sensitivity {sensitivity:.0%} and specificity {specificity:.0%}')

@@ -14,7 +14,7 @@ from ..core import DataError, SettingError, Task, get_task
 from ..plotting import OKABE_ITO
 from . import metrics as m
 from .evaluation import all_or_none, check_predictions, count_stat, evaluate, interval, pair, patient_codes, positive_score, resample
-from .confusion import caption, new_axes
+from ..plotting import caption, new_axes
 
 # %% ../../nbs/measure/70_cascade.ipynb #0410402f
 def final_task(task1, # stage one; its positives go on

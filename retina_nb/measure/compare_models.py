@@ -16,7 +16,7 @@ from ..core import DataError, SettingError
 from . import metrics as m
 from .evaluation import (check_predictions, interval, pair, patient_codes, positive_score, questions, resample,
                                 score_figures, statistics, table_of, task_of)
-from .confusion import caption, new_axes
+from ..plotting import caption, new_axes
 
 # %% ../../nbs/measure/50_compare_models.ipynb #a6ee7c49
 HEADLINE = ('qwk', 'accuracy', 'balanced_accuracy', 'f1_macro', 'macro_auc', 'referable.auc', 'referable.sensitivity', 'referable.specificity', 'brier')

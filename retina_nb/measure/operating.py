@@ -20,7 +20,8 @@ from ..core import DataError, Run, SettingError, get_task, write_json, write_tab
 from ..plotting import OKABE_ITO, save_figure
 from . import metrics as m
 from .evaluation import all_or_none, check_predictions, count_stat, evaluate, interval, mean_stat, patient_codes, positive_score, questions, rank_stat, resample, table_of, task_of
-from .confusion import caption, new_axes, plot_confusion
+from ..plotting import caption, new_axes
+from .confusion import plot_confusion
 
 # %% ../../nbs/measure/40_operating.ipynb #c94fc276
 def _scored(preds, task):

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.script import call_parse
 
-from ..measure.confusion import caption, confused_pairs, error_kinds, new_axes
+from ..plotting import caption, new_axes
+from ..measure.confusion import confused_pairs, error_kinds
 from ..core import DISCLAIMER, RetinaError, Run, RunError, one_line_errors, write_file
 from ..measure.evaluation import check_predictions
 from ..explore.labels import label_table

@@ -4,7 +4,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, pytest
 
 from retina_nb.core import SettingError, TASKS
-from retina_nb.plotting import GRADE_COLOURS, OKABE_ITO, STYLE, as_seen, class_colours, contrast_ratio, finding, lab, luminance, ramp, save_figure, set_style, text_on
+from retina_nb.plotting import GRADE_COLOURS, OKABE_ITO, STYLE, as_seen, class_colours, caption, contrast_ratio, lab, luminance, ramp, save_figure, set_style, text_on
 
 def closest(colours, by):
     L = lab(as_seen(colours, by)); return min(np.linalg.norm(a-b) for i,a in enumerate(L) for b in L[:i])
@@ -30,5 +30,5 @@ def test_unknown_task():
 def test_same_figure_same_bytes(tmp_path, suffix):
     set_style(); out = []
     for i in range(2):
-        fig,ax = plt.subplots(); ax.plot([1,2]); finding(ax, 'It rises', 'made up'); out.append(save_figure(fig, tmp_path/f'{i}.{suffix}').read_bytes()); plt.close(fig)
+        fig,ax = plt.subplots(); ax.plot([1,2]); caption(ax, 'It rises', 'made up'); out.append(save_figure(fig, tmp_path/f'{i}.{suffix}').read_bytes()); plt.close(fig)
     assert out[0] == out[1] and sorted(p.name for p in tmp_path.iterdir()) == [f'0.{suffix}', f'1.{suffix}']
