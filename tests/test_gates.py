@@ -28,14 +28,20 @@ user = u
 git_url = https://example.org
 description = d
 keywords = k
-requirements = fastcore>=1
+requirements = fastcore>=1 lazy_loader
 dev_requirements =
-console_scripts = retina_one=retina_nb.low:retina_one
+console_scripts = retina_one=retina_nb.low.one:retina_one
 """
-LOW = ['#| default_exp low', '#| export\nfrom fastcore.script import call_parse',
-       '#| export\ndef double(x): return 2*x', '#| export\n@call_parse\ndef retina_one(x:int=1): # a number\n    "Print double"\n    print(double(x))',
-       'double(2)']
-HIGH = ['#| default_exp high', '#| export\nfrom retina_nb.low import double', '#| export\ndef quadruple(x): return double(double(x))', 'quadruple(1)']
+ROOMS = {  # a room at the root, and two wings of which `high` stands above `low`
+    '00_base': ['#| default_exp base', '#| export\ndef half(x): return x/2', 'half(8)'],
+    'low/10_one': ['#| default_exp low.one', '#| export\nfrom fastcore.script import call_parse', '#| export\ndef double(x): return 2*x',
+        '#| export\n@call_parse\ndef retina_one(x:int=1): # a number\n    "Print double"\n    print(double(x))', 'double(2)'],
+    'low/20_more': ['#| default_exp low.more', '#| export\nfrom retina_nb.low.one import double', '#| export\ndef same(x): return double(x)/2', 'same(4)'],
+    'high/10_two': ['#| default_exp high.two', '#| export\nfrom retina_nb.low.one import double', '#| export\ndef quadruple(x): return double(double(x))',
+        'quadruple(1)']}
+PAGES = ['index.ipynb', '00_base.ipynb', *(f'low/{n}.ipynb' for n in ('index', '10_one', '20_more')), 'high/index.ipynb', 'high/10_two.ipynb']
+SIDEBAR = f'website: {{sidebar: {{contents: [{{section: A, contents: [{", ".join(PAGES)}]}}]}}}}\n'
+FACES = dict(low="one=['double', 'retina_one'], more=['same']", high="two=['quadruple']")
 
 def code(text, *outputs, **kw): return dict(cell_type='code', id=f'c{abs(hash(text)):x}'[:12], metadata={}, execution_count=None,
                                             outputs=list(outputs), source=text.splitlines(True)) | kw
@@ -57,12 +63,15 @@ def whole(tmp_path_factory):
     for f in ('setup.py', '_quarto.yml', 'nbs/_quarto.yml', 'nbs/nbdev.yml', 'nbs/styles.css'):
         (d/f).parent.mkdir(exist_ok=True)
         shutil.copy(notebooks.ROOT/f, d/f)
-    for name, cells in (('00_low', LOW), ('10_high', HIGH)):
+    for name, cells in ROOMS.items():
         write(d/f'nbs/{name}.ipynb', book(prose(f'# {name}'), *map(code, cells[:-1]), code(cells[-1], shown('4'))))
-    write(d/'nbs/index.ipynb', book(prose('# small\n\n> One [room](00_low.ipynb) and [the licence](../LICENSE).')))
-    (d/'nbs/sidebar.yml').write_text('website: {sidebar: {contents: [index.ipynb, {section: A, contents: [00_low.ipynb, 10_high.ipynb]}]}}\n')
+    for wing, names in FACES.items():
+        write(d/f'nbs/{wing}/index.ipynb', book(prose(f'# {wing}'), code(f'#| default_exp {wing}.__init__'), code('#| export\nimport lazy_loader as lazy'),
+            code(f'#| export\n__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict({names}))'), code('1', shown('1'))))
+    write(d/'nbs/index.ipynb', book(prose('# small\n\n> One [room](low/10_one.ipynb) and [the licence](../LICENSE).')))
+    (d/'nbs/sidebar.yml').write_text(SIDEBAR)
     (d/'LICENSE').write_text('free\n')
-    (d/'constraints.txt').write_text('# pins\nfastcore==1.14.5\nnumpy==2.4.6\n')
+    (d/'constraints.txt').write_text('# pins\nfastcore==1.14.5\nlazy-loader==0.6\nnumpy==2.4.6\n')
     (d/'retina_nb').mkdir()
     assert notebooks.nbdev('nbdev_export', d).returncode == 0
     notebooks.readme(d)
@@ -92,31 +101,35 @@ ALL = checks.modules_in_step, checks.commands_declared, checks.notebooks_clean, 
 def test_a_project_without_a_fault_passes(whole, check): assert check(whole) == []
 
 # --- 1. modules
-def test_module_edited_by_hand(project):
-    (project/'retina_nb/low.py').write_text((project/'retina_nb/low.py').read_text() + '\n# quick fix\n')
-    finds(checks.modules_in_step(project), 'low.py', 'differs')
+@pytest.mark.parametrize('module', ['base', 'low/one', 'low/__init__', '__init__'])
+def test_module_edited_by_hand(project, module):
+    p = project/f'retina_nb/{module}.py'
+    p.write_text(p.read_text() + '\n# quick fix\n')
+    finds(checks.modules_in_step(project), f'retina_nb/{module}.py differs')
 
 def test_notebook_edited_without_export(project):
-    edit(project, '10_high', lambda nb: nb['cells'].append(code('#| export\ndef five(): return 5')))
+    edit(project, 'high/10_two', lambda nb: nb['cells'].append(code('#| export\ndef five(): return 5')))
     faults = checks.modules_in_step(project)
-    finds(faults, 'high.py', 'differs')
+    finds(faults, 'high/two.py', 'differs')
     finds(faults, '_modidx.py')
 
-def test_module_whose_notebook_is_gone(project):
-    (project/'nbs/10_high.ipynb').unlink()
-    finds(checks.modules_in_step(project), 'high.py', 'no notebook')
+@pytest.mark.parametrize('notebook,module', [('00_base', 'base'), ('high/10_two', 'high/two'), ('high/index', 'high/__init__')])
+def test_module_whose_notebook_is_gone(project, notebook, module):
+    (project/f'nbs/{notebook}.ipynb').unlink()
+    finds(checks.modules_in_step(project), f'{module}.py', 'differs' if '__init__' in module else 'no notebook')
 
-def test_module_not_committed(project):
-    (project/'retina_nb/high.py').unlink()
-    finds(checks.modules_in_step(project), 'high.py', 'missing')
+@pytest.mark.parametrize('module', ['base', 'high/two', 'high/__init__'])
+def test_module_not_committed(project, module):
+    (project/f'retina_nb/{module}.py').unlink()
+    finds(checks.modules_in_step(project), f'{module}.py', 'missing')
 
 @pytest.mark.parametrize('line,words', [
-    ('', ['lacks retina_one=retina_nb.low:retina_one']),
-    ('retina_one=retina_nb.low:retina_one retina_two=retina_nb.low:retina_two', ['retina_two', 'no such']),
-    ('retina_one=retina_nb.low:retina_one double=retina_nb.low:double', ['double', 'no such']),
-    ('retina_uno=retina_nb.low:retina_one', ['retina_uno', 'different names'])])
+    ('', ['lacks retina_one=retina_nb.low.one:retina_one']),
+    ('retina_one=retina_nb.low.one:retina_one retina_two=retina_nb.low.one:retina_two', ['retina_two', 'no such']),
+    ('retina_one=retina_nb.low.one:retina_one double=retina_nb.low.one:double', ['double', 'no such']),
+    ('retina_uno=retina_nb.low.one:retina_one', ['retina_uno', 'different names'])])
 def test_commands(project, line, words):
-    (project/'settings.ini').write_text(SETTINGS.replace('retina_one=retina_nb.low:retina_one', line))
+    (project/'settings.ini').write_text(SETTINGS.replace('retina_one=retina_nb.low.one:retina_one', line))
     finds(checks.commands_declared(project), *words)
 
 # --- 2. notebooks
@@ -147,33 +160,34 @@ FAULTS = dict(
     no_id=(lambda nb: nb['cells'][0].pop('id'), 'without an id'),
     not_executed=(_out(-1), 'not executed'))
 
+@pytest.mark.parametrize('notebook', ['00_base', 'low/10_one'])
 @pytest.mark.parametrize('name', FAULTS)
-def test_notebook_faults(project, name):
+def test_notebook_faults(project, name, notebook):
     change, word = FAULTS[name]
-    edit(project, '00_low', change)
-    finds(checks.notebooks_clean(project), '00_low', word)
+    edit(project, notebook, change)
+    finds(checks.notebooks_clean(project), f'{notebook}.ipynb', word)
 
 @pytest.mark.parametrize('cell', [
     code('plot_labels(records)', PICTURE), code('ax.imshow(x);', dict(shown('x'), data={'text/html': ['<img src="data:image/png;base64,/home/abcd=">']})),
     code('def plot_x(a): plt.plot(a)'), code('#| hide\nplot_x(1)'), code('test_fail(lambda: plot_x(None))'), code('test_is(show_eyes(1), None)'), code('ax = plot_x(1)\nplt.close()'),
     code('show_doc(double)'), code("requests.get('https://example.org/home/ann/data')"), code('1', _stream('runs/first/usr/lib a/tmp/b'))])
 def test_no_false_alarm(project, cell):
-    edit(project, '00_low', _add(cell))
+    edit(project, 'low/10_one', _add(cell))
     assert checks.notebooks_clean(project) == []
 
 def test_broken_notebook(project):
-    (project/'nbs/00_low.ipynb').write_text('{"cells": [')
-    finds(checks.notebooks_clean(project), '00_low', 'JSON')
+    (project/'nbs/low/10_one.ipynb').write_text('{"cells": [')
+    finds(checks.notebooks_clean(project), 'low/10_one', 'JSON')
 
 @pytest.mark.parametrize('name', ['count', 'output_count', 'widget_state', 'widget_output', 'editor', 'cell_editor', 'twice', 'no_id'])
 def test_prepare_mends(project, name):
-    edit(project, '00_low', FAULTS[name][0])
+    edit(project, 'low/10_one', FAULTS[name][0])
     notebooks.prepare(project)
     assert checks.notebooks_clean(project) == []
-    assert notebooks.clean(notebooks.read_nb(project/'nbs/00_low.ipynb')) == notebooks.read_nb(project/'nbs/00_low.ipynb')
+    assert notebooks.clean(notebooks.read_nb(project/'nbs/low/10_one.ipynb')) == notebooks.read_nb(project/'nbs/low/10_one.ipynb')
 
 def test_prepare_brings_all_in_step(project):
-    edit(project, '10_high', _add(code('#| export\nfive = 5'), code('five', shown('5'))))
+    edit(project, 'high/10_two', _add(code('#| export\nfive = 5'), code('five', shown('5'))))
     edit(project, 'index', _add(prose('More.')))
     notebooks.prepare(project)
     assert [f for check in ALL for f in check(project)] == []
@@ -181,9 +195,9 @@ def test_prepare_brings_all_in_step(project):
 # --- the site
 @pytest.mark.parametrize('file,text,word', [
     ('nbs/_quarto.yml', 'project: {type: website}\n', 'three lines'), ('nbs/_quarto.yml', None, 'three lines'), ('_quarto.yml', None, '_quarto.yml is missing'),
-    ('nbs/sidebar.yml', 'website: {sidebar: {contents: [index.ipynb, 00_low.ipynb]}}', 'does not list 10_high'),
-    ('nbs/sidebar.yml', 'website: {sidebar: {contents: [index.ipynb, 00_low.ipynb, 10_high.ipynb, 11_gone.ipynb]}}', '11_gone.ipynb, which'),
-    ('nbs/sidebar.yml', 'website: {sidebar: {contents: [index.ipynb, 00_low.ipynb, 10_high.ipynb, 10_high.ipynb]}}', 'twice')])
+    ('nbs/sidebar.yml', SIDEBAR.replace(', high/10_two.ipynb', ''), 'does not list high/10_two'),
+    ('nbs/sidebar.yml', SIDEBAR.replace('10_two.ipynb', '10_two.ipynb, high/11_gone.ipynb'), 'high/11_gone.ipynb, which'),
+    ('nbs/sidebar.yml', SIDEBAR.replace('10_two.ipynb', '10_two.ipynb, high/10_two.ipynb'), 'twice')])
 def test_site(project, file, text, word):
     if text is None: (project/file).unlink()
     else: (project/file).write_text(text)
@@ -199,7 +213,7 @@ def test_nbdev_leaves_the_site_alone(project, root):
 # --- 3. README
 def test_readme_links_start_one_level_up(whole):
     text = (whole/'README.md').read_text()
-    assert '[room](nbs/00_low.ipynb)' in text and '[the licence](LICENSE)' in text
+    assert '[room](nbs/low/10_one.ipynb)' in text and '[the licence](LICENSE)' in text
 
 def test_readme_out_of_step(project):
     edit(project, 'index', _add(prose('New.')))
@@ -217,50 +231,57 @@ def test_readme_shows_code_without_directives(project):
     assert '1 + 1' in text and 'echo' not in text and 'secret' not in text
 
 def test_dead_link(project):
-    edit(project, '00_low', _add(prose('See [that](99_gone.ipynb), not `[this](that)`.')))
+    edit(project, 'low/10_one', _add(prose('See [that](99_gone.ipynb), not `[this](that)`.')))
     assert len(checks.links_hold(project)) == 1
-    finds(checks.links_hold(project), '00_low', '99_gone')
+    finds(checks.links_hold(project), 'low/10_one', '99_gone')
 
 # --- 4. layers
 @pytest.mark.parametrize('module,line,word', [
-    ('low', 'from .high import quadruple', 'not below'), ('low', 'def f():\n    from .high import quadruple', 'not below'),
-    ('low', 'import retina_nb.high', 'not below'), ('low', 'from . import high', 'not below'), ('low', 'from retina_nb import high', 'not below'),
-    ('low', "import importlib; h = importlib.import_module('.high', 'retina_nb')", 'not below'),
-    ('high', 'from fastcore.basics import *', 'import *'), ('high', 'from .low import *', 'import *'), ('high', 'import nbdev.showdoc', 'nbdev')])
+    ('low/one', 'from .more import same', 'not below'), ('low/one', 'def f():\n    from .more import same', 'not below'),
+    ('low/one', 'import retina_nb.low.more', 'not below'), ('low/one', 'from . import more', 'not below'), ('low/one', 'from retina_nb.low import more', 'not below'),
+    ('low/one', "import importlib; h = importlib.import_module('.more', 'retina_nb.low')", 'not below'),
+    ('base', "import importlib; h = importlib.import_module('retina_nb.base')", 'not below'),
+    ('high/two', 'from fastcore.basics import *', 'import *'), ('high/two', 'from ..low.one import *', 'import *'), ('high/two', 'import nbdev.showdoc', 'nbdev'),
+    ('high/two', 'def f():\n    from ..low import double', 'face retina_nb.low'), ('high/__init__', 'import nbdev.showdoc', 'nbdev')])
 def test_layer_faults(project, module, line, word):
     p = project/f'retina_nb/{module}.py'
     p.write_text(p.read_text() + line + '\n')
     finds(checks.layers_hold(project), f'{module}.py:', word)
 
-def test_grading_never_reaches_for_models(project):
-    write(project/'nbs/44_predict.ipynb', book(code('#| default_exp predict')))
-    write(project/'nbs/51_grader.ipynb', book(code('#| default_exp grader')))
-    (project/'retina_nb/grader.py').write_text('def f():\n    from .predict import load_model\n    import torch.nn\n')
+@pytest.mark.parametrize('module', ['grader', 'panel'])
+def test_grading_never_reaches_for_models(project, module):
+    write(project/'nbs/train/44_predict.ipynb', book(code('#| default_exp train.predict')))
+    write(project/f'nbs/deploy/51_{module}.ipynb', book(code(f'#| default_exp deploy.{module}')))
+    (project/'retina_nb/deploy').mkdir()
+    (project/f'retina_nb/deploy/{module}.py').write_text('def f():\n    from ..train.predict import load_model\n    import torch.nn\n')
     faults = checks.layers_hold(project)
-    finds(faults, 'grader.py:2', 'floor 4')
-    finds(faults, 'grader.py:3', 'torch')
+    finds(faults, f'{module}.py:2', 'train.predict')
+    finds(faults, f'{module}.py:3', 'torch')
 
 @pytest.mark.parametrize('place, word', [('module', 'requirements in settings.ini lack'), ('notebook', 'does not pin'), ('settings', 'pandas')])
 def test_packages_that_only_this_machine_has(project, place, word):
-    if place == 'module': (project/'retina_nb/high.py').write_text('import numpy as np\n')
-    elif place == 'notebook': write(project/'nbs/10_high.ipynb', book(prose('# high'), code('import pandas')))
+    if place == 'module': (project/'retina_nb/high/two.py').write_text('import numpy as np\n')
+    elif place == 'notebook': write(project/'nbs/high/10_two.ipynb', book(prose('# high'), code('import pandas')))
     else: (project/'settings.ini').write_text(SETTINGS.replace('dev_requirements =', 'dev_requirements = pandas'))
     finds(checks.imports_declared(project), word)
 
-def test_module_without_a_number(project):
-    (project/'retina_nb/extra.py').write_text('')
-    finds(checks.layers_hold(project), 'extra.py', 'no notebook')
+@pytest.mark.parametrize('file,word', [('extra.py', 'with a number'), ('low/extra.py', 'with a number'), ('other/__init__.py', 'of a face')])
+def test_module_without_a_notebook(project, file, word):
+    (project/'retina_nb'/file).parent.mkdir(exist_ok=True)
+    (project/'retina_nb'/file).write_text('')
+    finds(checks.layers_hold(project), file, f'no notebook {word}')
 
-@pytest.mark.parametrize('module,text,word', [('low', 'import torch\n', 'torch'), ('low', 'import nbdev\n', 'nbdev'), ('__init__', 'import pandas\n', 'pandas'),
-                                              ('high', 'import no_such_module\n', 'cannot be imported')])
+@pytest.mark.parametrize('module,text,word', [
+    ('base', 'import torch', 'torch'), ('low/one', 'import torch', 'torch'), ('low/more', 'import nbdev', 'nbdev'), ('__init__', 'import pandas', 'pandas'),
+    ('low/__init__', 'import pandas', 'pandas'), ('high/two', 'import no_such_module', 'cannot be imported')])
 def test_heavy_imports(project, tmp_path, monkeypatch, module, text, word):
     for fake in ('torch', 'nbdev', 'pandas'):  # stand-ins: what counts is that the name gets loaded
         (tmp_path/'fakes'/fake).mkdir(parents=True)
         (tmp_path/'fakes'/fake/'__init__.py').write_text('')
     monkeypatch.setenv('PYTHONPATH', str(tmp_path/'fakes'))
     p = project/f'retina_nb/{module}.py'
-    p.write_text(p.read_text() + text)
-    finds(checks.imports_are_light(project), word)
+    p.write_text(p.read_text() + text + '\n')
+    finds(checks.imports_are_light(project), f"retina_nb.{module.replace('/', '.').removesuffix('.__init__')}".removesuffix('.__init__') + ':', word)
 
 # --- 5 and 6: the runners
 def _stub(folder, name, text):
@@ -304,7 +325,7 @@ def test_wheel_of_a_whole_project(project, tmp_path):
     assert gate.wheel_faults(project, tmp_path/'w', SMOKE) == []
 
 def test_wheel_with_a_broken_command(project, tmp_path):
-    (project/'settings.ini').write_text(SETTINGS.replace('retina_one=retina_nb.low:retina_one', 'retina_one=retina_nb.low:gone'))
+    (project/'settings.ini').write_text(SETTINGS.replace('retina_one=retina_nb.low.one:retina_one', 'retina_one=retina_nb.low.one:gone'))
     (tmp_path/'w').mkdir()
     finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'retina_one --help fails')
 
@@ -314,11 +335,18 @@ def test_wheel_without_its_modules(project, tmp_path):
     (tmp_path/'w').mkdir()
     finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'does not work', 'retina_nb')
 
-def test_wheel_that_leans_on_the_checkout(project, tmp_path):
-    p = project/'retina_nb/low.py'
+@pytest.mark.parametrize('module', ['base', 'low/one'])
+def test_wheel_that_leans_on_the_checkout(project, tmp_path, module):
+    p = project/f'retina_nb/{module}.py'
     p.write_text(p.read_text() + "\nopen('settings.ini')\n")
     (tmp_path/'w').mkdir()
     finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'does not work', 'settings.ini')
+
+def test_wheel_whose_face_promises_too_much(project, tmp_path):
+    p = project/'retina_nb/low/__init__.py'
+    p.write_text(p.read_text().replace("'double'", "'treble'"))
+    (tmp_path/'w').mkdir()
+    finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'does not work', 'treble')
 
 # --- the set-up
 @pytest.fixture
@@ -355,7 +383,7 @@ def test_failed_setup_is_not_taken_for_whole(setup_in, monkeypatch):
     assert len(calls) == 1 and not (env/'half').exists()
 
 @pytest.mark.parametrize('file,old,new', [('constraints.txt', 'numpy==1', 'numpy==2'), ('settings.ini', 'requirements =', 'requirements = numpy'),
-                                          ('settings.ini', 'console_scripts = ', 'console_scripts = retina_x=retina_nb.low:x ')])
+                                          ('settings.ini', 'console_scripts = ', 'console_scripts = retina_x=retina_nb.low.one:x ')])
 def test_setup_follows_its_files(setup_in, file, old, new):
     env, calls = setup_in
     setup_env.setup(env)

@@ -16,6 +16,38 @@ def settings(root):
 
 def _name(root, p): return p.relative_to(root).as_posix()
 
+def modules(root):
+    "Every module of the package, those of its wings too: dotted name below the package ('data.records', '' for its top) -> file"
+    found = {}
+    for p in sorted((root/PACKAGE).rglob('*.py')):
+        parts = p.relative_to(root/PACKAGE).with_suffix('').parts
+        if '__pycache__' not in parts: found['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = p
+    return found
+
+def exported(root):
+    "default_exp of every notebook that exports -> the notebook"
+    found = {}
+    for p in notebooks(root):
+        for c in read_nb(p)['cells']:
+            if c['cell_type'] != 'code': continue
+            for d in directives(c):
+                if d.startswith('default_exp '): found[d.split()[1]] = p
+    return found
+
+def faces(root):
+    "wing -> the notebook of its face"
+    return {e.removesuffix('.__init__'): p for e, p in exported(root).items() if e.endswith('.__init__')}
+
+def rooms(root):
+    "dotted name of every room -> number of its notebook"
+    found = {}
+    for e, p in exported(root).items():
+        m = re.match(r'(\d+)_', p.name)
+        if m and not e.endswith('__init__'): found[e] = int(m[1])
+    return found
+
+def wing_of(module): return module.rpartition('.')[0]
+
 # --- 1. modules are what the notebooks export
 def modules_in_step(root):
     "Export into a copy, where no module is left from before, and compare file by file"
@@ -27,11 +59,9 @@ def modules_in_step(root):
             (copy/p.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(p, copy/p.relative_to(root))
         (copy/PACKAGE).mkdir()
-        if (root/PACKAGE/'__init__.py').exists(): shutil.copy(root/PACKAGE/'__init__.py', copy/PACKAGE)
         r = nbdev('nbdev_export', copy)
         if r.returncode: return [f'nbdev_export fails: {r.stderr.strip().splitlines()[-1:]}']
-        fresh = {p.name: p.read_bytes() for p in (copy/PACKAGE).glob('*.py')}
-        here = {p.name: p.read_bytes() for p in (root/PACKAGE).glob('*.py')}
+        fresh, here = ({_name(r/PACKAGE, p): p.read_bytes() for p in modules(r).values()} for r in (copy, root))
     for f in sorted(fresh.keys() | here.keys()):
         if f not in here: faults.append(f'{PACKAGE}/{f} is missing, though a notebook exports it')
         elif f not in fresh: faults.append(f'{PACKAGE}/{f} is exported by no notebook')
@@ -50,7 +80,7 @@ def console_scripts(root):
 def commands_declared(root):
     "settings.ini declares every command, under its own name, and none that does not exist"
     faults, declared = [], set()
-    trees = {p.stem: ast.parse(p.read_text(encoding='utf-8')) for p in (root/PACKAGE).glob('*.py')}
+    trees = {m: ast.parse(p.read_text(encoding='utf-8')) for m, p in modules(root).items()}
     commands = {(m, f) for m, t in trees.items() for f in _commands_of(t)}
     for script, module, function in console_scripts(root):
         module = module.removeprefix(PACKAGE + '.')
@@ -165,46 +195,50 @@ def links_hold(root):
     return faults
 
 # --- 4. import layers
-def floors(root):
-    "module -> number of its notebook"
-    found = {}
-    for p in notebooks(root):
-        m = re.match(r'(\d\d)_', p.name)
-        exp = next((d.split()[1] for c in read_nb(p)['cells'] if c['cell_type'] == 'code'
-                    for d in directives(c) if d.startswith('default_exp')), None)
-        if m and exp: found[exp] = int(m[1])
-    return found
-
-def _imports(tree, package=PACKAGE):
-    "(line, full name) of everything that a module imports anywhere, inside functions too"
+def _imports(tree, module=''):
+    """(line, full name) of everything that a module imports anywhere, inside functions too. `module` is its dotted name below the
+    package, with a '.' at its end for a package; relative names are resolved from there"""
+    here = [PACKAGE, *module.split('.')][:-1]
+    def _base(level): return here[:len(here) - level + 1] if level else []
     for n in ast.walk(tree):
         if isinstance(n, ast.Import): yield from ((n.lineno, a.name) for a in n.names)
         elif isinstance(n, ast.ImportFrom):
-            base = '.'.join(filter(None, [package if n.level else '', n.module]))
+            base = '.'.join([*_base(n.level), *filter(None, [n.module])])
             yield from ((n.lineno, f'{base}.{a.name}') for a in n.names)
         elif isinstance(n, ast.Call) and getattr(n.func, 'id', getattr(n.func, 'attr', '')) in ('import_module', '__import__'):
-            if n.args and isinstance(n.args[0], ast.Constant): yield n.lineno, re.sub(r'^\.', package + '.', str(n.args[0].value))
+            if not n.args or not isinstance(n.args[0], ast.Constant): continue
+            name = str(n.args[0].value)
+            dots = len(name) - len(name.lstrip('.'))
+            yield n.lineno, '.'.join([*_base(dots), *filter(None, [name.lstrip('.')])])
 
-NO_MODEL_CODE = {'grader', 'panel'}  # they grade with the bundle's ONNX model: floor 4 is not for them, not even inside a function
 HEAVY = 'torch', 'torchvision', 'fastai'
+HEAVY_WINGS = {'train', 'explain'}  # the only ones whose import may load them
+NO_MODEL_CODE = {'deploy.grader', 'deploy.panel'}  # they grade with the bundle's ONNX model: no torch, not even inside a function
 
 def layers_hold(root):
-    "A module imports only lower-numbered ones, names what it imports, and never nbdev"
-    number, faults = floors(root), []
-    for p in sorted((root/PACKAGE).glob('*.py')):
-        if p.stem.startswith('_'): continue
-        if p.stem not in number:
-            faults.append(f'{_name(root, p)}: no notebook with a number exports it')
+    "A room imports only rooms with lower numbers in its own wing, names what it imports, from rooms and not from faces, and never nbdev"
+    number, face, faults = rooms(root), faces(root), []
+    wings = {wing_of(m) for m in number} - {''}
+    for m, p in modules(root).items():
+        is_face = p.name == '__init__.py'
+        if p.stem.startswith('_') and not is_face: continue
+        if m and m not in (face if is_face else number):
+            faults.append(f'{_name(root, p)}: no notebook {"of a face" if is_face else "with a number"} exports it')
             continue
-        for line, full in _imports(ast.parse(p.read_text(encoding='utf-8'))):
+        for line, full in _imports(ast.parse(p.read_text(encoding='utf-8')), m + '.'*(is_face and bool(m))):
             where, parts = f'{_name(root, p)}:{line}', full.split('.')
             if parts[-1] == '*': faults.append(f"{where}: `from {full[:-2]} import *`: name what is imported")
             if parts[0] in ('nbdev', 'execnb'): faults.append(f'{where}: imports {parts[0]}, which users of the package do not have')
-            if p.stem in NO_MODEL_CODE and parts[0] in HEAVY: faults.append(f'{where}: imports {parts[0]}: {p.stem} runs without it')
-            if parts[0] != PACKAGE or len(parts) < 2 or parts[1] not in number: continue
-            a, b = number[p.stem], number[parts[1]]
-            if b >= a: faults.append(f'{where}: {p.stem} ({a:02}) imports {parts[1]} ({b:02}), which is not below it')
-            if p.stem in NO_MODEL_CODE and b//10 == 4: faults.append(f'{where}: imports {parts[1]} of floor 4: {p.stem} runs without it')
+            if m in NO_MODEL_CODE and parts[0] in HEAVY: faults.append(f'{where}: imports {parts[0]}: {m} runs without it')
+            if parts[0] != PACKAGE or len(parts) < 2: continue
+            target = next((t for t in ('.'.join(parts[1:3]), parts[1]) if t in number), None)
+            if not target and parts[1] in wings:
+                if not is_face: faults.append(f'{where}: imports from the face {PACKAGE}.{parts[1]}: name the room, as in {PACKAGE}.{parts[1]}.ROOM')
+                continue
+            if not target: continue
+            if m in NO_MODEL_CODE and wing_of(target) in HEAVY_WINGS: faults.append(f'{where}: imports {target}: {m} runs without it')
+            if wing_of(m) == wing_of(target) and not is_face and number[target] >= number[m]:
+                faults.append(f'{where}: {m} ({number[m]:02}) imports {target} ({number[target]:02}), which is not below it')
     return faults
 
 def _dist(name): return re.sub(r'[-_.]+', '-', re.split(r'[<>=!~\[ ;]', name)[0]).lower()
@@ -218,8 +252,9 @@ def imports_declared(root):
     needed = {_dist(s) for s in settings(root)['requirements'].split()}
     both = needed | {_dist(s) for s in settings(root)['dev_requirements'].split()}
     faults = [f'constraints.txt does not pin {d}, which settings.ini requires' for d in sorted(both - pinned)]
-    local = {PACKAGE} | {p.stem for d in ('tests', 'benchmarks', 'tools') for p in (root/d).glob('*.py')}
-    texts = [(p, p.read_text(encoding='utf-8')) for d in (PACKAGE, 'tests', 'benchmarks', 'tools') for p in sorted((root/d).glob('*.py'))]
+    local = {PACKAGE} | {p.stem for d in ('tests', 'benchmarks', 'tools') for p in (root/d).rglob('*.py')}
+    texts = [(p, p.read_text(encoding='utf-8')) for d in ('tests', 'benchmarks', 'tools') for p in sorted((root/d).rglob('*.py'))]
+    texts += [(p, re.sub(r'^(\s*from )\.+', rf'\1{PACKAGE}.', p.read_text(encoding='utf-8'), flags=re.M)) for p in modules(root).values()]
     for p in notebooks(root):
         code = '\n'.join(source(c) for c in read_nb(p)['cells'] if c['cell_type'] == 'code')
         texts.append((p, re.sub(r'^\s*[%!].*$', '', code, flags=re.M)))
@@ -233,23 +268,31 @@ def imports_declared(root):
             if (p, top) in seen: continue
             seen.add((p, top))
             if not owners & pinned: faults.append(f'{_name(root, p)}: imports {top}, which constraints.txt does not pin')
-            elif p.parent.name == PACKAGE and not owners & needed: faults.append(f'{_name(root, p)}: imports {top}, which the requirements in settings.ini lack')
+            elif p.is_relative_to(root/PACKAGE) and not owners & needed: faults.append(f'{_name(root, p)}: imports {top}, which the requirements in settings.ini lack')
     return faults
 
-LIGHT = {'': 'pandas matplotlib', 'core': 'pandas matplotlib', 'grader': 'pandas matplotlib'}  # besides HEAVY: these start in well under a second
+LIGHT = 'pandas', 'matplotlib'  # besides HEAVY: the package itself, its faces, core and the grader start in well under a second
 
-def _loaded(root, module, banned):
-    "Which of `banned` does importing `module` load? Tried in a new interpreter"
-    code = f"import sys; sys.path.insert(0, {str(root)!r}); import {module}; print(*(m for m in {banned!r} if m in sys.modules))"
+def _loaded(root, modules, banned):
+    "Which of `banned` does importing `modules` load? Tried in a new interpreter"
+    code = (f"import importlib, sys; sys.path.insert(0, {str(root)!r}); [importlib.import_module(m) for m in {modules!r}]; "
+            f"print(*(m for m in {banned!r} if m in sys.modules))")
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tempfile.gettempdir())
     if r.returncode: return [f"cannot be imported: {(r.stderr.strip().splitlines() or ['?'])[-1]}"]
     return [f'importing it imports {m}' for m in r.stdout.split()]
 
 def imports_are_light(root):
-    "Importing a module outside floor 4 loads neither torch, torchvision, fastai nor nbdev"
-    jobs = [('', PACKAGE)] + [(m, f'{PACKAGE}.{m}') for m, n in floors(root).items() if n//10 != 4]
-    def _one(job): return [f'{job[1]}: {f}' for f in _loaded(root, job[1], [*HEAVY, 'nbdev', *LIGHT.get(job[0], '').split()])]
-    with ThreadPoolExecutor(2) as pool: return [f for fs in pool.map(_one, jobs) for f in fs]
+    "Importing a room outside train and explain loads neither torch, torchvision, fastai nor nbdev, and a face loads nothing that takes time"
+    face = set(faces(root)) | {''}
+    light = [m for m in modules(root) if m in face or m in ('core', 'deploy.grader')]
+    rest = [m for m in rooms(root) if m not in light and wing_of(m) not in HEAVY_WINGS]
+    def _faults(modules, banned):
+        names = ['.'.join(filter(None, [PACKAGE, m])) for m in modules]
+        if not _loaded(root, names, banned): return []  # all of them at once; only where that shows a fault, one by one
+        with ThreadPoolExecutor(2) as pool: found = pool.map(lambda n: [f'{n}: {f}' for f in _loaded(root, [n], banned)], names)
+        return [f for fs in found for f in fs]
+    jobs = [(light, [*HEAVY, 'nbdev', *LIGHT]), (rest, [*HEAVY, 'nbdev'])]
+    with ThreadPoolExecutor(2) as pool: return [f for fs in pool.map(lambda job: _faults(*job), jobs) for f in fs]
 
 # --- the site
 STUB = 'metadata-files: [../_quarto.yml, nbdev.yml, sidebar.yml]'

@@ -71,11 +71,16 @@ import importlib, pkgutil, sys
 from pathlib import Path
 import retina_nb
 assert Path(retina_nb.__file__).is_relative_to(sys.prefix), f'imported from {retina_nb.__file__}, not from the wheel'
-names = [m.name for m in pkgutil.iter_modules(retina_nb.__path__)]
-for n in names: importlib.import_module(f'retina_nb.{n}')
+names = [m.name for m in pkgutil.walk_packages(retina_nb.__path__, 'retina_nb.')]
+public = 0
+for n in names:
+    m = importlib.import_module(n)
+    if not hasattr(m, '__path__'): continue
+    for name in m.__all__: getattr(m, name)  # a face brings each of its names
+    public += len(m.__all__)
 from retina_nb.data.records import load_records
 from retina_nb.synth.render import sample_dir
-print(f'{len(names)} modules imported from the wheel, {len(load_records(sample_dir()))} sample images')
+print(f'{len(names)} modules imported from the wheel, {public} names of their faces, {len(load_records(sample_dir()))} sample images')
 """
 
 def wheel_faults(root, tmp, smoke=SMOKE):
