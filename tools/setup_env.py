@@ -16,11 +16,14 @@ class SetupError(Exception): "The environment could not be made: the message say
 
 def say(*words): print('set-up:', *words, flush=True)
 
+EXTRAS = 'train', 'panel', 'hub', 'mlflow', 'dev'  # what the notebooks and tests of this checkout use
+
 def requirements(root=ROOT):
-    "What to install, as settings.ini states it: the package's own requirements and those for developing it"
+    "What to install, as settings.ini states it: the package's own requirements, its extras and those for developing it"
     config = ConfigParser(delimiters=['='])
     config.read(root/'settings.ini', encoding='utf-8')
-    return shlex.split(config['DEFAULT']['requirements']) + shlex.split(config['DEFAULT']['dev_requirements'])
+    wanted = [config['DEFAULT']['requirements'], *(config['DEFAULT'].get(f'{e}_requirements', '') for e in EXTRAS)]
+    return list(dict.fromkeys(shlex.split(' '.join(wanted))))
 
 def setup_key(root=ROOT):
     "Changes when the environment has to: requirements, pins, package metadata and commands, or the place of the checkout"

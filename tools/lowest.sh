@@ -1,0 +1,19 @@
+#!/bin/sh
+# The floors of settings.ini, tried: tools/lowest.sh VENV_FOLDER makes an environment with the oldest versions that the base
+# requirements admit (uv resolves them), then runs the tests that need no torch. Needs `uv`.
+set -eu
+cd "$(dirname "$0")/.."
+venv=${1:?usage: tools/lowest.sh VENV_FOLDER}
+uv venv --quiet --python 3.11 --clear "$venv"
+uv pip install --quiet --python "$venv/bin/python" --resolution lowest-direct -e . pytest hypothesis packaging
+"$venv/bin/python" - <<'P'
+from importlib.metadata import requires, version
+from packaging.requirements import Requirement
+for r in map(Requirement, requires('retina_nb')):
+    if not r.marker: print(f'{r.name} {version(r.name)}', end='  ')
+print()
+P
+for torch in torch torchvision fastai; do
+  if "$venv/bin/python" -c "import $torch" 2>/dev/null; then echo "lowest: $torch is here, though the base does not need it" >&2; exit 1; fi
+done
+"$venv/bin/python" -m pytest -q -rs tests/image tests/synth tests/data tests/explore tests/measure
