@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 venv=${1:?usage: tools/lowest.sh VENV_FOLDER}
 uv venv --quiet --python 3.11 --clear "$venv"
-uv pip install --quiet --python "$venv/bin/python" --resolution lowest-direct -e . pytest hypothesis packaging
+uv pip install --quiet --python "$venv/bin/python" --resolution lowest-direct -e . "pytest>=8" "hypothesis>=6.100" "packaging>=24"
 "$venv/bin/python" - <<'P'
 from importlib.metadata import requires, version
 from packaging.requirements import Requirement
