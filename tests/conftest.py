@@ -17,6 +17,15 @@ def _own_cache(tmp_path_factory):
     "Generated and downloaded files of the tests go to a folder of their own, shared by the tests of one session"
     if 'RETINA_NB_CACHE' not in os.environ: os.environ['RETINA_NB_CACHE'] = str(tmp_path_factory.mktemp('cache'))
 
+@pytest.fixture(autouse=True)
+def _own_tasks():
+    "A task that one test makes is not known to the next"
+    from retina_nb.core import TASKS
+    before = dict(TASKS)
+    yield
+    TASKS.clear()
+    TASKS.update(before)
+
 @pytest.fixture(scope='session')
 def root()->Path: return ROOT
 

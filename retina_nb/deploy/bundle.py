@@ -216,14 +216,9 @@ def _is_number(x, lo, hi): return isinstance(x, (int,float)) and not isinstance(
 
 def _task(config, root)->Task:
     "The task of a bundle: one of ours by name, otherwise what the file describes"
-    d = config.get('task_detail')
-    try:
-        task = Task(**{k: tuple(v) if isinstance(v, list) else v for k,v in d.items()})
-        ok = all(isinstance(getattr(task, o), str) for o in ('name','title','positive_name','modality','source')) and \
-            all(isinstance(o, str) for o in task.classes + task.meanings) and 2 <= len(task) <= 100 and \
-            all(o in range(len(task)) for o in task.positive)
-    except (TypeError, AttributeError): ok = False
-    if not ok or task.name != config.get('task'): raise BundleError(f'{root}: config.json does not describe its task')
+    try: task = Task.from_dict(config.get('task_detail'))
+    except SettingError as e: raise BundleError(f'{root}: config.json does not describe its task: {e}') from None
+    if task.name != config.get('task'): raise BundleError(f'{root}: config.json does not describe its task')
     return task
 
 def _preprocess(config, root)->Preprocess:

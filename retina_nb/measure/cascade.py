@@ -25,8 +25,8 @@ def final_task(task1, # stage one; its positives go on
     if not task1.positive: raise SettingError(f'{task1.name} has no positive classes, so it cannot be the first stage')
     negative = [c for j,c in enumerate(task1.classes) if j not in task1.positive]
     first = negative[0] if len(negative) == 1 else f'no {task1.positive_name}'
-    return Task(f'{task1.name}+{task2.name}', f'{task1.title}, then {task2.title[0].lower()}{task2.title[1:]}', (first, *task2.classes), task2.ordinal,
-                tuple(range(1, len(task2)+1)), task1.positive_name, task1.modality)
+    return Task(f'{task1.name}+{task2.name}', (first, *task2.classes), ordinal=task2.ordinal, positive=tuple(range(1, len(task2)+1)),
+                title=f'{task1.title}, then {task2.title[0].lower()}{task2.title[1:]}', positive_name=task1.positive_name, modality=task1.modality)
 
 # %% ../../nbs/measure/70_cascade.ipynb #af365964
 def restrict(preds, labels, # table with probabilities; the labels to keep, in order
@@ -38,7 +38,8 @@ def restrict(preds, labels, # table with probabilities; the labels to keep, in o
     p = np.divide(p, p.sum(1, keepdims=True), out=np.full(p.shape, 1/len(labels)), where=p.sum(1, keepdims=True)>0)
     target = preds['target'].map({l: i for i,l in enumerate(labels)}).astype('Int64')
     out = preds.drop(columns=m.prob_columns(preds)).assign(target=target, grade=p.argmax(1), **{f'p_{j}': p[:,j] for j in range(len(labels))})
-    return out, Task(f'{task.name}_{"".join(map(str, labels))}', f'{task.title}, grades {", ".join(map(str, labels))}', tuple(task.classes[l] for l in labels), task.ordinal, modality=task.modality)
+    return out, Task(f'{task.name}_{"".join(map(str, labels))}', tuple(task.classes[l] for l in labels), ordinal=task.ordinal,
+                     title=f'{task.title}, grades {", ".join(map(str, labels))}', modality=task.modality)
 
 def collapse(preds, groups, # table; for each new label the old labels that make it
              task='dr')->pd.DataFrame:

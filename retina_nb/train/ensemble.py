@@ -76,7 +76,7 @@ def ensemble(runs, # finished runs on the same split, or their folders
     parts = [mean_predictions([getattr(r, p) for r in runs], weights) for p in ('predictions_valid', 'predictions')]
     w = np.full(len(runs), 1/len(runs)) if weights is None else np.asarray(weights, dtype=float)/np.sum(weights)
     c = runs[0].config
-    config = {k: c[k] for k in ('task', 'classes', 'size', 'loss', 'pretrained', 'seed', 'data', 'versions', 'device')} | dict(
+    config = {k: c[k] for k in ('task', 'task_detail', 'classes', 'size', 'loss', 'pretrained', 'seed', 'data', 'versions', 'device')} | dict(
         kind='ensemble', arch=f'ensemble of {len(runs)}', members=[str(r.path) for r in runs], shares=w.tolist(),
         parameters=sum(r.config.get('parameters', 0) for r in runs), flops=sum(r.config.get('flops', 0) for r in runs))
     history = pd.DataFrame(columns=runs[0].history.columns)
@@ -177,7 +177,7 @@ def both_eyes(run, # the first stage: a finished run, or its folder
     head = BothEyes(parts['train'][0].shape[1], parts['train'][1].shape[1])
     history = _fit_head(head, model.loss, parts, len(c['classes']), steps, lr)
     with torch.no_grad(): valid, test = (_predictions_of(tables[p], model.loss.probs(head(*parts[p][:3]))) for p in ('valid', 'test'))
-    config = {k: c[k] for k in ('task', 'classes', 'size', 'loss', 'pretrained', 'data', 'versions', 'device')} | dict(
+    config = {k: c[k] for k in ('task', 'task_detail', 'classes', 'size', 'loss', 'pretrained', 'data', 'versions', 'device')} | dict(
         kind='both_eyes', arch=f"{c['arch']}, both eyes", first_stage=str(run.path), fellow=fellow, seed=seed, steps=steps, lr=lr, flops=c.get('flops'),
         parameters=c.get('parameters', 0) + sum(p.numel() for p in head.parameters()))
     return _write_run(out, config, records, history, {k: v.contiguous() for k,v in head.state_dict().items()}, valid, test, start, c.get('seconds', 0))
