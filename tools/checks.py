@@ -2,51 +2,10 @@
 an empty list means that it holds. tests/test_gates.py plants every fault and sees it found."""
 import ast, re, shutil, subprocess, sys, tempfile
 from concurrent.futures import ThreadPoolExecutor
-from configparser import ConfigParser
 from pathlib import Path
 
 from notebooks import directives, nbdev, notebooks, read_nb, readme_text, source
-
-PACKAGE = 'retina_nb'
-
-def settings(root):
-    config = ConfigParser(delimiters=['='])
-    config.read(root/'settings.ini', encoding='utf-8')
-    return config['DEFAULT']
-
-def _name(root, p): return p.relative_to(root).as_posix()
-
-def modules(root):
-    "Every module of the package, those of its wings too: dotted name below the package ('data.records', '' for its top) -> file"
-    found = {}
-    for p in sorted((root/PACKAGE).rglob('*.py')):
-        parts = p.relative_to(root/PACKAGE).with_suffix('').parts
-        if '__pycache__' not in parts: found['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = p
-    return found
-
-def exported(root):
-    "default_exp of every notebook that exports -> the notebook"
-    found = {}
-    for p in notebooks(root):
-        for c in read_nb(p)['cells']:
-            if c['cell_type'] != 'code': continue
-            for d in directives(c):
-                if d.startswith('default_exp '): found[d.split()[1]] = p
-    return found
-
-def faces(root):
-    "wing -> the notebook of its face"
-    return {e.removesuffix('.__init__'): p for e, p in exported(root).items() if e.endswith('.__init__')}
-
-def rooms(root):
-    "dotted name of every room -> number of its notebook"
-    found = {}
-    for e, p in exported(root).items():
-        m = re.match(r'(\d+)_', p.name)
-        if m and not e.endswith('__init__'): found[e] = int(m[1])
-    return found
-
-def wing_of(module): return module.rpartition('.')[0]
+from package import PACKAGE, faces, modules, name_of, rooms, settings, wing_of
 
 # --- 1. modules are what the notebooks export
 def modules_in_step(root):
@@ -61,7 +20,7 @@ def modules_in_step(root):
         (copy/PACKAGE).mkdir()
         r = nbdev('nbdev_export', copy)
         if r.returncode: return [f'nbdev_export fails: {r.stderr.strip().splitlines()[-1:]}']
-        fresh, here = ({_name(r/PACKAGE, p): p.read_bytes() for p in modules(r).values()} for r in (copy, root))
+        fresh, here = ({name_of(r/PACKAGE, p): p.read_bytes() for p in modules(r).values()} for r in (copy, root))
     for f in sorted(fresh.keys() | here.keys()):
         if f not in here: faults.append(f'{PACKAGE}/{f} is missing, though a notebook exports it')
         elif f not in fresh: faults.append(f'{PACKAGE}/{f} is exported by no notebook')
@@ -153,7 +112,7 @@ def notebooks_clean(root):
     "No counts, widget state, errors, warnings or machine paths; every figure stored; every cell with an id of its own"
     faults, here = [], str(Path(root).resolve())
     for p in notebooks(root):
-        name = _name(root, p)
+        name = name_of(root, p)
         try: nb = read_nb(p)
         except ValueError as e:
             faults.append(f'{name}: not readable as JSON ({e})')
@@ -191,7 +150,7 @@ def links_hold(root):
         for m in _link.finditer(text):
             target = (m[1] or m[2]).split('#')[0]
             if not target or re.match(r'[a-z][a-z0-9+.-]*:', target): continue
-            if not (p.parent/target).exists(): faults.append(f'{_name(root, p)}: the link to {target} leads nowhere')
+            if not (p.parent/target).exists(): faults.append(f'{name_of(root, p)}: the link to {target} leads nowhere')
     return faults
 
 # --- 4. import layers
@@ -223,10 +182,10 @@ def layers_hold(root):
         is_face = p.name == '__init__.py'
         if p.stem.startswith('_') and not is_face: continue
         if m and m not in (face if is_face else number):
-            faults.append(f'{_name(root, p)}: no notebook {"of a face" if is_face else "with a number"} exports it')
+            faults.append(f'{name_of(root, p)}: no notebook {"of a face" if is_face else "with a number"} exports it')
             continue
         for line, full in _imports(ast.parse(p.read_text(encoding='utf-8')), m + '.'*(is_face and bool(m))):
-            where, parts = f'{_name(root, p)}:{line}', full.split('.')
+            where, parts = f'{name_of(root, p)}:{line}', full.split('.')
             if parts[-1] == '*': faults.append(f"{where}: `from {full[:-2]} import *`: name what is imported")
             if parts[0] in ('nbdev', 'execnb'): faults.append(f'{where}: imports {parts[0]}, which users of the package do not have')
             if m in NO_MODEL_CODE and parts[0] in HEAVY: faults.append(f'{where}: imports {parts[0]}: {m} runs without it')
@@ -267,8 +226,8 @@ def imports_declared(root):
             else: owners = {_dist(top)}
             if (p, top) in seen: continue
             seen.add((p, top))
-            if not owners & pinned: faults.append(f'{_name(root, p)}: imports {top}, which constraints.txt does not pin')
-            elif p.is_relative_to(root/PACKAGE) and not owners & needed: faults.append(f'{_name(root, p)}: imports {top}, which the requirements in settings.ini lack')
+            if not owners & pinned: faults.append(f'{name_of(root, p)}: imports {top}, which constraints.txt does not pin')
+            elif p.is_relative_to(root/PACKAGE) and not owners & needed: faults.append(f'{name_of(root, p)}: imports {top}, which the requirements in settings.ini lack')
     return faults
 
 LIGHT = 'pandas', 'matplotlib'  # besides HEAVY: the package itself, its faces, core and the grader start in well under a second
@@ -316,3 +275,18 @@ def site_in_place(root):
     faults += [f'nbs/sidebar.yml does not list {n}' for n in sorted(here - set(listed))]
     faults += [f'nbs/sidebar.yml lists {n}, which does not exist' for n in sorted(set(listed) - here)]
     return faults + [f'nbs/sidebar.yml lists {n} twice' for n in sorted({n for n in listed if listed.count(n) > 1})]
+
+# --- all of it, for one wing
+def main(wing=''):
+    "Print every fault of a wing's notebooks and modules, or of the whole tree"
+    from notebooks import ROOT
+    from rules import RULES
+    seen = 0
+    for check in (*RULES, modules_in_step, notebooks_clean, site_in_place, links_hold, layers_hold):
+        found = [f for f in check(ROOT) if not wing or re.match(rf'(nbs|{PACKAGE}|tests)/(\d+_)?{wing}\b', f)]
+        if found: print(f'{check.__name__}: {(check.__doc__ or "").splitlines()[0]}', *(f'  - {f}' for f in found), sep='\n', end='\n\n')
+        seen += len(found)
+    print(f'{seen} faults' if seen else 'no faults')
+    return 1 if seen else 0
+
+if __name__ == '__main__': sys.exit(main(*sys.argv[1:2]))

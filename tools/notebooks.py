@@ -28,6 +28,15 @@ def directives(cell):
     "The words after `#|` at the top of a code cell: {'export', 'hide', 'eval: false', ...}"
     return {m[1].strip() for m in re.finditer(r'^#\s*\|(.*)$', source(cell), re.M)}
 
+def parse(cell):
+    "The syntax tree of a code cell, magics left out; None where it is not Python"
+    import ast
+    text = re.sub(r'^(\s*)[%!].*$', r'\1pass', source(cell), flags=re.M)
+    try: tree = ast.parse(text)
+    except SyntaxError: return None
+    tree.body = [n for n in tree.body if not isinstance(n, ast.Pass)]
+    return tree
+
 # --- cleaning
 def _no_address(text):
     "Object addresses change with every run: `<Axes at 0x7f..>` becomes `<Axes>`"
@@ -101,15 +110,28 @@ def prepare(root=ROOT):
     readme(root)
     print('modules exported, README.md written, cleaned:', ', '.join(changed) or 'nothing to clean')
 
+def store_outputs(path, executed):
+    """Put the outputs of an executed copy into the notebook as it stands now: cells that were edited, moved or added while
+    it ran keep what they have, so that a long run never undoes an edit. Returns how many cells had changed meanwhile"""
+    ran, nb = {c['id']: c for c in executed['cells'] if c['cell_type'] == 'code'}, read_nb(path)
+    changed = 0
+    for c in nb['cells']:
+        if c['cell_type'] != 'code': continue
+        if c['id'] in ran and source(ran[c['id']]) == source(c): c['outputs'] = ran[c['id']]['outputs']
+        else: changed += 1
+    write_nb(path, clean(nb))
+    return changed
+
 def run(*paths):
     import nbformat
     from nbclient import NotebookClient
     for p in map(Path, paths):
+        write_nb(p, clean(read_nb(p)))  # every cell has an id by which its outputs find back
         nb = nbformat.read(p, as_version=4)
         NotebookClient(nb, timeout=None, kernel_name='python3', store_widget_state=False,
                        resources={'metadata': {'path': str(p.resolve().parent)}}).execute()
-        write_nb(p, clean(json.loads(nbformat.writes(nb))))
-        print('executed', p)
+        changed = store_outputs(p, json.loads(nbformat.writes(nb)))
+        print('executed', p, *([f'({changed} cells were edited meanwhile: run it again)'] if changed else []))
 
 if __name__ == '__main__':
     commands = dict(prepare=prepare, readme=readme, run=run)
