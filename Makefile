@@ -5,7 +5,7 @@ PY    = $(BIN)/python
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lab panel bench docs real prepare readme run clean
+.PHONY: help js setup demo test test-full lab panel bench docs real prepare readme run clean
 
 help:     ## show this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -44,6 +44,12 @@ prepare: setup ## after editing notebooks: export the modules, clean the noteboo
 
 readme: setup ## write README.md from nbs/index.ipynb
 	@$(PY) tools/notebooks.py readme
+
+js:       ## check the panel's JavaScript and CSS: lint, format, unit tests (needs Node.js 20 or later)
+	@command -v npm >/dev/null || { echo "make js needs Node.js, which is not installed: see https://nodejs.org" >&2; exit 1; }
+	@cmp -s package-lock.json node_modules/.retina_nb || { npm ci --silent && cp package-lock.json node_modules/.retina_nb; }
+	@npm run --silent lint
+	@npm test --silent
 
 run: setup ## execute one notebook and store its outputs (NB=nbs/measure/10_metrics.ipynb)
 	@$(PY) tools/notebooks.py run $(NB)

@@ -1,0 +1,443 @@
+// The viewer of the grading panel: takes files, shows a strip of thumbnails, and a stage on which pictures zoom and pan.
+// Plain JavaScript for anywidget, without any library. What can be reasoned about without a browser is exported as small
+// functions and tested by tests/deploy/viewer.test.mjs; the rest builds elements and connects them with Python.
+// nbs/deploy/60_viewer.ipynb shows what it does.
+
+// ---- Geometry of the stage
+
+// A view is the magnification `z` and the position `x`, `y` of the pictures, as fractions of a picture's size: so two
+// pictures side by side, of any size, move together.
+export const WHOLE = { z: 1, x: 0, y: 0 };
+const MAX_ZOOM = 16;
+const STEP = 1.5; // one press of plus or minus
+const CLICK_ZOOM = 3; // a double click
+
+const between = (low, value, high) => Math.min(high, Math.max(low, value));
+
+// The view with its magnification from 1 to 16 and its position inside the picture.
+export function bounded({ z, x, y }) {
+  const zoom = between(1, z, MAX_ZOOM);
+  const margin = (zoom - 1) / 2;
+  return { z: zoom, x: between(-margin, x, margin), y: between(-margin, y, margin) };
+}
+
+// The view magnified by `factor`; the point `px`, `py` (fractions of the picture from its middle) stays where it is.
+export function zoomed(view, factor, px = 0, py = 0) {
+  const z = between(1, view.z * factor, MAX_ZOOM);
+  const ratio = z / view.z;
+  return bounded({ z, x: px - (px - view.x) * ratio, y: py - (py - view.y) * ratio });
+}
+
+export function moved(view, dx, dy) {
+  return bounded({ ...view, x: view.x + dx, y: view.y + dy });
+}
+
+const MOVES = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
+
+// What a key makes of a view: plus and minus zoom, arrows move, 0 resets; null for any other key.
+export function afterKey(view, key) {
+  if (key === "+" || key === "=") return zoomed(view, STEP);
+  if (key === "-") return zoomed(view, 1 / STEP);
+  if (key === "0") return WHOLE;
+  if (Object.hasOwn(MOVES, key)) return moved(view, ...MOVES[key]);
+  return null;
+}
+
+// A double click looks closer at one point, or back at the whole picture.
+export function afterDoubleClick(view, px, py) {
+  return view.z > 1 ? WHOLE : zoomed(view, CLICK_ZOOM, px, py);
+}
+
+// How much a turn of the wheel magnifies.
+export const wheelFactor = (deltaY) => Math.exp(-deltaY / 400);
+
+// Size and place, in pixels, of a picture that fills its frame as far as its shape allows; null before it has loaded.
+export function fitted(frameWidth, frameHeight, width, height) {
+  const scale = Math.min(frameWidth / width, frameHeight / height);
+  if (!Number.isFinite(scale)) return null;
+  const [w, h] = [width * scale, height * scale];
+  return { w, h, left: (frameWidth - w) / 2, top: (frameHeight - h) / 2 };
+}
+
+// A view as a CSS transform of a picture `w` by `h` pixels large.
+export const transform = (view, w, h) => `translate(${view.x * w}px,${view.y * h}px) scale(${view.z})`;
+
+// ---- Words and keys
+
+// What the status line says while files are being graded.
+export function progressText(i, names) {
+  if (names.length === 1) return `Grading ${names[0]}`;
+  return `Grading ${i + 1} of ${names.length}: ${names[i]}`;
+}
+
+export const doneText = (n) => (n > 1 ? `${n} photographs done` : "");
+
+export function failureText(name, error) {
+  const unreadable = error.name === "NotFoundError"; // a folder was dropped, or the file is gone
+  return `${name}: ${unreadable ? "a folder or a file that cannot be read" : error.message}`;
+}
+
+// The place in the strip that an arrow key leads to from place `i`; null where there is none.
+export function neighbour(i, n, key) {
+  const next = i + ({ ArrowRight: 1, ArrowLeft: -1 }[key] ?? Number.NaN);
+  return next >= 0 && next < n ? next : null;
+}
+
+// ---- Sending files
+
+export const PIECE = 2 ** 20; // bytes: Jupyter's websocket closes without a word on messages over 10 MB
+const PATIENCE = 120000; // milliseconds without an answer from Python
+const SHOWN = 5000; // milliseconds for which the last message stays
+const MB = 2 ** 20;
+
+// Where the pieces of a file of `size` bytes begin; an empty file has one, empty piece.
+export function pieces(size) {
+  const starts = [0];
+  for (let at = PIECE; at < size; at += PIECE) starts.push(at);
+  return starts;
+}
+
+// Sends files to Python one after the other, each in pieces; every message is acknowledged before the next one goes.
+export function uploader(model, say, { patience = PATIENCE, shown = SHOWN } = {}) {
+  const waiting = new Map();
+  let queue = Promise.resolve();
+  let count = 0;
+
+  function ask(message, data) {
+    return new Promise((done, fail) => {
+      count += 1;
+      const id = `${Math.random().toString(36).slice(2)}.${count}`;
+      const late = () => {
+        waiting.delete(id);
+        fail(new Error("no answer from Python: is the kernel busy, or has it stopped?"));
+      };
+      const timer = setTimeout(late, patience);
+      waiting.set(id, () => {
+        clearTimeout(timer);
+        waiting.delete(id);
+        done();
+      });
+      model.send({ ...message, id }, undefined, data ? [data] : []);
+    });
+  }
+
+  async function sendOne(file) {
+    const about = { name: file.name, size: file.size };
+    if (file.size > model.get("max_mb") * MB) return ask({ t: "refused", ...about });
+    const token = `${Date.now()}.${Math.random()}`;
+    for (const at of pieces(file.size)) {
+      const data = await file.slice(at, at + PIECE).arrayBuffer();
+      await ask({ t: "piece", token, at, ...about }, data);
+    }
+  }
+
+  async function sendAll(files) {
+    const names = files.map((file) => file.name);
+    for (const [i, file] of files.entries()) {
+      say(progressText(i, names), (i + 0.3) / files.length);
+      try {
+        await sendOne(file);
+      } catch (error) {
+        say(failureText(file.name, error), null, true);
+        return;
+      }
+    }
+    say(doneText(files.length), null);
+    setTimeout(() => say.last == null && say("", null), shown);
+  }
+
+  const send = (files) => {
+    const list = [...files];
+    queue = queue.then(() => sendAll(list));
+    return queue;
+  };
+  return { send, answered: (id) => waiting.get(id)?.() };
+}
+
+// ---- Elements
+
+function element(tag, name, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  made.className = name;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+function button(text, label, onclick) {
+  const made = element("button", "rnb-tool", { type: "button", "aria-label": label, title: label }, text);
+  made.onclick = onclick;
+  return made;
+}
+
+const pictureUrl = (data, type) => URL.createObjectURL(new Blob([data], { type }));
+
+// ---- The strip of thumbnails: each a button with a name that a screen reader can say; arrow keys move along it
+
+function makeStrip(model) {
+  const box = element("div", "rnb-strip", { role: "group", "aria-label": "Photographs of this session" });
+  const urls = new Map();
+
+  function thumbnail(item, current) {
+    const name = item.key === current ? "rnb-thumb rnb-current" : "rnb-thumb";
+    const label = { title: item.label, "aria-label": item.label, "aria-pressed": item.key === current };
+    const made = element("button", name, { type: "button", ...label });
+    if (urls.has(item.key)) made.append(element("img", "", { src: urls.get(item.key), alt: "" }));
+    const badge = element("span", "rnb-badge", { "aria-hidden": "true" }, item.badge);
+    badge.style.background = item.colour;
+    badge.style.color = item.ink;
+    made.append(badge);
+    made.onclick = () => model.send({ t: "select", key: item.key });
+    return made;
+  }
+
+  function forget(items) {
+    const kept = new Set(items.map((item) => item.key));
+    for (const [key, url] of urls) {
+      if (kept.has(key)) continue;
+      URL.revokeObjectURL(url);
+      urls.delete(key);
+    }
+  }
+
+  function show(items, current) {
+    forget(items);
+    const focused = box.contains(document.activeElement);
+    box.replaceChildren(...items.map((item) => thumbnail(item, current)));
+    box.hidden = items.length < 2;
+    const now = box.querySelector(".rnb-current");
+    if (!now) return;
+    if (focused) now.focus({ preventScroll: true });
+    box.scrollLeft = now.offsetLeft - box.clientWidth / 2;
+  }
+
+  box.onkeydown = (event) => {
+    if (!(event.key === "ArrowRight" || event.key === "ArrowLeft")) return;
+    event.preventDefault();
+    const all = [...box.children];
+    const next = neighbour(all.indexOf(document.activeElement), all.length, event.key);
+    if (next != null) all[next].click();
+  };
+  const keep = (key, data) => urls.set(key, pictureUrl(data, "image/jpeg"));
+  return { box, show, keep };
+}
+
+// ---- The stage: one or two pictures, each with its heat map on top
+
+function makePane(about, buffers) {
+  const source = pictureUrl(buffers[about.picture], about.type);
+  const photo = element("img", "rnb-photo", { alt: about.alt, draggable: "false", src: source });
+  const world = element("div", "rnb-world", {}, photo);
+  if (about.heat != null) {
+    const heat = element("img", "rnb-heat", { alt: "", src: pictureUrl(buffers[about.heat], "image/png") });
+    const [left, top, width, height] = about.frame.map((fraction) => `${100 * fraction}%`);
+    Object.assign(heat.style, { left, top, width, height });
+    world.append(heat);
+  }
+  const frame = element("div", "rnb-frame", {}, world);
+  const figure = element("figure", "rnb-pane", {}, frame, element("figcaption", "", {}, about.title));
+  return { photo, world, frame, figure, w: 1, h: 1 };
+}
+
+function fitPane(pane) {
+  const { frame, photo, world } = pane;
+  const place = fitted(frame.clientWidth, frame.clientHeight, photo.naturalWidth, photo.naturalHeight);
+  if (!place) return;
+  const px = (n) => `${n}px`;
+  const style = { width: px(place.w), height: px(place.h), left: px(place.left), top: px(place.top) };
+  Object.assign(world.style, style);
+  Object.assign(pane, { w: place.w, h: place.h });
+}
+
+function forgetPane(pane) {
+  for (const image of pane.world.querySelectorAll("img")) URL.revokeObjectURL(image.src);
+}
+
+function makeStage() {
+  const label = "Photograph: plus and minus zoom, arrows move, 0 resets";
+  const box = element("div", "rnb-panes", { tabindex: 0, role: "group", "aria-label": label });
+  let panes = [];
+  let view = WHOLE;
+
+  function look(next) {
+    view = bounded(next);
+    for (const pane of panes) pane.world.style.transform = transform(view, pane.w, pane.h);
+    box.classList.toggle("rnb-zoomed", view.z > 1);
+  }
+  function fit() {
+    panes.forEach(fitPane);
+    look(view);
+  }
+  // Where in the picture the pointer is, as fractions of its size from its middle.
+  function pointed(event) {
+    const pane = panes.find((p) => p.frame.contains(event.target)) ?? panes[0];
+    const area = pane.frame.getBoundingClientRect();
+    const [dx, dy] = [event.clientX - area.left - area.width / 2, event.clientY - area.top - area.height / 2];
+    return [dx / pane.w, dy / pane.h];
+  }
+  function show(list, buffers) {
+    panes.forEach(forgetPane);
+    panes = list.map((about) => makePane(about, buffers));
+    for (const pane of panes) pane.photo.onload = fit;
+    box.replaceChildren(...panes.map((pane) => pane.figure));
+    box.hidden = !panes.length;
+    fit();
+  }
+
+  const control = { view: () => view, look, pointed, size: () => panes[0], empty: () => !panes.length };
+  listenToPointer(box, control);
+  listenToKeys(box, control);
+  new ResizeObserver(fit).observe(box);
+  return { box, show, zoom: (factor) => look(zoomed(view, factor)), reset: () => look(WHOLE) };
+}
+
+function listenToPointer(box, stage) {
+  let drag = null;
+  box.onpointerdown = (event) => {
+    if (stage.view().z <= 1 || event.button !== 0) return;
+    drag = { x: event.clientX, y: event.clientY, view: stage.view() };
+    box.setPointerCapture(event.pointerId);
+  };
+  box.onpointermove = (event) => {
+    if (!drag) return;
+    const { w, h } = stage.size();
+    stage.look(moved(drag.view, (event.clientX - drag.x) / w, (event.clientY - drag.y) / h));
+  };
+  const stop = () => {
+    drag = null;
+  };
+  box.onpointerup = stop;
+  box.onpointercancel = stop;
+  box.ondblclick = (event) => stage.look(afterDoubleClick(stage.view(), ...stage.pointed(event)));
+  const wheel = (event) => {
+    // the page scrolls as usual unless the stage is in use
+    const meant = event.ctrlKey || event.metaKey || box.contains(document.activeElement);
+    if (stage.empty() || !meant) return;
+    event.preventDefault();
+    stage.look(zoomed(stage.view(), wheelFactor(event.deltaY), ...stage.pointed(event)));
+  };
+  box.addEventListener("wheel", wheel, { passive: false });
+}
+
+function listenToKeys(box, stage) {
+  box.onkeydown = (event) => {
+    const next = afterKey(stage.view(), event.key);
+    if (!next) return;
+    stage.look(next);
+    event.preventDefault();
+    event.stopPropagation();
+  };
+}
+
+// ---- The field for files, and the status line below it
+
+function makeDrop(model, send) {
+  const accept = { type: "file", multiple: "", accept: model.get("accept"), "aria-label": "Choose photographs" };
+  const input = element("input", "rnb-file", accept);
+  input.onchange = () => {
+    send(input.files);
+    input.value = "";
+  };
+  const limit = `up to ${model.get("max_mb")} MB each`;
+  const small = `JPEG, PNG, TIFF and others, ${limit}. They are held in memory while this page is open, and never stored.`;
+  const invite = element("b", "", {}, "Drop photographs here");
+  const words = element(
+    "span",
+    "",
+    {},
+    invite,
+    " or ",
+    element("u", "", {}, "choose files"),
+    element("small", "", {}, small),
+  );
+  return element("label", "rnb-drop", {}, input, element("span", "rnb-plus", { "aria-hidden": "true" }, "+"), words);
+}
+
+function listenToDrops(root, drop, send) {
+  const over = (on) => (event) => {
+    event.preventDefault();
+    drop.classList.toggle("rnb-over", on);
+  };
+  root.addEventListener("dragover", over(true));
+  root.addEventListener("dragleave", over(false));
+  root.addEventListener("drop", (event) => {
+    over(false)(event);
+    send(event.dataTransfer.files);
+  });
+}
+
+function makeStatus() {
+  const note = element("div", "rnb-note", { role: "status", "aria-live": "polite" });
+  const bar = element("div", "rnb-progress", { "aria-hidden": "true" }, element("div", ""));
+  bar.hidden = true;
+  function say(text, fraction, bad) {
+    say.last = bad ? 1 : fraction; // null: nothing is going on, and the text may be cleared
+    note.textContent = text;
+    note.classList.toggle("rnb-bad", !!bad);
+    bar.hidden = fraction == null;
+    bar.firstChild.style.width = `${100 * (fraction ?? 0)}%`;
+  }
+  return { note, bar, say };
+}
+
+function saveFile(name, data) {
+  const link = element("a", "", { download: name, href: pictureUrl(data, "text/csv") });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// ---- The widget: lays out the parts and connects them with Python
+
+function render({ model, el: root }) {
+  const { note, bar, say } = makeStatus();
+  const upload = uploader(model, say);
+  const drop = makeDrop(model, upload.send);
+  const strip = makeStrip(model);
+  const stage = makeStage();
+  const tools = element(
+    "div",
+    "rnb-tools",
+    {},
+    button("+", "Zoom in", () => stage.zoom(STEP)),
+    button("\u2212", "Zoom out", () => stage.zoom(1 / STEP)),
+    button("\u21ba", "Whole picture", stage.reset),
+  );
+  const whole = element("div", "rnb-stage", {}, stage.box, tools);
+  root.classList.add("rnb-viewer");
+  root.append(drop, bar, note, strip.box, whole);
+  whole.hidden = true;
+  strip.box.hidden = true;
+  listenToDrops(root, drop, upload.send);
+
+  const hears = {
+    done: (m) => upload.answered(m.id),
+    thumbs: (m, buffers) => {
+      m.keys.forEach((key, i) => {
+        strip.keep(key, buffers[i]);
+      });
+    },
+    strip: (m) => {
+      strip.show(m.items, m.current);
+      drop.classList.toggle("rnb-small", m.items.length > 0);
+    },
+    panes: (m, buffers) => {
+      if (m.reset) stage.reset();
+      stage.show(m.panes, buffers);
+      whole.hidden = !m.panes.length;
+    },
+    say: (m) => say(m.text, null, m.bad),
+    save: (m, buffers) => saveFile(m.name, buffers[0]),
+  };
+  const hear = (m, buffers) => hears[m.t]?.(m, buffers);
+  const opacity = () => root.style.setProperty("--rnb-heat", model.get("opacity"));
+  model.on("change:opacity", opacity);
+  opacity();
+  model.on("msg:custom", hear);
+  model.send({ t: "ready" });
+  return () => {
+    model.off("msg:custom", hear);
+    model.off("change:opacity", opacity);
+  };
+}
+
+export default { render };
