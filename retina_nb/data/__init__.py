@@ -10,8 +10,8 @@ import lazy_loader as lazy
 
 # %% ../../nbs/data/index.ipynb #data-face
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
-    layouts=['EYES', 'IMAGE_TYPES', 'ImageIndex', 'LAYOUTS', 'Layout', 'SIDES',
-        'class_folders', 'column_of', 'content_keys', 'csv_header', 'dicom_image',
+    layouts=['EYES', 'ImageIndex', 'LAYOUTS', 'Layout', 'SIDES',
+        'class_folders', 'column_of', 'content_keys', 'csv_header',
         'find_layout', 'folder_task', 'label_pairs', 'layout_table', 'list_files',
         'npz_counts', 'npz_parts', 'parse_labels', 'part_of', 'present',
         'read_cells', 'read_labels_csv', 'stem_of'],

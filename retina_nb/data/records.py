@@ -17,14 +17,15 @@ import numpy as np
 import pandas as pd
 
 from ..core import TASKS, DataError, ImageError, SettingError, cache_dir, file_sha256, get_task, write_file
-from .layouts import (EYES, IMAGE_TYPES, LAYOUTS, SIDES, ImageIndex, Layout, class_folders, column_of, content_keys, csv_header, dicom_image,
+from .layouts import (EYES, LAYOUTS, SIDES, ImageIndex, Layout, class_folders, column_of, content_keys, csv_header,
                                find_layout, folder_task, label_pairs, list_files, npz_counts, npz_parts, parse_labels, part_of, present, read_cells,
                                read_labels_csv, stem_of)
+from ..image.read import IMAGE_TYPES, dicom_tags, image_size
 
 # %% ../../nbs/data/20_records.ipynb #0be35b16
 def _from_names(cells, layout)->pd.DataFrame:
     "What the names of images say: `patient`, `eye` and further groups of the layout's regular expression, '' where nothing"
-    names = cells.str.replace('\\', '/').str.replace(r'(?i)\.(?:jpe?g|png|tiff?|bmp|gif|webp|ppm|jp2|dcm|dicom)$', '', regex=True)
+    names = cells.str.replace('\\', '/').map(stem_of)
     found = names.str.extract(layout.stem or SIDES, flags=re.I).fillna('').astype('str')
     if 'patient2' in found: found['patient'] = found.patient.where(found.patient != '', found.pop('patient2'))
     found['eye'] = found.eye.str.lower().map(EYES).fillna('') if 'eye' in found else ''
@@ -171,18 +172,13 @@ def _npz_rows(root, files, layout, task, archives)->pd.DataFrame:
 
 # %% ../../nbs/data/20_records.ipynb #1ece6c41
 def _dicom_rows(root, files, layout, task, images)->pd.DataFrame:
-    "Rows of a folder of DICOM files, converted to PNG in the cache folder; labels from class folders where there are any"
-    from PIL import Image
+    "Rows of a folder of DICOM files, with what may be kept of their tags; labels from class folders where there are any"
     known = class_folders(images, layout, task)
     raw = _named_rows(root, images, layout, [str(known.get(f.rpartition('/')[0], '')) for f in images])
     for i,f in enumerate(images):
-        png = cache_dir()/'dicom'/f'{file_sha256(root/f)[:32]}.png'
         try:
-            a,kept = dicom_image(root/f)
-            if not png.is_file():
-                Image.fromarray(a).save(buffer := io.BytesIO(), format='PNG'); write_file(png, buffer.getvalue())
-            raw.loc[i, 'path'] = str(png)
-            for k,v in kept.items(): raw.loc[i, k] = v
+            image_size(root/f)
+            for k,v in dicom_tags(root/f).items(): raw.loc[i, k] = v
         except ImageError as e: raw.loc[i, 'odd'] = e.what
     return raw.fillna('')
 

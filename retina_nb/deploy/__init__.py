@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
         'bundle_limit', 'export', 'golden_rows', 'has_vnni', 'load_bundle',
         'open_session', 'operating_curve', 'parity', 'quantise', 'retina_check',
         'retina_export', 'scan_onnx', 'to_onnx', 'try_int8', 'write_sums'],
-    grader=['CORES', 'EXTENSIONS', 'Grader', 'Grading', 'Ungraded', 'bars_html',
+    grader=['CORES', 'Grader', 'Grading', 'Ungraded', 'bars_html',
         'columns', 'grade_many', 'grade_to_csv', 'image_files', 'prepare',
         'retina_grade', 'to_dict', 'to_json', 'to_row', 'verdict'],
     panel=['CSS', 'Case', 'FEEDBACK', 'GradingPanel', 'JS_STAGE', 'JS_STRIP',

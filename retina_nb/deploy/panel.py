@@ -19,8 +19,8 @@ from fastcore.script import Param, call_parse, store_true
 
 from .bundle import load_bundle
 from ..core import DISCLAIMER, ImageError, RetinaError, SettingError, cache_dir, one_line_errors, write_json
-from .grader import EXTENSIONS, Grader, Grading, bars_html, columns, image_files
-from ..image.read import read_image
+from .grader import Grader, Grading, bars_html, columns, image_files
+from ..image.read import IMAGE_TYPES, read_image
 
 # %% ../../nbs/deploy/50_panel.ipynb #2db41e2e
 @dataclass
@@ -555,7 +555,7 @@ class GradingPanel(W.VBox):
                 ):
         self.session = Session(grader, feedback, max_mb, gate)
         self._samples, self._busy = sample_list(samples, self.session.task), False
-        self.viewer = Viewer(self._hear, max_mb=max_mb, accept=','.join(['image/*', *sorted(EXTENSIONS)]))
+        self.viewer = Viewer(self._hear, max_mb=max_mb, accept=','.join(['image/*', *sorted(IMAGE_TYPES)]))
         self._make_left(); self._make_right(); self._make_bottom()
         body = W.Box([self.left, self.right]).add_class('rnb-body')
         super().__init__([W.HTML(self._head()), body, self.bottom])

@@ -10,8 +10,8 @@ import lazy_loader as lazy
 
 # %% ../../nbs/image/index.ipynb #image-face
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
-    read=['FORMATS', 'HASH_BITS', 'HASH_LIMIT', 'MAX_BYTES', 'MAX_PIXELS',
-        'MIN_SIDE', 'brightest', 'hash_distance', 'image_size', 'mirror_hash',
+    read=['FORMATS', 'HASH_BITS', 'HASH_LIMIT', 'IMAGE_TYPES', 'MAX_BYTES', 'MAX_PIXELS',
+        'MIN_SIDE', 'brightest', 'dicom_tags', 'hash_distance', 'image_size', 'is_dicom', 'is_image_file', 'mirror_hash',
         'near_duplicates', 'phash', 'read_image', 'sha256'],
     preprocess=['CONTRASTS', 'CROPS', 'FITS', 'Field', 'Preprocess', 'STATS',
         'SURE', 'THUMB', 'VERSION', 'ben_graham', 'cache_note', 'clahe', 'diff',

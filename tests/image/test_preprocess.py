@@ -75,7 +75,7 @@ MODES = ['1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'LAB', 'I;16
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_golden_modes_by_orientations(mode, orientation, tmp_path):
     "The same eye in 12 modes, turned 8 ways, comes out upright and alike"
-    from test_image import STORED, as_mode
+    from test_read import STORED, as_mode
     eye = synth_eye(7, size=160).image
     im, _, _ = as_mode(mode, np.ascontiguousarray(STORED[orientation](eye)))
     exif = Image.Exif(); exif[0x0112] = orientation
@@ -86,7 +86,7 @@ def test_golden_modes_by_orientations(mode, orientation, tmp_path):
     assert np.abs(out-want).mean() < (14 if mode == '1' else 3)   # black and white pixels average differently
     if mode != '1': assert np.corrcoef(out[...,1].ravel(), pre(eye)[...,1].ravel())[0,1] > .9
 
-GOLDEN = Path(__file__).with_name('golden_preprocess.json') # means of 8 x 8 squares by mode; written anew, after a look at them, when VERSION is raised: python tests/test_preprocess.py
+GOLDEN = Path(__file__).with_name('golden_preprocess.json') # means of 8 x 8 squares by mode; written anew, after a look at them, when VERSION is raised: python tests/image/test_preprocess.py
 
 def golden_eye(n=96):
     "A field with a disc, a vessel and a dark spot, from whole-number arithmetic alone"
@@ -96,7 +96,7 @@ def golden_eye(n=96):
     return np.where((d <= 42**2)[...,None], a, 0).clip(0,255).astype(np.uint8)
 
 def golden_means(mode, orientation, folder):
-    from test_image import STORED, as_mode
+    from test_read import STORED, as_mode
     im, _, _ = as_mode(mode, np.ascontiguousarray(STORED[orientation](golden_eye()))); exif = Image.Exif(); exif[0x0112] = orientation
     f = folder/f"a.{'png' if mode in ('PA', 'LA', 'P') else 'tiff'}"
     (im.convert('RGBA') if mode == 'PA' else im).save(f, exif=exif)
