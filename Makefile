@@ -23,7 +23,7 @@ test-full: setup ## the same with the long tests
 	@$(PY) tools/gate.py --full
 
 lab: setup ## JupyterLab on the notebooks
-	@$(BIN)/jupyter-lab --notebook-dir=nbs
+	@PYTHONPATH="$(CURDIR)" $(BIN)/jupyter-lab --notebook-dir=nbs
 
 panel: setup ## the prediction panel in the browser (BUNDLE=runs/demo/bundle; made by `make demo`)
 	@$(BIN)/retina_panel $(or $(BUNDLE),runs/demo/bundle) $(ARGS)
@@ -35,9 +35,7 @@ real: setup ## the whole road on real photographs, found through RETINA_NB_DATA 
 	@$(PY) benchmarks/real.py $(REAL_ARGS)
 
 docs: setup ## the documentation site in _docs (needs Quarto)
-	@command -v quarto >/dev/null || { echo "make docs needs Quarto, which is not installed: see https://quarto.org/docs/get-started" >&2; exit 1; }
-	@$(PY) tools/notebooks.py readme   # newer than its notebook, so that nbdev_docs does not write its own
-	@PATH="$(abspath $(BIN)):$$PATH" nbdev_docs
+	@$(PY) tools/website.py build
 
 prepare: setup ## after editing notebooks: export the modules, clean the notebooks, write README.md
 	@$(PY) tools/notebooks.py prepare
