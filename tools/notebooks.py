@@ -125,6 +125,7 @@ def store_outputs(path, executed):
 def run(*paths):
     import nbformat
     from nbclient import NotebookClient
+    os.environ.pop('MPLBACKEND', None)  # the kernel's own backend stores figures in the notebook; a backend for scripts does not
     for p in map(Path, paths):
         write_nb(p, clean(read_nb(p)))  # every cell has an id by which its outputs find back
         nb = nbformat.read(p, as_version=4)
