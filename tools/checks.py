@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from notebooks import directives, nbdev, notebooks, read_nb, readme_text, source
-from package import PACKAGE, faces, modules, name_of, rooms, settings, wing_of
+from package import PACKAGE, face_names, faces, modules, name_of, rooms, settings, wing_of
 
 # --- 1. modules are what the notebooks export
 def modules_in_step(root):
@@ -43,6 +43,7 @@ def commands_declared(root):
     commands = {(m, f) for m, t in trees.items() for f in _commands_of(t)}
     for script, module, function in console_scripts(root):
         module = module.removeprefix(PACKAGE + '.')
+        if room := next((r for r, names in face_names(root, module).items() if function in names), ''): module += f'.{room}'
         declared.add((module, function))
         if (module, function) not in commands:
             faults.append(f'settings.ini: {script} points at {function} in {PACKAGE}/{module}.py, which has no such @call_parse function')
@@ -262,7 +263,7 @@ def site_in_place(root):
     faults, nbs = [], root/'nbs'
     stub = (nbs/'_quarto.yml').read_text(encoding='utf-8') if (nbs/'_quarto.yml').exists() else ''
     if STUB not in stub or len(stub.splitlines()) != 3: faults.append(f'nbs/_quarto.yml must be its three lines, the last of them `{STUB}`')
-    for f in ('_quarto.yml', 'nbs/nbdev.yml', 'nbs/sidebar.yml', 'nbs/styles.css'):
+    for f in ('_quarto.yml', 'nbs/nbdev.yml', 'nbs/sidebar.yml', 'nbs/styles.scss'):
         if not (root/f).exists(): faults.append(f'{f} is missing')
     if not (nbs/'sidebar.yml').exists(): return faults
     listed, todo = [], [yaml.safe_load((nbs/'sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']]
@@ -279,10 +280,11 @@ def site_in_place(root):
 # --- all of it, for one wing
 def main(wing=''):
     "Print every fault of a wing's notebooks and modules, or of the whole tree"
+    from linters import LINTERS
     from notebooks import ROOT
     from rules import RULES
     seen = 0
-    for check in (*RULES, modules_in_step, notebooks_clean, site_in_place, links_hold, layers_hold):
+    for check in (*RULES, *LINTERS, modules_in_step, notebooks_clean, site_in_place, links_hold, layers_hold):
         found = [f for f in check(ROOT) if not wing or re.match(rf'(nbs|{PACKAGE}|tests)/(\d+_)?{wing}\b', f)]
         if found: print(f'{check.__name__}: {(check.__doc__ or "").splitlines()[0]}', *(f'  - {f}' for f in found), sep='\n', end='\n\n')
         seen += len(found)

@@ -3,7 +3,7 @@ begin with the notebook's path; an empty list means that it holds. tests/test_ru
 import ast, re
 
 from notebooks import directives, notebooks, parse, read_nb, source
-from package import PACKAGE, face_names, faces, modules, name_of, rooms, wing_of
+from package import face_names, faces, modules, name_of, rooms, wing_of
 
 EXPORT = {'export', 'exports', 'exporti'}
 HIDDEN = {'hide', 'include: false', 'echo: false'}
@@ -198,7 +198,7 @@ def docments(root):
     """Every public function, class and method has a docstring; every parameter of a public function, every field of a public dataclass,
     every parameter of a public class's __init__ and every return value has a comment of its own"""
     faults, here, cache = [], modules(root), {}
-    for listed, room, name in public(root):
+    for _, room, name in public(root):
         if room not in here: continue  # faces_hold says so
         if room not in cache: cache[room] = _definitions(here[room]), _comments(here[room].read_text(encoding='utf-8'))
         (defined, comments), where = cache[room], f'{name_of(root, here[room])}: {name}'
