@@ -6,13 +6,14 @@
 __all__ = ['MODALITIES', 'TASKS', 'DISCLAIMER', 'RetinaError', 'DataError', 'ImageError', 'SettingError', 'RunError',
            'BundleError', 'one_line_errors', 'write_file', 'write_json', 'read_json', 'forget_task', 'Task', 'get_task',
            'set_seed', 'new_folder', 'file_sha256', 'json_hash', 'with_task', 'task_of', 'Run', 'read_table',
-           'write_table', 'need', 'watched', 'cache_dir']
+           'write_table', 'MissingPackage', 'need', 'attach', 'watched', 'cache_dir']
 
 # %% ../nbs/00_core.ipynb #33339baa
 import errno, functools, hashlib, importlib, json, os, random, re, shutil, sys, tempfile, warnings
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from pathlib import Path
 
+import lazy_loader as lazy
 import numpy as np
 from fastcore.basics import patch
 
@@ -55,6 +56,11 @@ def one_line_errors(f):
             try: return f(*args, **kwargs)
             except RetinaError as e:
                 _say('error', e)
+                sys.exit(2)
+            except ModuleNotFoundError as e:
+                error = _missing(e)
+                if error is None: raise
+                _say('error', error)
                 sys.exit(2)
             except OSError as e:
                 if e.errno == errno.EPIPE: # whoever read the output, such as `head`, has seen enough
@@ -408,14 +414,48 @@ Run.predictions, Run.predictions_valid = _table('predictions.csv'), _table('pred
 Run.metrics = property(lambda self: read_json(self.path/'metrics.json', RunError), doc='The scores in `metrics.json`')
 
 # %% ../nbs/00_core.ipynb #90a123b8
+_EXTRAS = dict(train='torch torchvision fastai fasttransform fastprogress timm captum onnxscript sklearn nbformat nbclient nbconvert',
+               panel='ipywidgets anywidget traitlets IPython ipykernel voila', hub='huggingface_hub',
+               mlflow='mlflow sqlalchemy alembic')
+_EXTRA_OF = {package: extra for extra, packages in _EXTRAS.items() for package in packages.split()}
+
+class MissingPackage(SettingError, ImportError):
+    "An optional package is not installed: the message has the command that installs it"
+
+def _missing(e, # the `ModuleNotFoundError`
+             what='this' # who needs the package
+            ):
+    "The error to raise in place of `e`; none where `e` is about a package that no extra of ours holds"
+    package = (e.name or '').split('.')[0]
+    extra = _EXTRA_OF.get(package)
+    if extra: return MissingPackage(f"{what} needs {package}, which is not installed: pip install 'retina_nb[{extra}]'")
+
+# %% ../nbs/00_core.ipynb #3f1732c0
 def need(module:str, # name to import, such as 'torch'
-         extra:str   # the extra of ours that brings it, such as 'train'
         ): # the module
-    "Import an optional package; a missing one is a `SettingError` with the command that installs it"
+    "Import an optional package; a missing one is a `MissingPackage` error with the command that installs it"
     try: return importlib.import_module(module)
     except ModuleNotFoundError as e:
-        if (e.name or '').split('.')[0] != module.split('.')[0]: raise # it is there, and something that it needs is not
-        raise SettingError(f"needs {module.split('.')[0]}: pip install 'retina_nb[{extra}]'") from None
+        error = _missing(e, 'this')
+        if error is None: raise # it is there, and something that it needs is not
+        raise error from None
+
+# %% ../nbs/00_core.ipynb #549bc0d8
+def attach(package:str, # `__name__` of the package
+           submod_attrs:dict # room -> names that users find in the package
+          )->tuple: # `__getattr__`, `__dir__` and `__all__` of the package
+    "A wing's lazy face; a name whose room needs an extra that is not installed is a `MissingPackage` error"
+    get, names, public = lazy.attach(package, submod_attrs=submod_attrs)
+    def _get(name):
+        try: return get(name)
+        except ModuleNotFoundError as e:
+            error = _missing(e, f'{package}.{name}')
+            if error is None: raise
+            if name.startswith('retina_'): return lambda: one_line_errors(_fail)(error)
+            raise error from None
+    return _get, names, public
+
+def _fail(error): raise error
 
 # %% ../nbs/00_core.ipynb #b4537af0
 DISCLAIMER = 'For research and teaching. Not a medical device: not for diagnosis or treatment.'

@@ -6,10 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/data/index.ipynb #data-imp
-import lazy_loader as lazy
+from .. import core
 
 # %% ../../nbs/data/index.ipynb #data-face
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
+__getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     layouts=['EYES', 'ImageIndex', 'LAYOUTS', 'Layout', 'SIDES',
         'class_folders', 'column_of', 'content_keys', 'csv_header',
         'find_layout', 'folder_task', 'label_pairs', 'layout_table', 'list_files',

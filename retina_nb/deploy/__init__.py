@@ -6,10 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/deploy/index.ipynb #deploy-imp
-import lazy_loader as lazy
+from .. import core
 
 # %% ../../nbs/deploy/index.ipynb #deploy-face
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
+__getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     bundle=['Bundle', 'CARD', 'CARD_END', 'FORMAT', 'INT8_TOLERANCE', 'LIMITS',
         'MB', 'MIN_INT8', 'PIXEL_TOLERANCE', 'REQUIRED', 'TOLERANCE', 'VERSION',
         'bundle_limit', 'export', 'golden_rows', 'has_vnni', 'load_bundle',

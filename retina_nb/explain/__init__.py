@@ -6,10 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/explain/index.ipynb #explain-imp
-import lazy_loader as lazy
+from .. import core
 
 # %% ../../nbs/explain/index.ipynb #explain-face
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
+__getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     methods=['Evidence', 'METHODS', 'blurred', 'carry', 'grad_cam',
         'integrated_gradients', 'mark_maps', 'occlusion', 'other_eyes',
         'plot_explanation', 'plot_explanation_scores', 'plot_explanations',

@@ -6,10 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/explore/index.ipynb #explore-imp
-import lazy_loader as lazy
+from .. import core
 
 # %% ../../nbs/explore/index.ipynb #explore-face
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
+__getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     images=['examine', 'fields', 'no_image', 'outliers', 'plot_colours',
         'plot_fields', 'plot_quality', 'plot_shortcuts', 'plot_sizes', 'shortcuts',
         'show_both_eyes', 'show_duplicates', 'show_grid', 'show_images',

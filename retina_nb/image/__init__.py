@@ -6,10 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/image/index.ipynb #image-imp
-import lazy_loader as lazy
+from .. import core
 
 # %% ../../nbs/image/index.ipynb #image-face
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
+__getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     read=['FORMATS', 'HASH_BITS', 'HASH_LIMIT', 'IMAGE_TYPES', 'MAX_BYTES', 'MAX_PIXELS',
         'MIN_SIDE', 'brightest', 'dicom_tags', 'hash_distance', 'image_size', 'is_dicom', 'is_image_file', 'mirror_hash',
         'near_duplicates', 'phash', 'read_image', 'sha256'],

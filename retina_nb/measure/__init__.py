@@ -6,10 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/measure/index.ipynb #measure-imp
-import lazy_loader as lazy
+from .. import core
 
 # %% ../../nbs/measure/index.ipynb #measure-face
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
+__getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     metrics=['Ranking', 'accuracy', 'average_precision', 'balanced_accuracy',
         'binary_counts', 'brier_each', 'class_f1', 'class_precision',
         'class_sensitivity', 'counts', 'example_predictions', 'f1_macro', 'kappa',

@@ -6,10 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/report/index.ipynb #report-imp
-import lazy_loader as lazy
+from .. import core
 
 # %% ../../nbs/report/index.ipynb #report-face
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
+__getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     run_report=['Table', 'abstain_table', 'calibration_table', 'class_score_table',
         'data_table', 'decision_table', 'figure', 'group_tags', 'kind_table',
         'model_card', 'pair_table', 'plot_cases', 'plot_groups', 'plot_history',

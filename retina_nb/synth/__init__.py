@@ -6,10 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/synth/index.ipynb #synth-imp
-import lazy_loader as lazy
+from .. import core
 
 # %% ../../nbs/synth/index.ipynb #synth-face
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
+__getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     geometry=['CAMERAS', 'Camera', 'HOSPITALS', 'KINDS', 'Look', 'Mark',
         'QUADRANTS', 'draw_look', 'grade_from_lesions', 'place_lesions',
         'plan_lesions', 'quadrant', 'vessel_tree'],

@@ -6,10 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/train/index.ipynb #train-imp
-import lazy_loader as lazy
+from .. import core
 
 # %% ../../nbs/train/index.ipynb #train-face
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict(
+__getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     loader=['BatchDL', 'Blur', 'GradedImages', 'OffBackground', 'OnBackground',
         'SAMPLING', 'Tint', 'ToFloat', 'WeightedBatchDL', 'augmentations',
         'background', 'loaders', 'prepare', 'sample_weights'],
