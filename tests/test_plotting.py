@@ -4,10 +4,10 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, pytest
 
 from retina_nb.core import SettingError, TASKS
-from retina_nb.plotting import GRADE_COLOURS, OKABE_ITO, STYLE, as_seen, class_colours, caption, contrast_ratio, lab, luminance, ramp, save_figure, set_style, text_on
+from retina_nb.plotting import GRADE_COLOURS, OKABE_ITO, STYLE, as_seen, class_colours, caption, contrast_ratio, cielab, luminance, ramp, save_figure, set_style, text_on
 
 def closest(colours, by):
-    L = lab(as_seen(colours, by)); return min(np.linalg.norm(a-b) for i,a in enumerate(L) for b in L[:i])
+    L = cielab(as_seen(colours, by)); return min(np.linalg.norm(a-b) for i,a in enumerate(L) for b in L[:i])
 
 @pytest.mark.parametrize('task', TASKS)
 @pytest.mark.parametrize('by', ('normal', 'protanopia', 'deuteranopia'))
@@ -19,7 +19,7 @@ def test_grades_darken_in_order():
     for n in (2, 3, 8): assert len(set(ramp(n))) == n
 
 def test_lab_of_known_colours():
-    assert np.allclose(lab([(1,1,1), (0,0,0)]), [[100,0,0],[0,0,0]], atol=.1) and np.allclose(lab([(1,0,0)]), [[53.24,80.09,67.2]], atol=.1)
+    assert np.allclose(cielab([(1,1,1), (0,0,0)]), [[100,0,0],[0,0,0]], atol=.1) and np.allclose(cielab([(1,0,0)]), [[53.24,80.09,67.2]], atol=.1)
     assert contrast_ratio('w', 'k') == pytest.approx(21) and text_on('w') == '#000000'
     assert all(contrast_ratio(text_on(c), c) > 4.5 for c in (*OKABE_ITO, *GRADE_COLOURS))
 

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from fastcore.script import Param, call_parse
 
 from ..core import DISCLAIMER, Run, RunError, SettingError, one_line_errors, read_table, write_table
-from ..plotting import save_figure, set_style
+from ..plotting import draw_curve, save_figure, set_style
 from ..measure.compare_models import compare_models
 
 # %% ../../nbs/train/70_compare_runs.ipynb #b30a6a25
@@ -92,10 +92,8 @@ def plot_curves_by_arch(runs, # two or more runs, or their folders
     if axs is None: _, axs = plt.subplots(2, len(groups), figsize=(4*len(groups), 5.4), layout='constrained', sharey='row', squeeze=False)
     for j,(title,named) in enumerate(groups.items()):
         for i,(name,r) in enumerate(named.items()):
-            h = r.history
             for ax,k in zip(axs[:,j], ('accuracy', 'qwk')):
-                ax.plot(h.epoch, h[k], marker='o', ms=3, color=f'C{i}', label=f'{name} ({start_of(r.config)})')
-                if f'train_{k}' in h: ax.plot(h.epoch, h[f'train_{k}'], ls=':', color=f'C{i}')
+                draw_curve(ax, r.history, k, label=f'{name} ({start_of(r.config)})', colour=f'C{i}')
         axs[0,j].set(title=title); axs[1,j].set(xlabel='epoch'); axs[1,j].legend(title='run (started from)', fontsize=8)
     for ax,name in zip(axs[:,0], ('accuracy', 'QWK')): ax.set_ylabel(name)
     return axs
