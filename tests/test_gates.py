@@ -60,7 +60,7 @@ def whole(tmp_path_factory):
     "A small project without a fault"
     d = tmp_path_factory.mktemp('whole')
     (d/'settings.ini').write_text(SETTINGS)
-    for f in ('setup.py', '_quarto.yml', 'nbs/_quarto.yml', 'nbs/nbdev.yml', 'nbs/styles.css'):
+    for f in ('setup.py', '_quarto.yml', 'nbs/_quarto.yml', 'nbs/nbdev.yml', 'nbs/styles.scss'):
         (d/f).parent.mkdir(exist_ok=True)
         shutil.copy(notebooks.ROOT/f, d/f)
     for name, cells in ROOMS.items():

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from notebooks import directives, nbdev, notebooks, read_nb, readme_text, source
-from package import PACKAGE, face_names, faces, modules, name_of, rooms, settings, wing_of
+from package import PACKAGE, face_names, faces, modules, name_of, rooms, settings, stub_of, stub_text, wing_of
 
 # --- 1. modules are what the notebooks export
 def modules_in_step(root):
@@ -25,7 +25,15 @@ def modules_in_step(root):
         if f not in here: faults.append(f'{PACKAGE}/{f} is missing, though a notebook exports it')
         elif f not in fresh: faults.append(f'{PACKAGE}/{f} is exported by no notebook')
         elif fresh[f] != here[f]: faults.append(f'{PACKAGE}/{f} differs from what its notebook exports')
-    return faults
+    return faults + _stubs_in_step(root)
+
+def _stubs_in_step(root):
+    "Each face has the stub that its list of names asks for, and there is no other"
+    wanted = {stub_of(root, wing): stub_text(root, wing) for wing in faces(root)}
+    faults = [f'{name_of(root, p)} {"differs from its face" if p.exists() else "is missing"}' for p, text in wanted.items()
+              if not p.exists() or p.read_text(encoding='utf-8') != text]
+    faults += [f'{name_of(root, p)} belongs to no face' for p in sorted((root/PACKAGE).rglob('*.pyi')) if p not in wanted]
+    return faults + ([] if (root/PACKAGE/'py.typed').exists() else [f'{PACKAGE}/py.typed is missing'])
 
 def _commands_of(tree):
     "Names of the functions of a module that are commands: those under @call_parse"
@@ -118,7 +126,7 @@ def notebooks_clean(root):
         except ValueError as e:
             faults.append(f'{name}: not readable as JSON ({e})')
             continue
-        extra = set(nb['metadata']) - {'kernelspec'}
+        extra = set(nb['metadata']) - {'kernelspec', 'retina_nb'}
         if 'widgets' in extra: faults.append(f'{name}: widget state is stored (it may contain patient images)')
         if extra - {'widgets'}: faults.append(f"{name}: has metadata of an editor ({', '.join(sorted(extra - {'widgets'}))})")
         ids = [c.get('id') for c in nb['cells']]
@@ -280,11 +288,12 @@ def site_in_place(root):
 # --- all of it, for one wing
 def main(wing=''):
     "Print every fault of a wing's notebooks and modules, or of the whole tree"
+    from fresh import outputs_fresh
     from linters import LINTERS
     from notebooks import ROOT
     from rules import RULES
     seen = 0
-    for check in (*RULES, *LINTERS, modules_in_step, notebooks_clean, site_in_place, links_hold, layers_hold):
+    for check in (*RULES, *LINTERS, modules_in_step, notebooks_clean, site_in_place, links_hold, layers_hold, outputs_fresh):
         found = [f for f in check(ROOT) if not wing or re.match(rf'(nbs|{PACKAGE}|tests)/(\d+_)?{wing}\b', f)]
         if found: print(f'{check.__name__}: {(check.__doc__ or "").splitlines()[0]}', *(f'  - {f}' for f in found), sep='\n', end='\n\n')
         seen += len(found)

@@ -1,6 +1,6 @@
 """What nbdev calls while it makes the pages of the site: the renderer of `show_doc` (settings.ini `renderer`) and the last of its
 processors (`procs`). It is no part of the package: nbdev finds it where the project's folder is on the path, as `make docs` has it."""
-import ast, html, inspect, json, posixpath, re
+import ast, base64, html, inspect, io, json, posixpath, re
 from dataclasses import is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -270,6 +270,7 @@ def _call_name(n):
 def _is_test(n):
     if isinstance(n, ast.Assert): return True
     if isinstance(n, ast.Expr): return bool(_tests.match(_call_name(n)))
+    if isinstance(n, ast.With) and any(re.match(r'raises|warns|ExceptionExpected', _call_name(i.context_expr)) for i in n.items): return True
     if isinstance(n, (ast.With, ast.For, ast.If, ast.Try)): return any(_is_test(x) for x in n.body)
     return isinstance(n, ast.FunctionDef) and n.name.startswith('test_')
 
@@ -295,6 +296,19 @@ def only_setup(tree):
 def has_picture(cell):
     return any(k.startswith('image/') for o in cell.get('outputs', []) for k in o.get('data', {}))
 
+def is_chart(cell):
+    "Are its pictures drawn in few flat colours on white or nothing? Such a figure can be turned dark; a photograph cannot"
+    from PIL import Image
+    charts = []
+    for o in cell.get('outputs', []):
+        if not (data := o.get('data', {}).get('image/png')): continue
+        im = Image.open(io.BytesIO(base64.b64decode(''.join(data)))).convert('RGBA')
+        im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB').resize((300, 200), Image.Resampling.NEAREST)
+        colours = sorted(im.quantize(64).convert('RGB').getcolors(60000), reverse=True)
+        white = sum(n for n, c in colours if min(c) > 235)
+        charts.append(white > .45*60000 and sum(n for n, _ in colours[:14]) > .88*60000)
+    return bool(charts) and all(charts)
+
 def options(cell):
     "Quarto's options at the top of a code cell, as they parse; a ValueError says which line does not"
     lines = []
@@ -306,7 +320,7 @@ def options(cell):
     except yaml.YAMLError as e: raise ValueError(f"the options at its top are no YAML ({str(e).splitlines()[0]}): {'; '.join(lines)[:80]}") from None
 
 # --- links
-_skip = re.compile(r'(```.*?```|~~~.*?~~~|<!--.*?-->|<a [^>]*>.*?</a>|!?\[[^\]\n]*\]\([^)\n]*\)|^#{1,6} .*$|<[^>\n]+>|\$\$.*?\$\$)', re.S | re.M)
+_skip = re.compile(r'(```.*?```|~~~.*?~~~|<!--.*?-->|<a [^>]*>.*?</a>|!?\[[^\]\n]*\]\([^)\n]*\)|^#{1,6} [^\n]*$|<[^>\n]+>|\$\$.*?\$\$)', re.S | re.M)
 
 def relative(target, page):
     "The address of `target` (page#anchor under the site's root) as seen from `page`"
@@ -376,7 +390,7 @@ def link_terms(text, page, folder, seen):
         if anchor in seen: return m[0]
         seen.add(anchor)
         return f"[{word}]({relative('glossary.html#' + anchor, page)}){{.term}}"
-    parts = re.split(r'(```.*?```|`[^`\n]*`|<!--.*?-->|!?\[[^\]\n]*\]\([^)\n]*\)(?:\{[^}\n]*\})?|^#{1,6} .*$|<[^>\n]+>|\*\*.*?\*\*)', text, flags=re.S | re.M)
+    parts = re.split(r'(```.*?```|`[^`\n]*`|<!--.*?-->|!?\[[^\]\n]*\]\([^)\n]*\)(?:\{[^}\n]*\})?|^#{1,6} [^\n]*$|<[^>\n]+>|\*\*.*?\*\*)', text, flags=re.S | re.M)
     return ''.join(p if i % 2 else terms.sub(_one, p) for i, p in enumerate(parts))
 
 def no_citations(text):
@@ -472,8 +486,10 @@ class Site(Processor):
         from execnb.nbio import mk_cell
         cells = []
         for c in self.nb.cells:
-            if c.cell_type == 'code' and has_picture(c): cells.append(mk_cell(f'[]{{#c-{c.id} .anchor}}', 'markdown'))
+            shows = c.cell_type == 'code' and has_picture(c)
+            if shows: cells.append(mk_cell(f"::: {{#c-{c.id} .anchor{' .chart' if is_chart(c) else ''}}}", 'markdown'))
             cells.append(c)
+            if shows: cells.append(mk_cell(':::', 'markdown'))
         if self.name not in ('index.ipynb',) and not self.name.startswith('about/'):
             cfg = get_config()
             at = dict(repo=f'{cfg.user}/{cfg.repo}', branch=cfg.branch, nb=self.name)

@@ -3,7 +3,7 @@
     python tools/website.py check       nbdev's half of the site in a folder of its own, and what must hold of the pages; a part of `make test`
     python tools/website.py write       bring nbs/sidebar.yml and nbs/llms.txt in step with the notebooks
     python tools/website.py pages       every page with its title, words and figures
-    python tools/website.py card        draw the picture that is shown where a page is shared, nbs/images/card.png
+    python tools/website.py card        draw the picture that is shown where a page is shared, nbs/images/card.jpg
     python tools/website.py build       the whole site in _docs (needs Quarto)
 
 nbdev's processors and the renderer of `show_doc` stand in site_nbdev.py."""
@@ -279,25 +279,25 @@ def check(root=ROOT, only=None):
 # --- the picture shown where a page is shared
 def card(root=ROOT):
     "1200 by 630 pixels: a synthetic eye, the title and the line of the home page"
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw, ImageFilter, ImageFont
     import matplotlib
     from retina_nb.synth import synth_eye
     fonts = Path(matplotlib.get_data_path())/'fonts'/'ttf'
     im = Image.new('RGB', (1200, 630), '#10243a')
     eye = Image.fromarray(synth_eye(13, grade=3, size=560).image)
-    mask = Image.new('L', eye.size, 0)
-    ImageDraw.Draw(mask).ellipse((6, 6, eye.width-6, eye.height-6), fill=255)
-    im.paste(eye, (610, 35), mask)
+    eye.thumbnail((600, 600), Image.Resampling.LANCZOS)
+    inside = eye.convert('L').point(lambda v: 255 if v > 14 else 0).filter(ImageFilter.GaussianBlur(1.2))
+    im.paste(eye, (570 + (600-eye.width)//2, (630-eye.height)//2), inside)
     draw = ImageDraw.Draw(im)
     title, line = title_of(plug.notebooks(str(root/'nbs'))['index.ipynb'])
     draw.text((60, 170), title, font=ImageFont.truetype(fonts/'DejaVuSans-Bold.ttf', 72), fill='#ffffff')
     words, rows = line.rstrip('.').split(), ['']
     for w in words:
-        if len(rows[-1]) + len(w) > 30: rows.append('')
+        if len(rows[-1]) + len(w) > 27: rows.append('')
         rows[-1] += w + ' '
     for i, r in enumerate(rows): draw.text((60, 290+44*i), r, font=ImageFont.truetype(fonts/'DejaVuSans.ttf', 30), fill='#cfe3f5')
     draw.text((60, 560), 'For research and teaching', font=ImageFont.truetype(fonts/'DejaVuSans.ttf', 22), fill='#9fc3e3')
-    im.save(root/'nbs'/'images'/'card.png', optimize=True)
+    im.save(root/'nbs'/'images'/'card.jpg', quality=88)
 
 # --- the whole site
 def needs_quarto():
