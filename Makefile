@@ -5,7 +5,7 @@ PY    = $(BIN)/python
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help js setup demo test test-full lab panel bench docs real prepare readme run clean
+.PHONY: help js setup demo test test-full lab panel bench docs real prepare readme run run-stale clean
 
 help:     ## show this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ js:       ## check the panel's JavaScript and CSS: lint, format, unit tests (nee
 
 run: setup ## execute one notebook and store its outputs (NB=nbs/measure/10_metrics.ipynb)
 	@$(PY) tools/notebooks.py run $(NB)
+
+run-stale: setup ## execute every notebook whose stored outputs are older than the code, two at a time
+	@$(PY) tools/notebooks.py run-stale
 
 clean:    ## delete what was built, but not .venv and not your runs
 	rm -rf _proc _docs build dist *.egg-info .pytest_cache .hypothesis

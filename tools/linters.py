@@ -93,7 +93,7 @@ def types_hold(root):
         for m in rooms(root):  # a package that is not there must not be taken for the room of its name beside the importing one
             (site/m.rpartition('.')[2]).mkdir(exist_ok=True)
             (site/m.rpartition('.')[2]/'__init__.pyi').write_text('from typing import Any\ndef __getattr__(name: str) -> Any: ...\n')
-        r = _run('basedpyright', '--pythonpath', next(Path(d).glob('*/python*')), '--outputjson', cwd=root)
+        r = _run('basedpyright', '--pythonpath', next(p for p in (Path(d)/'bin'/'python', Path(d)/'Scripts'/'python.exe') if p.exists()), '--outputjson', cwd=root)
     try: found = json.loads(r.stdout)['generalDiagnostics']
     except (ValueError, KeyError): return _broken('basedpyright', r)
     patched, faults = _patched(root), []

@@ -1,9 +1,11 @@
 """Keep notebooks, modules and README in step, without Quarto:
 
-    python tools/notebooks.py prepare      export the modules, clean every notebook, write README.md
+    python tools/notebooks.py prepare      export the modules, write the faces' stubs, clean every notebook, write README.md
     python tools/notebooks.py readme       write README.md from nbs/index.ipynb
-    python tools/notebooks.py run NB...    execute notebooks where they stand and store their cleaned outputs"""
-import json, os, posixpath, re, subprocess, sys
+    python tools/notebooks.py run NB...    execute notebooks where they stand and store their cleaned outputs
+    python tools/notebooks.py run-stale    execute every notebook whose outputs are older than the code, two at a time"""
+import json, os, posixpath, re, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,7 +65,8 @@ def clean(nb):
         c['execution_count'] = None
         outputs = [_clean_output(o) for o in c['outputs']]
         c['outputs'] = [o for o in outputs if o['output_type'] in ('stream', 'error') or o['data']]
-    nb.update(metadata={'kernelspec': dict(KERNEL)}, nbformat=4, nbformat_minor=5)
+    kept = {'retina_nb': {'fresh': nb['metadata']['retina_nb']['fresh']}} if nb['metadata'].get('retina_nb', {}).get('fresh') else {}
+    nb.update(metadata={'kernelspec': dict(KERNEL), **kept}, nbformat=4, nbformat_minor=5)
     return nb
 
 # --- README
@@ -98,9 +101,19 @@ def nbdev(name, root):
     env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
     return subprocess.run([Path(sys.executable).with_name(name)], cwd=root, env=env, capture_output=True, text=True)
 
+def write_stubs(root=ROOT):
+    "Beside each face the stub that type checkers and editors read, and the mark that the package has types"
+    from package import PACKAGE, faces, stub_of, stub_text
+    wanted = {stub_of(root, wing): stub_text(root, wing) for wing in faces(root)}
+    for p in (root/PACKAGE).rglob('*.pyi'):
+        if p not in wanted: p.unlink()
+    for p, text in {**wanted, root/PACKAGE/'py.typed': ''}.items():
+        if not p.exists() or p.read_text(encoding='utf-8') != text: p.write_text(text, encoding='utf-8')
+
 def prepare(root=ROOT):
     r = nbdev('nbdev_export', root)
     if r.returncode: sys.exit(f'nbdev_export failed:\n{r.stderr}')
+    write_stubs(root)
     changed = []
     for p in notebooks(root):
         nb = clean(read_nb(p))
@@ -110,31 +123,48 @@ def prepare(root=ROOT):
     readme(root)
     print('modules exported, README.md written, cleaned:', ', '.join(changed) or 'nothing to clean')
 
-def store_outputs(path, executed):
+def store_outputs(path, executed, fresh=None):
     """Put the outputs of an executed copy into the notebook as it stands now: cells that were edited, moved or added while
-    it ran keep what they have, so that a long run never undoes an edit. Returns how many cells had changed meanwhile"""
+    it ran keep what they have, so that a long run never undoes an edit. `fresh` says on which code it ran.
+    Returns how many cells had changed meanwhile"""
     ran, nb = {c['id']: c for c in executed['cells'] if c['cell_type'] == 'code'}, read_nb(path)
     changed = 0
     for c in nb['cells']:
         if c['cell_type'] != 'code': continue
         if c['id'] in ran and source(ran[c['id']]) == source(c): c['outputs'] = ran[c['id']]['outputs']
         else: changed += 1
+    if fresh: nb['metadata']['retina_nb'] = {'fresh': fresh}
     write_nb(path, clean(nb))
     return changed
 
 def run(*paths):
     import nbformat
+    from fresh import freshness, package_of
     from nbclient import NotebookClient
-    os.environ.pop('MPLBACKEND', None)  # the kernel's own backend stores figures in the notebook; a backend for scripts does not
     for p in map(Path, paths):
         write_nb(p, clean(read_nb(p)))  # every cell has an id by which its outputs find back
-        nb = nbformat.read(p, as_version=4)
+        nb, ran_on = nbformat.read(p, as_version=4), freshness(read_nb(p), *package_of(ROOT))
         NotebookClient(nb, timeout=None, kernel_name='python3', store_widget_state=False,
                        resources={'metadata': {'path': str(p.resolve().parent)}}).execute()
-        changed = store_outputs(p, json.loads(nbformat.writes(nb)))
+        changed = store_outputs(p, json.loads(nbformat.writes(nb)), ran_on)
         print('executed', p, *([f'({changed} cells were edited meanwhile: run it again)'] if changed else []))
 
+def run_stale(root=ROOT, workers=2):
+    "Execute what is stale, each notebook in a process of its own; one that fails does not stop the others"
+    from fresh import stale
+    todo, done, failed = stale(root), [], []
+    env = {**os.environ, 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//workers)))}
+    def _one(p):
+        t, name = time.time(), p.relative_to(root).as_posix()
+        r = subprocess.run([sys.executable, __file__, 'run', str(p)], cwd=root, env=env, capture_output=True, text=True)
+        done.append(p)
+        if r.returncode: failed.append((name, r.stderr.strip()))
+        print(f'[{len(done)}/{len(todo)}] {name}: {"FAILED" if r.returncode else "executed"} in {time.time()-t:.0f} s ({todo[p]})', flush=True)
+    print(f'{len(todo)} notebooks to execute' if todo else 'every notebook is as fresh as the code', flush=True)
+    with ThreadPoolExecutor(workers) as pool: list(pool.map(_one, todo))
+    if failed: sys.exit('\n\n'.join(f'{name} failed:\n' + '\n'.join(err.splitlines()[-15:]) for name, err in failed))
+
 if __name__ == '__main__':
-    commands = dict(prepare=prepare, readme=readme, run=run)
+    commands = {'prepare': prepare, 'readme': readme, 'run': run, 'run-stale': run_stale}
     if len(sys.argv) < 2 or sys.argv[1] not in commands or (len(sys.argv) > 2) != (sys.argv[1] == 'run'): sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])
