@@ -6,6 +6,7 @@ from pathlib import Path
 
 from notebooks import directives, nbdev, notebooks, read_nb, readme_text, source
 from package import PACKAGE, face_names, faces, modules, name_of, rooms, settings, stub_of, stub_text, wing_of
+from setup_env import requirements
 
 # --- 1. modules are what the notebooks export
 def modules_in_step(root):
@@ -45,18 +46,18 @@ def console_scripts(root):
     return [(*re.split('[=:]', s),) for s in settings(root)['console_scripts'].split()]
 
 def commands_declared(root):
-    "settings.ini declares every command, under its own name, and none that does not exist"
-    faults, declared = [], set()
+    "settings.ini declares every command under its own name, where a face lists it or a room defines it, and none that does not exist"
+    faults, declared, listed = [], set(), {wing: face_names(root, wing) for wing in faces(root)}
     trees = {m: ast.parse(p.read_text(encoding='utf-8')) for m, p in modules(root).items()}
     commands = {(m, f) for m, t in trees.items() for f in _commands_of(t)}
     for script, module, function in console_scripts(root):
-        module = module.removeprefix(PACKAGE + '.')
-        if room := next((r for r, names in face_names(root, module).items() if function in names), ''): module += f'.{room}'
-        declared.add((module, function))
-        if (module, function) not in commands:
-            faults.append(f'settings.ini: {script} points at {function} in {PACKAGE}/{module}.py, which has no such @call_parse function')
+        module = module.removeprefix(PACKAGE).removeprefix('.')
+        room = next((f'{module}.{r}' for r, names in listed.get(module, {}).items() if function in names), module)
+        declared.add((room, function))
+        if (room, function) not in commands:
+            faults.append(f'settings.ini: {script} points at {function} in {PACKAGE}.{module}, which has no such @call_parse function')
         if script != function: faults.append(f'settings.ini: {script} and its function {function} have different names')
-    return faults + [f'settings.ini: console_scripts lacks {f}={PACKAGE}.{m}:{f}' for m, f in sorted(commands - declared)]
+    return faults + [f'settings.ini: console_scripts lacks {f}={PACKAGE}.{wing_of(m) or m}:{f}' for m, f in sorted(commands - declared)]
 
 # --- 2. notebooks are clean
 _roots = 'home|root|Users|tmp|var|private|mnt|media|opt|srv|work|workspace|workspaces|content|kaggle|usr'
@@ -211,32 +212,36 @@ def layers_hold(root):
 
 def _dist(name): return re.sub(r'[-_.]+', '-', re.split(r'[<>=!~\[ ;]', name)[0]).lower()
 
-def imports_declared(root):
-    """Every package that the tree imports is pinned in constraints.txt, and what a module imports is required by settings.ini:
-    one that was only installed by hand here is missing everywhere else"""
-    from importlib.metadata import packages_distributions
-    dists = packages_distributions()
+def pins_complete(root):
+    "constraints.txt pins whatever the set-up installs"
     pinned = {_dist(s) for s in (root/'constraints.txt').read_text(encoding='utf-8').splitlines() if s.strip() and not s.startswith('#')}
-    needed = {_dist(s) for s in settings(root)['requirements'].split()}
-    both = needed | {_dist(s) for s in settings(root)['dev_requirements'].split()}
-    faults = [f'constraints.txt does not pin {d}, which settings.ini requires' for d in sorted(both - pinned)]
-    local = {PACKAGE} | {p.stem for d in ('tests', 'benchmarks', 'tools') for p in (root/d).rglob('*.py')}
-    texts = [(p, p.read_text(encoding='utf-8')) for d in ('tests', 'benchmarks', 'tools') for p in sorted((root/d).rglob('*.py'))]
-    texts += [(p, re.sub(r'^(\s*from )\.+', rf'\1{PACKAGE}.', p.read_text(encoding='utf-8'), flags=re.M)) for p in modules(root).values()]
-    for p in notebooks(root):
-        code = '\n'.join(source(c) for c in read_nb(p)['cells'] if c['cell_type'] == 'code')
-        texts.append((p, re.sub(r'^\s*[%!].*$', '', code, flags=re.M)))
-    seen = set()
-    for p, text in texts:
-        for _, full in _imports(ast.parse(text)):
-            top = full.split('.')[0]
-            if not top or top in local or top in sys.stdlib_module_names or top.startswith('_'): continue
-            if top in dists: owners = {_dist(d) for d in dists[top]}
-            else: owners = {_dist(top)}
-            if (p, top) in seen: continue
-            seen.add((p, top))
-            if not owners & pinned: faults.append(f'{name_of(root, p)}: imports {top}, which constraints.txt does not pin')
-            elif p.is_relative_to(root/PACKAGE) and not owners & needed: faults.append(f'{name_of(root, p)}: imports {top}, which the requirements in settings.ini lack')
+    needed = {_dist(s) for s in requirements(root)}
+    return [f'constraints.txt does not pin {d}, which settings.ini requires' for d in sorted(needed - pinned)]
+
+EXTRAS = {'train': 'train', 'explain': 'train', 'report.demo': 'train', 'deploy.panel': 'panel', 'deploy.viewer': 'panel', 'deploy.hub': 'hub',
+          'serve': 'serve'}  # wing or room -> the extra that it needs to be imported
+
+def _top_imports(tree):
+    "(line, first part of the name) of every import that runs when a module is imported; those in a `try` may fail"
+    todo = list(tree.body)
+    while todo:
+        n = todo.pop()
+        if isinstance(n, ast.Import): yield from ((n.lineno, a.name.split('.')[0]) for a in n.names)
+        elif isinstance(n, ast.ImportFrom) and not n.level: yield n.lineno, n.module.split('.')[0]
+        elif isinstance(n, (ast.If, ast.With, ast.ClassDef)): todo += n.body
+
+def base_suffices(root):
+    "Importing a room needs what settings.ini requires of everybody, or the extra of its wing, and nothing more"
+    from importlib.metadata import packages_distributions
+    owners, faults = packages_distributions(), []
+    of = {k.removesuffix('_requirements'): {_dist(s) for s in v.split()} for k, v in settings(root).items() if k.endswith('_requirements')}
+    base = {_dist(s) for s in settings(root)['requirements'].split()}
+    for m, p in modules(root).items():
+        extra = EXTRAS.get(m) or EXTRAS.get(wing_of(m))
+        admitted = base | of.get(extra, set())
+        for line, top in _top_imports(ast.parse(p.read_text(encoding='utf-8'))):
+            if top == PACKAGE or top in sys.stdlib_module_names or {_dist(d) for d in owners.get(top, [top])} & admitted: continue
+            faults.append(f'{name_of(root, p)}:{line}: imports {top}, which neither the base nor {f"the extra [{extra}]" if extra else "an extra of this room"} installs')
     return faults
 
 LIGHT = 'pandas', 'matplotlib'  # besides HEAVY: the package itself, its faces, core and the grader start in well under a second

@@ -1,11 +1,14 @@
-"""Everything that must hold before a commit, in order, stopping at the first that does not: python tools/gate.py [--full]
+"""Everything that must hold before a commit, in order, stopping at the first that does not: python tools/gate.py [--full] [GATE...]
 
-Run by `make test`. --full includes the long tests (pytest marker `full`)."""
+Run by `make test`. GATE names some of them to run alone: modules notebooks fresh readme layers lint signatures javascript (in
+seconds), nbdev_test pytest site wheel (in minutes). --full includes the long tests (pytest marker `full`).
+--list-faults WING lists all that the quick ones find in a wing's notebooks and modules."""
 import os, re, shutil, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import checks
+import checks, linters, rules
+from fresh import outputs_fresh
 from notebooks import ROOT
 
 PYTHON = Path(sys.executable)
@@ -28,24 +31,48 @@ def stream(*cmd, env=None):
             lines.append(line.rstrip())
     return p.returncode, lines
 
-# --- the seven
+# --- the quick ones
 def modules_in_step():
     held(checks.modules_in_step(ROOT), 'Edit the notebook, not the module, then run: make prepare')
     held(checks.commands_declared(ROOT), 'Correct console_scripts in settings.ini, then run: make test')
 
 def notebooks_clean():
     held(checks.notebooks_clean(ROOT), 'Run: make prepare. Where outputs are missing or wrong, run: make run NB=nbs/NAME.ipynb')
+    for rule in (rules.titles, rules.length, rules.imports_alone, rules.export_cells, rules.shown_cells, rules.figures_described):
+        held(rule(ROOT), 'Correct the cell (CONTRIBUTING.md, "How a notebook is written"), then run: make prepare')
     held(checks.site_in_place(ROOT), 'Correct the files of the site (CONTRIBUTING.md, "Add a notebook"), then run: make test')
+
+def outputs_as_fresh_as_the_code(): held(outputs_fresh(ROOT), 'Run: make run-stale')
 
 def readme_in_step():
     held(checks.readme_in_step(ROOT), 'Edit nbs/index.ipynb, then run: make readme')
     held(checks.links_hold(ROOT), 'Correct the links in the notebooks (README.md: nbs/index.ipynb and make readme), then run: make test')
 
 def import_layers():
-    held(checks.layers_hold(ROOT), 'Move the import, or the function, to where the layers allow it (CONTRIBUTING.md, "Layers"), then run: make prepare')
-    held(checks.imports_declared(ROOT), 'Add it to requirements or dev_requirements in settings.ini and pin it in constraints.txt, then run: make test')
+    then = 'Move the import, or the function, to where the layers allow it (CONTRIBUTING.md, "Layers"), then run: make prepare'
+    held(linters.wings_in_order(ROOT), then)
+    held(checks.layers_hold(ROOT), then)
+    held(linters.imports_declared(ROOT), 'Correct the requirements in settings.ini (CONTRIBUTING.md, "Dependencies"), then run: make test')
+    held(checks.pins_complete(ROOT), 'Pin it in constraints.txt, then run: make test')
+    held(checks.base_suffices(ROOT), 'Import it inside the function that needs it, then run: make prepare')
     held(checks.imports_are_light(ROOT), 'Import it inside the function that needs it, then run: make prepare')
+    held(rules.windows_can_import(ROOT), 'Import it where it is used, then run: make prepare')
 
+def lint(): held(linters.ruff_finds_nothing(ROOT), 'Correct it (.venv/bin/ruff check --fix mends some of it), then run: make prepare')
+
+def signatures():
+    held(rules.faces_hold(ROOT), 'Correct the list in the notebook of the face, then run: make prepare')
+    held(rules.docments(ROOT), 'Write the docstring or the comment into the notebook, then run: make prepare')
+    held(linters.types_hold(ROOT), 'Correct the annotation or the call, then run: make prepare')
+
+def javascript():
+    "The panel's own front-end code: needs Node.js, and says so where there is none"
+    if not shutil.which('npm') or not (ROOT/'package.json').exists(): return 'not looked at: no Node.js here'
+    r = subprocess.run(['make', '-s', 'js'], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    held([s for s in (r.stdout + r.stderr).splitlines() if s.strip()][-30:] if r.returncode else [], 'Correct it, and run it alone: make js')
+    return ''
+
+# --- the long ones
 def notebook_tests():
     "nbdev_test on every notebook, slow cells included; one thread of computation for each worker"
     workers = min(CPUS, 4)
@@ -56,11 +83,24 @@ def notebook_tests():
     return 'Success.'
 
 def pytest_tests():
-    full = ['-m', ''] if '--full' in sys.argv else []
-    status, lines = stream(PYTHON, '-m', 'pytest', '-rs', '--durations=5', *full, 'tests')
+    "Every test, files spread over the cores; what of the package the tests of this process reach is measured along the way"
+    workers = min(CPUS, 4)
+    spread = ['-n', workers, '--dist', 'loadfile'] if workers > 1 else []
+    status, lines = stream(PYTHON, '-m', 'pytest', '-rs', '--durations=5', *spread, '--cov=retina_nb', '--cov-report=', *(['-m', ''] if '--full' in sys.argv else []),
+                           'tests', env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers))))
     last = next((s for s in reversed(lines) if re.search(r'\d+ passed.* in [\d.]+s', s)), '')
     if status or not last: raise Fault('  - pytest failed, see above', 'Correct it, and run it alone: .venv/bin/python -m pytest tests -k NAME')
-    return last
+    return f'{last.strip("= ")}, {coverage()}'
+
+def coverage():
+    "The share of the package's statements that the tests ran, in one line; the notebooks' own tests are not counted"
+    r = subprocess.run([PYTHON, '-m', 'coverage', 'report', '--format=total', '--precision=1'], cwd=ROOT, capture_output=True, text=True)
+    return f'coverage of retina_nb by pytest alone {r.stdout.strip()}%' if r.returncode == 0 else 'coverage was not measured'
+
+def site():
+    "nbdev's half of the documentation site, which needs no Quarto: every page is made and looked at"
+    status, _ = stream(PYTHON, ROOT/'tools'/'website.py', 'check')
+    if status: raise Fault('  - the site has faults, see above', 'Correct the notebook, and run it alone: .venv/bin/python tools/website.py check')
 
 def wheel():
     "Built from a copy, installed alone beside the pinned packages, used from another folder"
@@ -123,26 +163,43 @@ def wheel_faults(root, tmp, smoke=SMOKE):
     if not faults: print(f'{len(scripts)} commands answer --help')
     return faults
 
-GATES = {'modules in step with the notebooks': modules_in_step, 'notebooks clean': notebooks_clean, 'README in step': readme_in_step,
-         'import layers': import_layers, 'nbdev_test': notebook_tests, 'pytest': pytest_tests, 'wheel': wheel}
+QUICK = {'modules': ('modules in step with the notebooks', modules_in_step), 'notebooks': ('notebooks clean and well written', notebooks_clean),
+         'fresh': ('outputs as fresh as the code', outputs_as_fresh_as_the_code), 'readme': ('README and links', readme_in_step),
+         'layers': ('import layers and dependencies', import_layers), 'lint': ('ruff', lint), 'signatures': ('docments and types', signatures),
+         'javascript': ('JavaScript and CSS of the panel', javascript)}
+LONG = {'nbdev_test': ('nbdev_test', notebook_tests), 'pytest': ('pytest', pytest_tests), 'site': ('the site, as far as nbdev makes it', site),
+        'wheel': ('the wheel', wheel)}
 
-def main():
+def _timed(gate):
+    t = time.time()
+    try: return gate(), None, time.time() - t
+    except Fault as e: return '', e, time.time() - t
+
+def main(only=()):
+    "Run the gates in order: the quick ones side by side, then the long ones, each of which uses all cores by itself"
+    if unknown := set(only) - {*QUICK, *LONG}:
+        print(f'no such gate: {", ".join(sorted(unknown))}. There are: {" ".join([*QUICK, *LONG])}', file=sys.stderr)
+        return 2
     start, closing = time.time(), []
     if d := os.environ.get('RETINA_NB_DATA'): os.environ['RETINA_NB_DATA'] = str(Path(d).absolute())  # notebooks run in nbs/
-    for i, (name, gate) in enumerate(GATES.items(), 1):
-        print(f'[{i}/{len(GATES)}] {name}', flush=True)
-        t = time.time()
-        try: said = gate()
-        except Fault as e:
-            faults, then = e.args
-            print(f'{faults}\nmake test: stopped at "{name}". {then}', file=sys.stderr, flush=True)
-            return 1
-        print(f'      holds ({time.time()-t:.0f} s)', flush=True)
-        if said: closing.append(f'{name}: {said}')
+    todo = {k: v for k, v in {**QUICK, **LONG}.items() if not only or k in only}
+    with ThreadPoolExecutor(min(CPUS, 4)) as pool:
+        ahead = {k: pool.submit(_timed, QUICK[k][1]) for k in todo if k in QUICK}
+        for i, (key, (name, gate)) in enumerate(todo.items(), 1):
+            print(f'[{i}/{len(todo)}] {name}', flush=True)
+            said, fault, took = ahead[key].result() if key in ahead else _timed(gate)
+            if fault:
+                faults, then = fault.args
+                print(f'{faults}\nmake test: stopped at "{name}". {then}', file=sys.stderr, flush=True)
+                pool.shutdown(cancel_futures=True)
+                return 1
+            print(f'      holds ({took:.0f} s)', flush=True)
+            closing.append(f'{name}: {said or "holds"} ({took:.0f} s)')
     print('\n'.join(closing))
-    print(f'make test: all {len(GATES)} hold ({time.time()-start:.0f} s)')
+    print(f'make test: {"all " if not only else ""}{len(todo)} hold ({time.time()-start:.0f} s)')
     return 0
 
 if __name__ == '__main__':
-    try: sys.exit(main())
+    args = [a for a in sys.argv[1:] if a != '--full']
+    try: sys.exit(checks.main(*args[1:]) if args[:1] == ['--list-faults'] else main(args))
     except KeyboardInterrupt: sys.exit('make test: stopped')
