@@ -9,7 +9,9 @@ from PIL import Image
 
 from retina_nb.data.records import load_records
 from retina_nb.image.read import read_image
-from retina_nb.image.preprocess import Preprocess, ben_graham, resize
+from retina_nb.image.preprocess import Preprocess
+from retina_nb.image.contrast import ben_graham
+from retina_nb.image.field import resize
 import timing
 
 cv2.setNumThreads(1)

@@ -19,7 +19,8 @@ import retina_nb
 from ..core import ImageError, RunError, SettingError, get_task, json_hash, one_line_errors, read_json, write_file, write_json, write_table
 from .records import load_records, row_of
 from ..image.read import _file_bytes, read_image, sha256
-from ..image.preprocess import SURE, Preprocess, cache_note
+from ..image.field import SURE
+from ..image.preprocess import Preprocess, cache_note
 
 # %% ../../nbs/data/50_cache.ipynb #275131ec
 def cache_names(images, # paths as in records, or 'file.npz::train/12'
@@ -56,8 +57,8 @@ def _work(pre, out, image, name, known # the contract; folder; photograph; cache
         if digest == known: return dict(sha256=digest)
         if pre.from_cache(data): new, confidence = data, None   # a cache of a cache: nothing is done twice
         else:
-            a, field = pre.square(data, pre.via)
-            new, confidence = pre.encode(a), round(field.confidence, 4)
+            a, frame = pre.square(data, pre.via)
+            new, confidence = pre.encode(a), round(frame.field.confidence, 4)
     except ImageError as e: return dict(error=e.what)
     except MemoryError: return dict(error='did not fit into memory')
     _put(Path(out)/name, new)

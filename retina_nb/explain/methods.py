@@ -15,10 +15,11 @@ from torch import nn
 
 from ..core import DataError, SettingError
 from ..plotting import caption, new_axes
-from ..measure.evaluation import interval, mean_stat, patient_codes, resample
+from ..measure.resample import interval, mean_stat, patient_codes, resample
 from ..image.read import read_image
-from ..train.model import GradingModel, Net
-from ..image.preprocess import Preprocess, _cut, resize
+from ..train.model import GradingModel
+from ..train.network import Net
+from ..image.preprocess import Preprocess
 from ..synth.render import synth_truth
 
 # %% ../../nbs/explain/10_methods.ipynb #665a1758
@@ -157,13 +158,7 @@ def carry(pre:Preprocess,
           mask # bool or float (H, W), drawn on it
          )->np.ndarray: # float32 (size, size), 0 to 1: share of each input pixel that is marked
     "Take a mask through the crop, padding and size of a preprocessing"
-    h, w = image.shape[:2]
-    if mask.shape != (h, w): raise DataError(f'the mask is {mask.shape[1]} x {mask.shape[0]} pixels and the photograph {w} x {h}')
-    f, side = pre.field(image), pre.via or pre.size
-    m = np.repeat(np.asarray(mask, np.uint8)[...,None]*255, 3, axis=2)
-    if f.sure or pre.fit == 'pad': m = _cut(m, *f.square)
-    elif pre.fit == 'cut': m = _cut(m, (w-min(w,h))//2, (h-min(w,h))//2, min(w,h))
-    return resize(resize(m, side), pre.size)[...,0].astype(np.float32)/255
+    return pre.frame(image).coverage(mask)
 
 # %% ../../nbs/explain/10_methods.ipynb #46827721
 def truths(records, # synthetic records: rows with `image`, `label`, `eye`, `seed`

@@ -10,14 +10,10 @@ from .. import core
 
 # %% ../../nbs/image/index.ipynb #image-face
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
-    read=['FORMATS', 'HASH_BITS', 'HASH_LIMIT', 'IMAGE_TYPES', 'MAX_BYTES', 'MAX_PIXELS',
-        'MIN_SIDE', 'brightest', 'dicom_tags', 'hash_distance', 'image_size', 'is_dicom', 'is_image_file', 'mirror_hash',
-        'near_duplicates', 'phash', 'read_image', 'sha256'],
-    preprocess=['CONTRASTS', 'CROPS', 'FITS', 'Field', 'Preprocess', 'STATS',
-        'SURE', 'THUMB', 'VERSION', 'ben_graham', 'cache_note', 'clahe', 'diff',
-        'encode', 'field', 'find_field', 'finish', 'first_half', 'for_task',
-        'from_cache', 'from_json', 'hash', 'resize', 'square', 'to_cache',
-        'to_dict', 'to_input', 'to_json'],
-    quality=['DIAMETER', 'LIMITS', 'Limit', 'Quality', 'points', 'quality',
-        'quality_table'],
+    read=['IMAGE_TYPES', 'dicom_tags', 'hash_distance', 'image_size', 'is_dicom', 'is_image_file', 'mirror_hash',
+          'near_duplicates', 'phash', 'read_image', 'sha256'],
+    field=['Field', 'Frame', 'find_field', 'resize'],
+    contrast=['ben_graham', 'clahe'],
+    preprocess=['Preprocess', 'cache_note'],
+    quality=['LIMITS', 'Limit', 'Quality', 'points', 'quality', 'quality_table'],
 ))

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import cv2, numpy as np
 
 from ..core import RetinaError
-from .read import read_image
-from .preprocess import _cut, find_field
+from .read import brightest, read_image
+from .field import _cut, find_field
 
 # %% ../../nbs/image/30_quality.ipynb #afb65c3b
 DIAMETER = 128   # pixels: every field is measured at this diameter
@@ -24,8 +24,6 @@ def _levels(v, *shares, mask=None # uint8 (H,W), shares 0..1, where to look
     "The grey levels below which these shares of the pixels lie"
     n = cv2.calcHist([v], [0], mask, [256], [0,256]).ravel().cumsum()
     return [int(n.searchsorted(q*n[-1])) for q in shares]
-
-def _brightest(channels): r, g, b = channels; return cv2.max(cv2.max(r, g), b)
 
 def _ends(lit # bool (h,w)
          )->tuple: # x, y
@@ -42,7 +40,7 @@ def _quick_circle(a, n=96 # uint8 (H,W,3), long side of the thumbnail
     h0, w0 = a.shape[:2]
     s = max(h0, w0)/n
     w, h = max(8, round(w0/s)), max(8, round(h0/s))
-    v = _brightest(cv2.split(cv2.resize(a, (w, h), interpolation=cv2.INTER_LINEAR)))
+    v = brightest(cv2.resize(a, (w, h), interpolation=cv2.INTER_LINEAR))
     lo, hi = _levels(v, .005, .9)
     lit = v > lo + max(3, .12*(hi-lo))
     (x0, y0), (y1, x1) = _ends(lit), _ends(lit.T)
@@ -87,7 +85,7 @@ def _standard(a # uint8 (H,W,3)
     mask, k = np.zeros_like(_disc), D/side
     top, bottom, left, right = (min(D, max(0, round(o*k))) for o in (-y0, h-y0, -x0, w-x0))
     mask[top:bottom,left:right] = _disc[top:bottom,left:right]
-    return _reduce(_cut(a, x0, y0, side), D), mask, sure
+    return _reduce(_cut(a, x0, y0, x0+side, y0+side), D), mask, sure
 
 # %% ../../nbs/image/30_quality.ipynb #b18f2017
 def _layers(light, lit # uint8 (D,D), uint8 (D,D)
@@ -112,7 +110,7 @@ def measure(src # path, bytes, PIL image or array
     a, there, sure = _standard(read_image(src, short_side=DIAMETER))
     light, (red, green, blue) = cv2.cvtColor(a, cv2.COLOR_RGB2GRAY), cv2.split(a)
     typical, = _levels(light, .5, mask=there)
-    lit = cv2.bitwise_and(there, cv2.compare(_brightest((red, green, blue)), max(5., .12*typical), cv2.CMP_GT)) # neither cut off nor in the dark
+    lit = cv2.bitwise_and(there, cv2.compare(brightest(a), max(5., .12*typical), cv2.CMP_GT)) # neither cut off nor in the dark
     m = cv2.bitwise_and(lit, _inner)
     if cv2.countNonZero(m) < _area/50: m = there
     n, (r, g, b, _) = max(1, cv2.countNonZero(m)), cv2.mean(a, mask=m)

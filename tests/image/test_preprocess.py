@@ -9,7 +9,9 @@ from PIL import Image
 
 from retina_nb.core import ImageError, SettingError
 from retina_nb.image.read import read_image
-from retina_nb.image.preprocess import Preprocess, ben_graham, clahe, find_field, resize
+from retina_nb.image.preprocess import Preprocess
+from retina_nb.image.contrast import ben_graham, clahe
+from retina_nb.image.field import find_field, resize
 from retina_nb.synth.render import synth_eye
 
 REAL = os.environ.get('RETINA_NB_DATA')
@@ -158,7 +160,7 @@ def test_ben_graham_forgets_the_light():
 @pytest.mark.parametrize('seed', (0, 5))
 def test_quick_blur_stays_within_its_bound(seed):
     "On the result's scale, where a grey level of the photograph counts four, against the same Gaussian at full size"
-    from retina_nb.image.preprocess import _disc
+    from retina_nb.image.contrast import _disc
     a = Preprocess(size=512)(synth_eye(seed, size=700).image).astype(np.float32); lit = (_disc(512, .97)*(a.max(axis=2) > 8)).astype(np.float32)
     blur = lambda x: cv2.GaussianBlur(x, (0,0), 512/60)
     want = (4*(a - blur(a*lit[...,None])/(blur(lit)[...,None] + 1e-3)) + 128).clip(0, 255)

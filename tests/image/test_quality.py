@@ -7,7 +7,7 @@ from PIL import Image
 
 from retina_nb.core import ImageError
 from retina_nb.image.read import read_image
-from retina_nb.image.preprocess import find_field
+from retina_nb.image.field import find_field
 from retina_nb.image.quality import LIMITS, Quality, points, quality, quality_table
 from retina_nb.synth.render import synth_eye
 
