@@ -171,13 +171,6 @@ SHOWN = 1600 # pixels: longest side of a picture on the screen; zooming in beyon
 def _jpeg(a, quality=88)->bytes: return cv2.imencode('.jpg', a[...,::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 def _png(a)->bytes: return cv2.imencode('.png', cv2.cvtColor(a, cv2.COLOR_RGBA2BGRA if a.shape[2] == 4 else cv2.COLOR_RGB2BGR))[1].tobytes()
 
-def _cut(a, x0, y0, side):
-    "A square of a picture, black where it reaches beyond"
-    out = np.zeros((side,side,3), np.uint8)
-    h, w = a.shape[:2]
-    l, t, r, b = max(x0, 0), max(y0, 0), min(x0+side, w), min(y0+side, h)
-    out[t-y0:b-y0, l-x0:r-x0] = a[t:b, l:r]
-    return out
 
 # %% ../../nbs/deploy/50_panel.ipynb #5fee6039
 def pictures(grader, src # bytes or array
@@ -187,13 +180,10 @@ def pictures(grader, src # bytes or array
     a = read_image(src, short_side=900)
     s = SHOWN/max(a.shape[:2])
     if s < 1: a = cv2.resize(a, None, fx=s, fy=s, interpolation=cv2.INTER_AREA)
-    x, (h, w) = pre(src), a.shape[:2]
-    f = pre.field(a)
-    if f.sure or pre.fit == 'pad': x0, y0, side = f.square; frame = (x0/w, y0/h, side/w, side/h)
-    elif pre.fit == 'cut': m = min(w,h); frame = ((w-m)/2/w, (h-m)/2/h, m/w, m/h)
-    else: frame = (0,0,1,1)
-    thumb = cv2.resize(_cut(a, *(round(o) for o in (frame[0]*w, frame[1]*h, max(frame[2]*w, frame[3]*h)))), (112,112), interpolation=cv2.INTER_AREA)
-    return dict(taken=_jpeg(a), seen=_png(x), thumb=_jpeg(thumb, 80)), frame, hashlib.sha256(np.ascontiguousarray(a)).hexdigest()
+    x = pre(src)
+    frame = pre.frame(a)
+    thumb = frame.apply(a, 112)
+    return dict(taken=_jpeg(a), seen=_png(x), thumb=_jpeg(thumb, 80)), frame.fractions, hashlib.sha256(np.ascontiguousarray(a)).hexdigest()
 
 def enhance(jpeg:bytes, # a picture as taken
            )->bytes: # the same with local contrast stretched
