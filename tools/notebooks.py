@@ -85,6 +85,10 @@ def readme_text(root=ROOT):
     from nbconvert import MarkdownExporter
     nb = nbformat.read(root/'nbs'/'index.ipynb', as_version=4)
     nb.cells = [c for c in nb.cells if not directives(c) & {'hide', 'include: false'}]
+    for i, c in enumerate(nb.cells):  # a cell whose code is not shown is what it says
+        if c.cell_type == 'code' and 'echo: false' in directives(c):
+            said = '\n\n'.join(''.join(o.get('data', {}).get('text/markdown', '')) for o in c.outputs)
+            nb.cells[i] = nbformat.v4.new_markdown_cell(said)
     for c in nb.cells:
         if c.cell_type == 'code': c.source = re.sub(r'^#\s*\|.*\n?', '', c.source, flags=re.M)
     text, resources = MarkdownExporter().from_notebook_node(nb)

@@ -429,6 +429,7 @@ class Site(Processor):
             c.source = getattr(website, m[1])(self, source(c), m[2])
             return
         text = no_citations(to_html_links(source(c)))
+        if '<!-- cards -->' in text: text = re.sub(r'(?:^- .*\n?)+', lambda m: f'\n::: {{.cards}}\n{m[0].rstrip()}\n:::\n', text, flags=re.M)
         c.source = link_terms(link_names(text, self.page, self.folder), self.page, self.folder, self.terms)
 
     def code(self, c):
@@ -442,7 +443,8 @@ class Site(Processor):
         if summary: c.source = f'#| code-fold: true\n#| code-summary: "{summary}"\n' + text
         for o in c.get('outputs', []):
             if 'text/markdown' in o.get('data', {}):
-                o['data']['text/markdown'] = to_html_links(''.join(o['data']['text/markdown']))
+                said = to_html_links(''.join(o['data']['text/markdown']))
+                o['data']['text/markdown'] = f'::: {{.result}}\n{said}\n:::' if self.name == 'index.ipynb' else said
 
     def documented(self, c):
         "Output of `show_doc`: where it is imported from, its source, links to public classes and names"
