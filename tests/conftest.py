@@ -1,5 +1,5 @@
 "What the tests share: the checkout, the real data where there is some, and a cache that is not the user's"
-import os, subprocess, sys
+import os, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +45,16 @@ def command():
         return subprocess.run([str(exe), *map(str, args)], cwd=cwd, timeout=timeout, text=True, capture_output=True,
                               stdin=subprocess.DEVNULL, env={**os.environ, **env})
     return _run
+
+@pytest.fixture(scope='session')
+def whole(tmp_path_factory)->Path:
+    "A small project without a fault, for the checks of `make test`"
+    import small_project
+    folder = tmp_path_factory.mktemp('whole')
+    small_project.make(folder)
+    return folder
+
+@pytest.fixture
+def project(whole, tmp_path)->Path:
+    "A copy of it to break"
+    return Path(shutil.copytree(whole, tmp_path/'p'))

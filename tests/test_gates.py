@@ -3,99 +3,12 @@ import copy, json, os, shutil, subprocess, sys
 
 import pytest
 
-import checks, gate, notebooks, setup_env
+import checks, fresh, gate, linters, notebooks, rules, setup_env
+from small_project import PICTURE, SETTINGS, SIDEBAR, book, code, edit, finds, prose, refresh, shown, write
 
-SETTINGS = """[DEFAULT]
-repo = retina_nb
-lib_name = retina_nb
-version = 0.1.0
-min_python = 3.11
-license = apache2
-doc_path = _docs
-lib_path = retina_nb
-nbs_path = nbs
-recursive = True
-tst_flags = slow
-update_pyproject = False
-put_version_in_init = True
-branch = main
-title = retina_nb
-clean_ids = True
-readme_nb = index.ipynb
-author = a
-author_email = a@b.example
-user = u
-git_url = https://example.org
-description = d
-keywords = k
-requirements = fastcore>=1 lazy_loader
-dev_requirements =
-console_scripts = retina_one=retina_nb.low.one:retina_one
-"""
-ROOMS = {  # a room at the root, and two wings of which `high` stands above `low`
-    '00_base': ['#| default_exp base', '#| export\ndef half(x): return x/2', 'half(8)'],
-    'low/10_one': ['#| default_exp low.one', '#| export\nfrom fastcore.script import call_parse', '#| export\ndef double(x): return 2*x',
-        '#| export\n@call_parse\ndef retina_one(x:int=1): # a number\n    "Print double"\n    print(double(x))', 'double(2)'],
-    'low/20_more': ['#| default_exp low.more', '#| export\nfrom retina_nb.low.one import double', '#| export\ndef same(x): return double(x)/2', 'same(4)'],
-    'high/10_two': ['#| default_exp high.two', '#| export\nfrom retina_nb.low.one import double', '#| export\ndef quadruple(x): return double(double(x))',
-        'quadruple(1)']}
-PAGES = ['index.ipynb', '00_base.ipynb', *(f'low/{n}.ipynb' for n in ('index', '10_one', '20_more')), 'high/index.ipynb', 'high/10_two.ipynb']
-SIDEBAR = f'website: {{sidebar: {{contents: [{{section: A, contents: [{", ".join(PAGES)}]}}]}}}}\n'
-FACES = dict(low="one=['double', 'retina_one'], more=['same']", high="two=['quadruple']")
-
-def code(text, *outputs, **kw): return dict(cell_type='code', id=f'c{abs(hash(text)):x}'[:12], metadata={}, execution_count=None,
-                                            outputs=list(outputs), source=text.splitlines(True)) | kw
-def prose(text): return dict(cell_type='markdown', id=f'm{abs(hash(text)):x}'[:12], metadata={}, source=text.splitlines(True))
-def shown(text): return dict(output_type='execute_result', execution_count=None, metadata={}, data={'text/plain': [text]})
-PICTURE = dict(output_type='display_data', metadata={}, data={'image/png': 'iVBORw0KGgo=', 'text/plain': ['<Axes>']})
-
-def book(*cells): return dict(cells=list(cells), metadata={'kernelspec': dict(notebooks.KERNEL)}, nbformat=4, nbformat_minor=5)
-
-def write(path, nb):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    notebooks.write_nb(path, nb)
-
-@pytest.fixture(scope='session')
-def whole(tmp_path_factory):
-    "A small project without a fault"
-    d = tmp_path_factory.mktemp('whole')
-    (d/'settings.ini').write_text(SETTINGS)
-    for f in ('setup.py', '_quarto.yml', 'nbs/_quarto.yml', 'nbs/nbdev.yml', 'nbs/styles.scss'):
-        (d/f).parent.mkdir(exist_ok=True)
-        shutil.copy(notebooks.ROOT/f, d/f)
-    for name, cells in ROOMS.items():
-        write(d/f'nbs/{name}.ipynb', book(prose(f'# {name}'), *map(code, cells[:-1]), code(cells[-1], shown('4'))))
-    for wing, names in FACES.items():
-        write(d/f'nbs/{wing}/index.ipynb', book(prose(f'# {wing}'), code(f'#| default_exp {wing}.__init__'), code('#| export\nimport lazy_loader as lazy'),
-            code(f'#| export\n__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs=dict({names}))'), code('1', shown('1'))))
-    write(d/'nbs/index.ipynb', book(prose('# small\n\n> One [room](low/10_one.ipynb) and [the licence](../LICENSE).')))
-    (d/'nbs/sidebar.yml').write_text(SIDEBAR)
-    (d/'LICENSE').write_text('free\n')
-    (d/'constraints.txt').write_text('# pins\nfastcore==1.14.5\nlazy-loader==0.6\nnumpy==2.4.6\n')
-    (d/'retina_nb').mkdir()
-    assert notebooks.nbdev('nbdev_export', d).returncode == 0
-    notebooks.readme(d)
-    return d
-
-@pytest.fixture
-def project(whole, tmp_path):
-    "A copy of it to break"
-    d = tmp_path/'p'
-    shutil.copytree(whole, d)
-    return d
-
-def edit(project, name, change):
-    "Apply `change` to a notebook in place"
-    p = project/f'nbs/{name}.ipynb'
-    nb = notebooks.read_nb(p)
-    change(nb)
-    notebooks.write_nb(p, nb)
-
-def finds(faults, *words):
-    assert any(all(w in f for w in words) for f in faults), f'{words} not in {faults}'
-
-ALL = checks.modules_in_step, checks.commands_declared, checks.notebooks_clean, checks.site_in_place, checks.readme_in_step, \
-      checks.links_hold, checks.layers_hold, checks.imports_declared, checks.imports_are_light
+QUICK = checks.modules_in_step, checks.commands_declared, checks.notebooks_clean, checks.site_in_place, checks.readme_in_step, \
+    checks.links_hold, checks.layers_hold, checks.pins_complete, checks.base_suffices, fresh.outputs_fresh
+ALL = *QUICK, checks.imports_are_light, *rules.RULES, *linters.LINTERS
 
 @pytest.mark.parametrize('check', ALL, ids=lambda f: f.__name__)
 def test_a_project_without_a_fault_passes(whole, check): assert check(whole) == []
@@ -123,8 +36,31 @@ def test_module_not_committed(project, module):
     (project/f'retina_nb/{module}.py').unlink()
     finds(checks.modules_in_step(project), f'{module}.py', 'missing')
 
+def test_command_through_its_face(project):
+    (project/'settings.ini').write_text(SETTINGS.replace('retina_nb.low.one:retina_one', 'retina_nb.low:retina_one'))
+    assert checks.commands_declared(project) == []
+
+@pytest.mark.parametrize('file,text,words', [
+    ('low/__init__.pyi', None, ['low/__init__.pyi', 'missing']), ('low/__init__.pyi', 'x = 1\n', ['low/__init__.pyi', 'differs']),
+    ('other/__init__.pyi', '', ['other/__init__.pyi', 'no face']), ('py.typed', None, ['py.typed', 'missing'])])
+def test_stubs(project, file, text, words):
+    p = project/'retina_nb'/file
+    p.parent.mkdir(exist_ok=True)
+    if text is None: p.unlink()
+    else: p.write_text(text)
+    finds(checks.modules_in_step(project), *words)
+    notebooks.prepare(project)
+    assert checks.modules_in_step(project) == []
+
+def test_a_face_that_lists_more_needs_another_stub(project):
+    edit(project, 'low/index', lambda nb: nb['cells'][3].update(source=nb['cells'][3]['source'][0:1] + [nb['cells'][3]['source'][1].replace("'double', ", '')]))
+    assert notebooks.nbdev('nbdev_export', project).returncode == 0
+    finds(checks.modules_in_step(project), 'low/__init__.pyi', 'differs')
+
 @pytest.mark.parametrize('line,words', [
-    ('', ['lacks retina_one=retina_nb.low.one:retina_one']),
+    ('', ['lacks retina_one=retina_nb.low:retina_one']),
+    ('retina_one=retina_nb.low:retina_one retina_two=retina_nb.low:retina_two', ['retina_two', 'no such']),
+    ('retina_one=retina_nb.high:retina_one', ['retina_one', 'no such']),
     ('retina_one=retina_nb.low.one:retina_one retina_two=retina_nb.low.one:retina_two', ['retina_two', 'no such']),
     ('retina_one=retina_nb.low.one:retina_one double=retina_nb.low.one:double', ['double', 'no such']),
     ('retina_uno=retina_nb.low.one:retina_one', ['retina_uno', 'different names'])])
@@ -190,7 +126,8 @@ def test_prepare_brings_all_in_step(project):
     edit(project, 'high/10_two', _add(code('#| export\nfive = 5'), code('five', shown('5'))))
     edit(project, 'index', _add(prose('More.')))
     notebooks.prepare(project)
-    assert [f for check in ALL for f in check(project)] == []
+    refresh(project)
+    assert [f for check in QUICK for f in check(project)] == []
 
 # --- the site
 @pytest.mark.parametrize('file,text,word', [
@@ -258,12 +195,56 @@ def test_grading_never_reaches_for_models(project, module):
     finds(faults, f'{module}.py:2', 'train.predict')
     finds(faults, f'{module}.py:3', 'torch')
 
-@pytest.mark.parametrize('place, word', [('module', 'requirements in settings.ini lack'), ('notebook', 'does not pin'), ('settings', 'pandas')])
+@pytest.mark.parametrize('module,line,word', [
+    ('low/one', 'from retina_nb.high.two import quadruple', 'low.one -> retina_nb.high.two'), ('base', 'def f():\n    import retina_nb.low.more', 'base -> retina_nb.low.more'),
+    ('low/one', 'from ..high import two', 'low.one -> retina_nb.high'), ('other/__init__', '', 'retina_nb.other')])
+def test_wings_out_of_order(project, module, line, word):
+    p = project/f'retina_nb/{module}.py'
+    p.parent.mkdir(exist_ok=True)
+    p.write_text((p.read_text() if p.exists() else '') + line + '\n')
+    finds(linters.wings_in_order(project), word)
+
+def test_the_order_of_the_wings_names_every_one(root):
+    assert linters.wings_in_order(root) == []
+    assert 'exhaustive = True' in (root/'.importlinter').read_text()
+
+@pytest.mark.parametrize('place, word', [('module', 'numpy'), ('lazy', 'numpy'), ('notebook', 'pandas'), ('test', 'pandas'), ('dev', 'dev dependency')])
 def test_packages_that_only_this_machine_has(project, place, word):
     if place == 'module': (project/'retina_nb/high/two.py').write_text('import numpy as np\n')
+    elif place == 'lazy': (project/'retina_nb/high/two.py').write_text('def f():\n    import numpy as np\n')
     elif place == 'notebook': write(project/'nbs/high/10_two.ipynb', book(prose('# high'), code('import pandas')))
-    else: (project/'settings.ini').write_text(SETTINGS.replace('dev_requirements =', 'dev_requirements = pandas'))
-    finds(checks.imports_declared(project), word)
+    elif place == 'test':
+        (project/'tests/low').mkdir(parents=True)
+        (project/'tests/low/test_one.py').write_text('import pandas\n')
+    else:
+        (project/'settings.ini').write_text(SETTINGS.replace('dev_requirements =', 'dev_requirements = numpy'))
+        (project/'retina_nb/high/two.py').write_text('import numpy as np\n')
+    finds(linters.imports_declared(project), word)
+
+def test_requirement_that_nothing_uses(project):
+    (project/'settings.ini').write_text(SETTINGS.replace('lazy_loader', 'lazy_loader pandas'))
+    finds(linters.imports_declared(project), 'settings.ini', 'pandas')
+
+@pytest.mark.parametrize('kind', ['requirements', 'dev_requirements', 'train_requirements'])
+def test_requirement_without_a_pin(project, kind):
+    text = SETTINGS if kind + ' =' in SETTINGS else SETTINGS.replace('dev_requirements =', f'{kind} =\ndev_requirements =')
+    (project/'settings.ini').write_text(text.replace(f'\n{kind} =', f'\n{kind} = pandas'))
+    finds(checks.pins_complete(project), 'pandas')
+
+@pytest.mark.parametrize('module,word', [('base', 'an extra'), ('low/one', 'an extra'), ('explain/one', 'the extra [train]')])
+def test_room_that_needs_more_than_it_gets(project, module, word):
+    (project/'settings.ini').write_text(SETTINGS.replace('dev_requirements =', 'train_requirements = torch\ndev_requirements ='))
+    (project/f'retina_nb/{module}.py').parent.mkdir(exist_ok=True)
+    (project/f'retina_nb/{module}.py').write_text('try: import scipy\nexcept ImportError: pass\nif True: import numpy\ndef f(): import pandas\n')
+    found = checks.base_suffices(project)
+    finds(found, f'{module}.py:3: imports numpy', word)
+    assert len(found) == 1
+
+def test_extra_of_a_wing_suffices(project):
+    (project/'settings.ini').write_text(SETTINGS.replace('dev_requirements =', 'train_requirements = torch numpy\ndev_requirements ='))
+    (project/'retina_nb/train').mkdir()
+    (project/'retina_nb/train/one.py').write_text('import numpy, torch\n')
+    assert checks.base_suffices(project) == []
 
 @pytest.mark.parametrize('file,word', [('extra.py', 'with a number'), ('low/extra.py', 'with a number'), ('other/__init__.py', 'of a face')])
 def test_module_without_a_notebook(project, file, word):
@@ -305,20 +286,52 @@ def test_pytest_gate(tmp_path, monkeypatch, text, ok):
     else:
         with pytest.raises(gate.Fault): gate.pytest_tests()
 
+def _gates(monkeypatch, quick, long):
+    monkeypatch.setattr(gate, 'QUICK', quick)
+    monkeypatch.setattr(gate, 'LONG', long)
+
 def test_stops_at_the_first_fault_and_says_what_to_run(monkeypatch, capsys):
     ran = []
     def bad(): gate.held(['a is wrong'], 'Run: make something')
-    monkeypatch.setattr(gate, 'GATES', dict(one=lambda: ran.append(1), two=bad, three=lambda: ran.append(3)))
+    _gates(monkeypatch, dict(a=('one', lambda: ran.append(1)), b=('two', bad)), dict(c=('three', lambda: ran.append(3))))
     assert gate.main() == 1 and ran == [1]
     err = capsys.readouterr().err
     assert 'a is wrong' in err and 'stopped at "two". Run: make something' in err
 
+def test_one_gate_alone(monkeypatch, capsys):
+    _gates(monkeypatch, dict(a=('one', lambda: 1/0)), dict(b=('two', lambda: 'well done')))
+    assert gate.main(['b']) == 0
+    assert 'two: well done' in capsys.readouterr().out
+    assert gate.main(['z']) == 2
+    assert 'no such gate: z. There are: a b' in capsys.readouterr().err
+
+def test_a_check_that_breaks_is_no_pass(monkeypatch):
+    _gates(monkeypatch, dict(a=('one', lambda: 1/0)), {})
+    with pytest.raises(ZeroDivisionError): gate.main()
+
 def test_order():
-    assert list(gate.GATES.values()) == [gate.modules_in_step, gate.notebooks_clean, gate.readme_in_step, gate.import_layers,
-                                         gate.notebook_tests, gate.pytest_tests, gate.wheel]
+    assert [*gate.QUICK, *gate.LONG] == 'modules notebooks fresh readme layers lint signatures javascript nbdev_test pytest site wheel'.split()
+
+def test_every_check_has_its_gate():
+    "What the small project is tried with is what `make test` runs"
+    import inspect
+    text = inspect.getsource(gate)
+    for f in ALL: assert f.__name__ in text, f'{f.__name__} is in no gate'
+
+def test_faults_of_one_wing(root):
+    r = subprocess.run([sys.executable, str(root/'tools/gate.py'), '--list-faults', 'no_such_wing'], capture_output=True, text=True)
+    assert r.returncode == 0 and r.stdout == 'no faults\n'
 
 # --- 7. the wheel
 SMOKE = gate.SMOKE.split('from retina_nb.data')[0]
+
+def test_wheel_without_its_data(project, tmp_path):
+    p = project/'setup.py'
+    p.write_text(p.read_text().replace("'static/*', ", ''))
+    (project/'retina_nb/low/static').mkdir()
+    (project/'retina_nb/low/static/viewer.js').write_text('')
+    (tmp_path/'w').mkdir()
+    assert gate.wheel_faults(project, tmp_path/'w', SMOKE) == ['the wheel lacks retina_nb/low/static/viewer.js']
 
 def test_wheel_of_a_whole_project(project, tmp_path):
     (tmp_path/'w').mkdir()
@@ -333,7 +346,7 @@ def test_wheel_without_its_modules(project, tmp_path):
     p = project/'setup.py'
     p.write_text(p.read_text().replace("find_packages(include=['retina_nb*'])", '[]'))
     (tmp_path/'w').mkdir()
-    finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'does not work', 'retina_nb')
+    finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'the wheel lacks', 'low/one.py')
 
 @pytest.mark.parametrize('module', ['base', 'low/one'])
 def test_wheel_that_leans_on_the_checkout(project, tmp_path, module):
@@ -400,7 +413,7 @@ def test_setup_leaves_a_foreign_environment_alone(setup_in):
     assert (env/'mine').exists() and not calls
 
 def test_setup_remakes_a_moved_or_broken_one(setup_in):
-    env, calls = setup_in
+    env, _ = setup_in
     setup_env.setup(env)
     moved = env.with_name('.venv2')
     env.rename(moved)

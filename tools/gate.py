@@ -3,7 +3,7 @@
 Run by `make test`. GATE names some of them to run alone: modules notebooks fresh readme layers lint signatures javascript (in
 seconds), nbdev_test pytest site wheel (in minutes). --full includes the long tests (pytest marker `full`).
 --list-faults WING lists all that the quick ones find in a wing's notebooks and modules."""
-import os, re, shutil, subprocess, sys, tempfile, time
+import os, re, shutil, subprocess, sys, tempfile, time, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -137,6 +137,9 @@ def wheel_faults(root, tmp, smoke=SMOKE):
 
     r = _run(PYTHON, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp/'dist', src)
     if r.returncode: return [f'the wheel cannot be built: {_last(r)}']
+    with zipfile.ZipFile(next((tmp/'dist').glob('*.whl'))) as z: packed = set(z.namelist())
+    ours = {p.relative_to(src).as_posix() for p in (src/checks.PACKAGE).rglob('*') if p.is_file()}
+    if missing := sorted(ours - packed): return [f'the wheel lacks {f}' for f in missing]
     python = env_dir/'bin'/'python'
     r = _run(PYTHON, '-m', 'venv', '--without-pip', env_dir)
     if r.returncode: return [f'no environment for the wheel: {_last(r)}']

@@ -163,10 +163,10 @@ def _comments(text):
         if t.type == tokenize.COMMENT: found[t.start[0]] = t.string.lstrip('#').strip(), not t.line[:t.start[1]].strip()
     return found
 
-def _documented(line, comments, taken):
-    "Has the parameter on `line` a comment, behind it or alone on the lines above?"
+def _documented(line, comments, taken, first):
+    "Has the parameter on `line` a comment, behind it or alone on the lines above, down from the definition's `first` line?"
     if line in comments: return bool(comments[line][0])
-    return line - 1 not in taken and line - 1 in comments and comments[line - 1][1]
+    return line - 1 > first and line - 1 not in taken and line - 1 in comments and comments[line - 1][1]
 
 def _returns(f):
     "Does a function give anything back?"
@@ -185,10 +185,10 @@ def _undocumented(f, comments):
     args = [*a.posonlyargs, *a.args, *([a.vararg] if a.vararg else []), *a.kwonlyargs, *([a.kwarg] if a.kwarg else [])]
     if args and args[0].arg in ('self', 'cls'): args = args[1:]
     lines = [x.lineno for x in args]
-    yield from (x.arg for x in args if lines.count(x.lineno) > 1 or not _documented(x.lineno, comments, set(lines)))
+    yield from (x.arg for x in args if lines.count(x.lineno) > 1 or not _documented(x.lineno, comments, set(lines), f.lineno))
     if f.name == '__init__' or not _returns(f): return
     end = f.returns.end_lineno if f.returns else None
-    if end is None or end in lines or not _documented(end, comments, set(lines)): yield 'return'
+    if end is None or end in lines or not _documented(end, comments, set(lines), f.lineno): yield 'return'
 
 def _first_sentence(n): return (ast.get_docstring(n) or '').strip()
 
@@ -212,7 +212,7 @@ def docments(root):
             fields = [x for x in n.body if isinstance(x, ast.AnnAssign) and isinstance(x.target, ast.Name)] if _is_dataclass(n) else []
             lines = {x.lineno for x in fields}
             faults += [f'{where}.{x.target.id} has no docment' for x in fields
-                       if not x.target.id.startswith('_') and not _documented(x.lineno, comments, lines - {x.lineno})]
+                       if not x.target.id.startswith('_') and not _documented(x.lineno, comments, lines - {x.lineno}, n.lineno)]
             for f in n.body:
                 if not isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)): continue
                 if f.name == '__init__': faults += [f'{where}({x}) has no docment' for x in _undocumented(f, comments)]
