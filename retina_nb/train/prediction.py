@@ -10,65 +10,93 @@ from pathlib import Path
 
 from fastcore.script import call_parse, store_true
 
-from ..core import Run, RunError, one_line_errors
-from ..data.records import load_records, require_usable
-from ..measure.evaluation import evaluate, read_predictions
+from ..core import Run, RunError, Task, one_line_errors, task_of
+from ..data.checks import require_usable
+from ..data.records import load_records
+from ..measure.evaluation import evaluate
 from ..measure.operating import write_evaluation
+from ..measure.predictions import read_predictions
+
+# %% ../../nbs/train/60_prediction.ipynb #c307668e
+_KINDS = dict(ensemble=('the mean of several runs', 'predict_ensemble'),
+              both_eyes=('a second stage over both eyes', 'predict_both_eyes'))
+
+def _one_network(run):
+    "Raise a `RunError` for a run that is not one trained network"
+    if kind := run.config.get('kind'):
+        what, how = _KINDS.get(kind, (kind, 'the function that made it'))
+        raise RunError(f'{run.path}: is {what}, not one network: use {how} of retina_nb.train')
+    if not (run.path/'model.safetensors').is_file():
+        raise RunError(f'{run.path}: has no model.safetensors: the training did not finish; '
+                       'continue it with retina_train --resume')
+    run.check('model.safetensors')
 
 # %% ../../nbs/train/60_prediction.ipynb #8db6c134
-_KINDS = dict(ensemble='the mean of several runs', both_eyes='a second stage over both eyes')
-_WITH = dict(ensemble='predict_ensemble of retina_nb.train.ensemble', both_eyes='predict_both_eyes of retina_nb.train.ensemble')
-
-def load_model(run, # a `Run` or its folder
-               device='cpu' # where to put it
+def load_model(run:Run|str|Path, # a run or its folder
+               device='cpu', # where to put it
+               *,
+               model=None, # the network of a run whose network was given as an object: a module, or what makes one
+               loss=None # the loss of a run whose `GradeLoss` was given as an object
               ): # a `GradingModel`
     "The trained model of a run: uint8 images in, probabilities out. A run without weights is a `RunError`"
     run = run if isinstance(run, Run) else Run(run)
-    if kind := run.config.get('kind'): raise RunError(f"{run.path}: is {_KINDS.get(kind, kind)}, not one network: use {_WITH.get(kind, 'retina_nb.train.ensemble')}")
-    weights = run.path/'model.safetensors'
-    if not weights.is_file(): raise RunError(f'{run.path}: has no model.safetensors: the training did not finish; continue it with retina_train --resume')
-    run.check('model.safetensors')
+    _one_network(run)
     from retina_nb.train.model import build_model # torch takes seconds to start; to score a table nobody needs it
-    return build_model(run.config, weights).to(device)
+    config = run.config | dict(task=run.task)
+    try: return build_model(config, run.path/'model.safetensors', model=model, loss=loss).to(device)
+    except RunError as e: raise RunError(f'{run.path}: {e}') from None
 
 # %% ../../nbs/train/60_prediction.ipynb #500dc055
 def predict(run, # a `Run`, its folder, or a `GradingModel`
             records, # records; labels may be missing
+            *,
+            model=None, # the network of a run whose network was given as an object: a module, or what makes one
+            loss=None, # the loss of a run whose `GradeLoss` was given as an object
             **kwargs # `bs`, `device`, `progress` and `tta` of `grade_records`
            ): # predictions: image, patient, target, grade, p_0 ... p_k, then the tags
     "The predictions of a run's model on `records`"
     from retina_nb.train.model import GradingModel, grade_records
-    return grade_records(run if isinstance(run, GradingModel) else load_model(run), records, **kwargs)
+    if not isinstance(run, GradingModel): run = load_model(run, model=model, loss=loss)
+    return grade_records(run, records, **kwargs)
+
+# %% ../../nbs/train/60_prediction.ipynb #4d649e11
+def _table_of(path, task):
+    "Predictions, their task, what a run says of them, and the folder for the results: from a CSV"
+    preds = read_predictions(path, task)
+    return preds, task_of(preds), {}, path.parent/'eval'/path.stem
+
+# %% ../../nbs/train/60_prediction.ipynb #e21937ac
+def _of_run(run, data, layout, skip_bad, tta, model):
+    "The same from a run: its own test split, or `data` graded by its model"
+    if not run.finished and (data is None or not (run.path/'model.safetensors').is_file()):
+        raise RunError(f'{run.path}: training has not finished; continue it with retina_train --resume')
+    if data is None: return run.predictions, run.task, run.config, run.path/'eval'/'test'
+    records = require_usable(load_records(data, run.task, layout=layout, warn=False), run.task, skip_bad=skip_bad)
+    name = str(data).replace(':', '_').rstrip('/').split('/')[-1]
+    return predict(run, records, tta=tta, model=model), run.task, run.config, run.path/'eval'/name
 
 # %% ../../nbs/train/60_prediction.ipynb #d24d83e8
 def evaluate_run(run, # a run folder or a predictions CSV
-                 data:str=None, # a dataset to grade with the run's model; None takes the run's own test part
+                 data:str|None=None, # a dataset to grade with the run's model; None takes the run's own test split
+                 *,
                  out=None, # folder for scores, table and figures; by default RUN/eval/NAME
-                 task:str=None, # the task of a predictions CSV; a run knows its own
-                 layout:str=None, # layout of `data`, if it is not to be found out
+                 task:str|Task|None=None, # the task of a predictions CSV, name or JSON file; a run knows its own
+                 layout:str|None=None, # layout of `data`, if it is not to be found out
                  skip_bad:bool=False, # leave out unreadable images
                  tta:bool=False, # with `data`: average over mirrored and turned views of each image
-                 n_boot:int=2000, # bootstrap resamples of the intervals
-                 seed:int=42, # of the bootstrap
-                 threshold:float=None, # probability from which an image is called positive; by default the run's operating point, else 0.5
-                 prevalence:float=None # share of positives for the predictive values; by default that of the table
-                ):
-    "Scores of a run or a predictions table, written to a folder; returns the scores and the folder"
-    path = Path(run)
+                 model=None, # with `data`: the network of a run whose network was given as an object
+                 threshold:float|None=None, # probability from which an image is positive; None: the run's, else 0.5
+                 **kwargs # `n_boot`, `seed` and `prevalence` of `evaluate`
+                )->tuple: # the scores, and the folder
+    "Scores of a run or a predictions table, written to a folder"
+    path = run.path if isinstance(run, Run) else Path(run)
     if path.is_file():
         if data: raise RunError(f'{path}: a predictions table has no model to grade {data} with; give a run folder')
-        preds, task, config, name = read_predictions(path, task or 'dr'), task or 'dr', {}, path.stem
-        out = Path(out or path.parent/'eval'/name)
-    else:
-        r = Run(path)
-        if not r.finished and (data is None or not (r.path/'model.safetensors').is_file()):
-            raise RunError(f'{path}: training has not finished; continue it with retina_train --resume')
-        task, config = r.task.name, r.config
-        name = 'test' if data is None else str(data).replace(':', '_').rstrip('/').split('/')[-1]
-        preds = r.predictions if data is None else predict(r, require_usable(load_records(data, task, layout, warn=False), task, skip_bad), tta=tta)
-        out = Path(out or r.path/'eval'/name)
+        preds, task, config, place = _table_of(path, task)
+    else: preds, task, config, place = _of_run(Run(path), data, layout, skip_bad, tta, model)
     if threshold is None: threshold = config.get('operating_point')
-    scores = evaluate(preds, task, n_boot=n_boot, seed=seed, threshold=threshold, prevalence=prevalence)
+    out = Path(out or place)
+    scores = evaluate(preds, task, threshold=threshold, **kwargs)
     write_evaluation(scores, preds, out, task)
     return scores, out
 
@@ -77,17 +105,18 @@ def evaluate_run(run, # a run folder or a predictions CSV
 @one_line_errors
 def retina_evaluate(
     run:str, # a run folder, or a CSV of predictions with the columns target and grade
-    data:str=None, # grade and score this dataset instead of the run's own test part
+    data:str=None, # grade and score this dataset instead of the run's own test split
     out:str=None, # folder for the results; by default RUN/eval/NAME
-    task:str=None, # what the labels of a predictions CSV mean; by default dr
+    task:str=None, # what the labels of a CSV mean: a name or a JSON file; by default its column task, else dr
     layout:str=None, # name the layout of --data instead of finding it out
     skip_bad:store_true=False, # leave out what cannot be read instead of stopping
     tta:store_true=False, # with --data: average over mirrored and turned views of each image; several times the work
-    threshold:float=None, # probability from which an image is called positive; by default the run's operating point, else 0.5
-    prevalence:float=None, # share of positives for the predictive values, such as the clinic's; by default that of the table
+    threshold:float=None, # probability from which an image is predicted positive; by default the run's, else 0.5
+    prevalence:float=None, # fraction of positives for the predictive values, the clinic's for instance
     n_boot:int=2000, # bootstrap resamples of the intervals
     seed:int=42 # of the bootstrap
 ):
     "Score a run, or anybody's table of predictions: metrics.json, predictions.csv and figures"
-    scores, out = evaluate_run(run, data, out, task, layout, skip_bad, tta, n_boot, seed, threshold, prevalence)
+    scores, out = evaluate_run(run, data, out=out, task=task, layout=layout, skip_bad=skip_bad, tta=tta,
+                               threshold=threshold, prevalence=prevalence, n_boot=n_boot, seed=seed)
     print(scores, f'written to {out}', sep='\n')
