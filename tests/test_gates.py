@@ -1,5 +1,6 @@
 "Every check of `make test` finds the fault it is there for: each is planted in a small project and looked for"
 import copy, json, os, shutil, subprocess, sys
+from pathlib import Path
 
 import pytest
 
@@ -421,6 +422,29 @@ def test_setup_remakes_a_moved_or_broken_one(setup_in):
     moved.rename(env)
     (env/'bin/python').unlink()
     assert setup_env.state_of(env, setup_env.setup_key()) == 'unfinished'
+
+def _git(folder, *args): return subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True)
+
+def test_setup_lets_git_merge_notebooks(root, tmp_path):
+    "A merge driver by its full path; nothing is written into the user's home, and no hook of somebody's own is replaced"
+    env, repo = Path(sys.prefix), tmp_path/'repo'
+    (repo/'nbs').mkdir(parents=True)
+    shutil.copy(root/'settings.ini', repo)
+    assert not setup_env.git_hooks(env, repo)  # no git checkout
+    _git(repo, 'init', '-q')
+    home = {p: p.stat().st_mtime for p in (Path.home()/'.jupyter').glob('*')}
+    assert setup_env.git_hooks(env, repo)
+    assert home == {p: p.stat().st_mtime for p in (Path.home()/'.jupyter').glob('*')}
+    assert str(env/'bin'/'nbdev_merge') in _git(repo, 'config', 'merge.nbdev-merge.driver').stdout
+    for f in ('.gitconfig', '.gitattributes'): assert (repo/f).read_text() == (root/f).read_text()
+    (repo/'.git/hooks/post-merge').write_text('#!/bin/sh\necho mine\n')
+    assert not setup_env.git_hooks(env, repo) and 'mine' in (repo/'.git/hooks/post-merge').read_text()
+
+@pytest.mark.parametrize('broken', ['file', 'tool'])
+def test_setup_never_fails_for_its_hooks(tmp_path, broken):
+    if broken == 'file': (tmp_path/'.git').write_text('gitdir: elsewhere')
+    else: (tmp_path/'.git').mkdir()
+    assert not setup_env.git_hooks(tmp_path/'no_env', tmp_path)
 
 def _setup_sh(root, tmp_path, **env):
     return subprocess.run(['/bin/sh', str(root/'tools/setup.sh'), str(tmp_path/'env')], capture_output=True, text=True,

@@ -4,7 +4,7 @@ Installs what settings.ini requires, at the versions of constraints.txt, and thi
 `retina_nb-setup.json` in the folder says how far it came: 'installing' is written first and 'complete' last, so a set-up
 that was cut short is seen as such and is made anew. When settings.ini or constraints.txt change, a complete one is updated.
 Extra arguments for pip can be given in RETINA_NB_PIP_ARGS. Only the standard library is used here."""
-import hashlib, json, os, shlex, shutil, subprocess, sys, venv
+import hashlib, json, os, shlex, shutil, subprocess, sys, tempfile, venv
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -82,6 +82,21 @@ def install(env, root=ROOT):
     run(python_of(env), '-m', 'pip', '--disable-pip-version-check', 'check', why='the installed packages do not fit together')
     run(python_of(env), '-c', PAIR, why='torch and torchvision do not match: both must come from the same place, as pinned')
 
+def git_hooks(env, root=ROOT):
+    """Let git merge notebooks cell by cell: nbdev's driver, by its full path, as .venv need not be active. Only in a git checkout,
+    never over somebody's own hook, nothing in the user's home; whatever goes wrong here is no failure of the set-up"""
+    hook, tools = root/'.git'/'hooks'/'post-merge', python_of(env).parent
+    try:
+        if not (root/'.git').is_dir() or (hook.exists() and 'nbdev' not in hook.read_text(encoding='utf-8')): return False
+        with tempfile.TemporaryDirectory() as home:
+            mine = os.environ.get('GIT_CONFIG_GLOBAL', str(Path.home()/'.gitconfig'))
+            git = dict(cwd=root, env={**os.environ, 'HOME': home, 'GIT_CONFIG_GLOBAL': mine}, check=True, capture_output=True, timeout=60)
+            subprocess.run([tools/'nbdev_install_hooks'], **git)
+            subprocess.run(['git', 'config', '--local', 'merge.nbdev-merge.driver', f'"{tools/"nbdev_merge"}" %O %A %B %P'], **git)
+        hook.write_text(f'#!/bin/sh\n"{tools/"nbdev_trust"}" || true\n', encoding='utf-8')
+    except (OSError, ValueError, RuntimeError, subprocess.SubprocessError): return False
+    return True
+
 def setup(env):
     key = setup_key()
     state = state_of(env, key)
@@ -98,6 +113,7 @@ def setup(env):
         say(f'making {env} with {sys.executable}: several GB to fetch, minutes with a fast network')
         make_venv(env, key)
     install(env)
+    git_hooks(env)
     write_stamp(env, 'complete', key)
     say('done')
 
