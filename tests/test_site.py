@@ -71,6 +71,25 @@ def test_docs_says_in_one_line_what_it_needs(monkeypatch, tmp_path):
     exe.write_text('#!/bin/sh\necho 1.10.2\n')
     assert website.needs_quarto() == ''
 
+def test_releases_keep_their_site(tmp_path):
+    docs, pages = tmp_path/'docs', tmp_path/'pages'
+    docs.mkdir(); pages.mkdir()
+    (docs/'index.html').write_text('one'); (docs/'old.html').write_text('old')
+    website.place(docs, pages, 'v0.1.0')
+    website.place(docs, pages)
+    (docs/'old.html').unlink(); (docs/'index.html').write_text('two')
+    website.place(docs, pages)
+    assert (pages/'v0.1.0/index.html').read_text() == 'one' and (pages/'index.html').read_text() == 'two' and not (pages/'old.html').exists()
+    website.place(docs, pages, 'v0.10.0')
+    assert re.findall(r'>(v[\d.]+)<', (pages/'versions/index.html').read_text()) == ['v0.10.0', 'v0.1.0']
+    with pytest.raises(SystemExit): website.place(docs, pages, '../up')
+
+def test_workflow_pins_quarto(root):
+    import yaml
+    steps = yaml.safe_load((root/'.github/workflows/docs.yml').read_text())['jobs']['docs']['steps']
+    version = next(s['with']['version'] for s in steps if 'quarto' in s.get('uses', ''))
+    assert tuple(int(x) for x in str(version).split('.')[:2]) >= website.QUARTO
+
 # --- cells
 @pytest.mark.parametrize('code,what', [
     ('test_eq(f(1), 2)', 'tests'), ('x = f(1)\nassert x == 2', 'tests'), ('with pytest.raises(ValueError): f(0)', 'tests'),

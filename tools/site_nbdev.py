@@ -11,7 +11,7 @@ from nbdev.config import get_config
 from nbdev.process import Processor, extract_directives
 
 PACKAGE, WIDTH = 'retina_nb', 84
-ROOT_ROOMS = 'core', 'plotting', 'pages'  # rooms at the root have no face: users import from them
+ROOT_ROOMS = 'base', 'core', 'plotting', 'pages'  # rooms at the root have no face: users import from them
 
 def root()->Path: return Path(get_config().config_path)
 
@@ -435,16 +435,16 @@ class Site(Processor):
     def code(self, c):
         text = source(c)
         if re.search(r'^show_doc\(', text, re.M): return self.documented(c)
+        for o in c.get('outputs', []):
+            if 'text/markdown' in o.get('data', {}):
+                said = to_html_links(''.join(o['data']['text/markdown']))
+                o['data']['text/markdown'] = f'::: {{.result}}\n{said}\n:::' if self.name == 'index.ipynb' else said
         tree, done = parsed(c), {re.sub(':.*', '', k) for k in (c.get('directives_') or {})}
         if tree is None or done & {'code-fold', 'echo', 'include'}: return
         summary = 'tests' if only_tests(tree) else 'imports' if only_imports(tree) else 'set-up' if only_setup(tree) else ''
         if summary == 'imports' and not self.module: summary = ''  # in a lesson the imports are what a reader types
         if summary == 'tests' and has_picture(c): summary = ''
         if summary: c.source = f'#| code-fold: true\n#| code-summary: "{summary}"\n' + text
-        for o in c.get('outputs', []):
-            if 'text/markdown' in o.get('data', {}):
-                said = to_html_links(''.join(o['data']['text/markdown']))
-                o['data']['text/markdown'] = f'::: {{.result}}\n{said}\n:::' if self.name == 'index.ipynb' else said
 
     def documented(self, c):
         "Output of `show_doc`: where it is imported from, its source, links to public classes and names"

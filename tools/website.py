@@ -5,6 +5,7 @@
     python tools/website.py pages       every page with its title, words and figures
     python tools/website.py card        draw the picture that is shown where a page is shared, nbs/images/card.jpg
     python tools/website.py build       the whole site in _docs (needs Quarto)
+    python tools/website.py place DOCS PAGES [TAG]    put it among the sites of earlier releases: at the root, or under TAG
 
 nbdev's processors and the renderer of `show_doc` stand in site_nbdev.py."""
 import base64, html, io, json, multiprocessing, os, re, shutil, subprocess, sys, tempfile, warnings
@@ -97,7 +98,7 @@ def names(page, text, _):
         out += [f'## {face} {{#{wing}}}', '', '::: {.names}', '', '| name | what it is |', '|:---------|:------------------------------|']
         for name, row in sorted(groups[face], key=lambda x: x[0].lower()):
             if row['kind'] == 'method': continue
-            out.append(f"| [`{name}`]({row['page']}#{row['anchor']}) | {plug.prose(row['doc'])} |")
+            out.append(f"| [`{name}`]({row['page']}#{row['anchor']}) | {plug.link_names(plug.prose(row['doc']), page.page, page.folder, {name})} |")
         out += ['', ':::', '']
     return '\n'.join(out)
 
@@ -318,6 +319,30 @@ def build(root=ROOT):
     subprocess.run([sys.executable, root/'tools'/'notebooks.py', 'readme'], cwd=root, check=True)  # newer than its notebook, so nbdev leaves it
     sys.exit(subprocess.run([Path(sys.executable).with_name('nbdev_docs')], cwd=root, env=env).returncode)
 
+VERSIONS = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Versions of retina_nb</title><meta name="color-scheme" content="light dark">
+<style>body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}</style></head>
+<body><h1>Versions of retina_nb</h1><ul><li><a href="../">main</a>, the newest</li>{}</ul></body></html>
+"""
+
+def place(docs, pages, tag=''):
+    """Put a built site among those that are there: main's at the root, a release's in a folder of its name, where it stays.
+    versions/index.html lists them"""
+    docs, pages = Path(docs), Path(pages)
+    keep = {p.name for p in pages.iterdir() if re.match(r'v\d', p.name) or p.name in ('.git', 'versions')}
+    if tag:
+        if not re.fullmatch(r'v\d[\w.]*', tag): sys.exit(f'{tag!r} is no tag of a release: v1.2.3')
+        shutil.rmtree(pages/tag, ignore_errors=True)
+        shutil.copytree(docs, pages/tag)
+    else:
+        for p in pages.iterdir():
+            if p.name not in keep: shutil.rmtree(p) if p.is_dir() else p.unlink()
+        shutil.copytree(docs, pages, dirs_exist_ok=True)
+    (pages/'.nojekyll').touch()
+    tags = sorted((p.name for p in pages.iterdir() if re.match(r'v\d', p.name)), key=lambda t: [int(x) for x in re.findall(r'\d+', t)], reverse=True)
+    (pages/'versions').mkdir(exist_ok=True)
+    (pages/'versions'/'index.html').write_text(VERSIONS.format(''.join(f'<li><a href="../{t}/">{t}</a></li>' for t in tags)), encoding='utf-8')
+
 def main(args):
     if args[:1] == ['check']:
         faults = check(only=set(args[1:]) or None)
@@ -328,6 +353,7 @@ def main(args):
     elif args == ['write']: write()
     elif args == ['card']: card()
     elif args == ['build']: build()
+    elif args[:1] == ['place'] and len(args) in (3, 4): place(*args[1:])
     else: sys.exit(__doc__)
     return 0
 
