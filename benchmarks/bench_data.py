@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2, numpy as np
 from PIL import Image
 
-from retina_nb.data.records import check_records, load_records
-from retina_nb.explore.images import examine
+from retina_nb.data.checks import check_records
+from retina_nb.data.records import load_records
+from retina_nb.explore.images import examine_images
 from retina_nb.image.read import near_duplicates
 from retina_nb.data.split import split_records
 from timing import compare, seconds
@@ -27,7 +28,7 @@ def decode(path):
 def pillow(paths):
     for p in paths: decode(p)
 
-def audit(records, workers=None): return check_records(records, scan=examine(records, workers=workers, progress=False))
+def audit(records, workers=None): return check_records(records, scan=examine_images(records, workers=workers, progress=False))
 
 @contextlib.contextmanager
 def cores(n):

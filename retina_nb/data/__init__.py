@@ -10,16 +10,14 @@ from .. import core
 
 # %% ../../nbs/data/index.ipynb #data-face
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
-    layouts=['EYES', 'ImageIndex', 'LAYOUTS', 'Layout', 'SIDES',
-        'class_folders', 'column_of', 'content_keys', 'csv_header',
-        'find_layout', 'folder_task', 'label_pairs', 'layout_table', 'list_files',
-        'npz_counts', 'npz_parts', 'parse_labels', 'part_of', 'present',
-        'read_cells', 'read_labels_csv', 'stem_of'],
-    records=['SCAN_SIDE', 'check_records', 'comparable', 'load_records',
-        'require_usable', 'row_of', 'scan_images', 'summarise'],
-    split=['PARTS', 'audit', 'groups_of', 'kfold', 'split_records'],
-    download=['DOWNLOADS', 'Download', 'INSTRUCTIONS', 'fetch', 'get_dataset',
-        'retina_get'],
-    cache=['FORMAT', 'JOURNAL', 'cache_fields', 'cache_names', 'cache_records',
-        'read_cache', 'retina_cache', 'through_cache'],
+    files=['DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'read_cells', 'read_labels_csv'],
+    layouts=['DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout',
+        'TableLayout'],
+    datasets=['LAYOUTS', 'add_layout', 'find_layout', 'layout_table'],
+    records=['describe_columns', 'load_records', 'row_of'],
+    checks=['check_records', 'require_usable', 'scan_images', 'summarise_records'],
+    split=['SPLITS', 'audit_splits', 'groups_of', 'kfold', 'split_records'],
+    balance=['BALANCE', 'class_counts', 'class_weights', 'predictive_values'],
+    download=['DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get'],
+    cache=['cache_fields', 'cache_names', 'cache_records', 'read_cache', 'retina_cache', 'through_cache'],
 ))

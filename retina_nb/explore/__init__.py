@@ -10,14 +10,14 @@ from .. import core
 
 # %% ../../nbs/explore/index.ipynb #explore-face
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
-    images=['examine', 'fields', 'no_image', 'outliers', 'plot_colours',
-        'plot_fields', 'plot_quality', 'plot_shortcuts', 'plot_sizes', 'shortcuts',
+    images=['examine_images', 'find_fields', 'blank_tile', 'find_outliers', 'plot_colours',
+        'plot_fields', 'plot_quality', 'plot_shortcuts', 'plot_sizes', 'find_shortcuts',
         'show_both_eyes', 'show_duplicates', 'show_grid', 'show_images',
-        'show_outliers', 'thumbnail', 'with_records'],
-    labels=['class_weights', 'joint_eyes', 'label_table', 'majority',
+        'show_outliers', 'thumbnail', 'join_records'],
+    labels=['class_weights', 'joint_eyes', 'label_table', 'majority_scores',
         'patient_table', 'plot_accuracy_trap', 'plot_joint', 'plot_labels',
         'plot_patients', 'plot_predictive_values', 'plot_weights',
         'predictive_values'],
-    survey=['Browser', 'label_distribution', 'retina_explore', 'survey',
+    survey=['Browser', 'label_distribution', 'retina_explore', 'survey_records',
         'write_survey'],
 ))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['label_table', 'plot_labels', 'joint_eyes', 'plot_joint', 'patient_table', 'plot_patients', 'class_weights',
-           'plot_weights', 'majority', 'plot_accuracy_trap', 'predictive_values', 'plot_predictive_values']
+           'plot_weights', 'majority_scores', 'plot_accuracy_trap', 'predictive_values', 'plot_predictive_values']
 
 # %% ../../nbs/explore/20_labels.ipynb #f495ce0f
 import matplotlib.pyplot as plt
@@ -175,7 +175,7 @@ def plot_weights(records, task=None, ax=None): # axes
                    f"each of its {n[rare]:,} images then counts like {kinds['inverse'][rare]/kinds['inverse'][n.argmax()]:.0f} of {task.classes[n.argmax()]}")
 
 # %% ../../nbs/explore/20_labels.ipynb #85095567
-def majority(records, # with a column `label`
+def majority_scores(records, # with a column `label`
              task=None # what the labels mean
             )->dict: # its answer, accuracy, balanced accuracy and share of positives found
     "Scores of the model that always answers the commonest class"
@@ -192,7 +192,7 @@ def plot_accuracy_trap(records, # with a column `label`
                        other=.6, # recall of every other class
                        task=None, ax=None): # axes
     "Accuracy and balanced accuracy of a model that knows nothing, and of models that know something of every class"
-    share,m = label_table(records, task=task).share.to_numpy(), majority(records, task)
+    share,m = label_table(records, task=task).share.to_numpy(), majority_scores(records, task)
     k = int((share > 0).sum())
     rows = {f"always\n'{m['answer']}'": (m['accuracy'], m['balanced_accuracy'])}
     for r in recalls: rows[f"{r:.0%} of {m['answer']}\n{other:.0%} of the rest"] = (share.max()*r + (1-share.max())*other, (r + other*(k-1))/k)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from retina_nb.core import DataError, SettingError
-from retina_nb.data.split import PARTS, audit, groups_of, kfold, split_records
+from retina_nb.data.split import SPLITS, audit_splits, groups_of, kfold, split_records
 
 def table(seed, folder=None):
     "A random table of records: 1 to 300 patients of 1 to 6 images, any number of classes, labels missing here and there, some files identical"
@@ -30,7 +30,7 @@ def table(seed, folder=None):
 def together(records):
     "No patient and no content in two parts"
     assert records.groupby('patient').split.nunique().max() == 1
-    assert not len(audit(records, near=False))
+    assert not len(audit_splits(records, near=False))
 
 def check_split(seed, folder):
     rng = np.random.default_rng(seed + 10**6)
@@ -38,7 +38,7 @@ def check_split(seed, folder):
     f = rng.dirichlet(np.ones(3)); f = f*(rng.random(3) < .8); f = tuple(f/f.sum()) if f.sum() else (1., 0., 0.)
     s = split_records(r, f, seed=seed)
     assert s.drop(columns='split').equals(r.drop(columns='split')), 'nothing but the split changes, no row is lost'
-    assert set(s.split) <= {p for p,x in zip(PARTS, f) if x > 0}
+    assert set(s.split) <= {p for p,x in zip(SPLITS, f) if x > 0}
     together(s)
     assert s.split.tolist() == split_records(r, f, seed=seed).split.tolist()
     groups = groups_of(r)
@@ -47,7 +47,7 @@ def check_split(seed, folder):
     used = sum(x > 0 for x in f)
     plenty = all((worst == c).sum() >= 12*used for c in r.label.dropna().unique())
     if plenty and min(x for x in f if x > 0) > .1: # enough patients of each class: no mending, so sizes are right to a group
-        for p,x in zip(PARTS, f): assert abs((s.split == p).sum() - x*len(r)) <= largest + 1e-9
+        for p,x in zip(SPLITS, f): assert abs((s.split == p).sum() - x*len(r)) <= largest + 1e-9
     for c in r.label.dropna().unique():
         if len(set(groups[(r.label == c).fillna(False).to_numpy(bool)])) >= 4*used and len(set(groups)) >= 20 and min(x for x in f if x > 0) > .1:
             assert s[s.label == c].split.nunique() == used, f'class {c} is missing from a part'
@@ -55,14 +55,14 @@ def check_split(seed, folder):
 def check_official(seed, folder):
     rng = np.random.default_rng(seed + 2*10**6)
     r = table(seed, folder if seed % 2 else None)
-    parts = [p for p in PARTS if rng.random() < .6]
+    parts = [p for p in SPLITS if rng.random() < .6]
     people = {p: rng.choice([*parts, '']) for p in r.patient.unique()} # official parts that do not share patients
     r['split'] = [people[p] for p in r.patient]
     s = split_records(r, seed=seed)
-    for p in PARTS[1:]: assert (s.split[r.split == p] == p).all(), 'official valid and test rows stay'
-    assert set(s.split) <= set(PARTS)
+    for p in SPLITS[1:]: assert (s.split[r.split == p] == p).all(), 'official valid and test rows stay'
+    assert set(s.split) <= set(SPLITS)
     if seed % 2 == 0: together(s)
-    has = {p for p in PARTS[1:] if (r.split == p).any()}
+    has = {p for p in SPLITS[1:] if (r.split == p).any()}
     for p in has:
         moved = s[(s.split == p) & (r.split != p)]
         assert set(groups_of(r)[moved.index]) <= set(groups_of(r)[r.split.isin(has)]), 'only what belongs to an official row joins it'
@@ -100,7 +100,7 @@ def test_stratified_on_the_worst_eye():
     assert s.split.value_counts().to_dict() == {'train': 1400, 'valid': 300, 'test': 300}
     for g in range(5):
         n = (worst == g).sum()*2
-        for p,x in zip(PARTS, (.7, .15, .15)): assert abs(((s.label == g) & (s.split == p)).sum() - x*n) <= 4
+        for p,x in zip(SPLITS, (.7, .15, .15)): assert abs(((s.label == g) & (s.split == p)).sum() - x*n) <= 4
     assert s.split.tolist() != split_records(r, seed=1).split.tolist()
 
 def test_missing_parts_are_carved_from_training():
@@ -120,7 +120,7 @@ def test_bad_requests():
     with pytest.raises(DataError, match="'patient'"): split_records(r.drop(columns='patient'))
     with pytest.raises(DataError, match="'holdout'"): split_records(r.assign(split='holdout'))
     with pytest.raises(SettingError, match='valid'): kfold(r, valid=1)
-    with pytest.raises(DataError, match="'split'"): audit(r.drop(columns='split'))
+    with pytest.raises(DataError, match="'split'"): audit_splits(r.drop(columns='split'))
 
 def test_audit_names_both_files(tmp_path):
     rng = np.random.default_rng(0)
@@ -131,16 +131,17 @@ def test_audit_names_both_files(tmp_path):
     Image.fromarray(b).save(tmp_path/'other.png'); Image.fromarray(b[::-1]).save(tmp_path/'second_eye.png')
     names = ['one.png', 'same.png', 'mirror.jpg', 'other.png', 'second_eye.png']
     r = pd.DataFrame(dict(image=[str(tmp_path/n) for n in names], label=1, patient=['a', 'b', 'c', 'd', 'd'], split=['train', 'test', 'valid', 'train', 'test']))
-    found = audit(r)
+    found = audit_splits(r)
     for kind,pair in dict(identical={'one.png', 'same.png'}, patient={'other.png', 'second_eye.png'}).items():
         leak = found[found.kind == kind]
         assert len(leak) == 1 and {Path(leak.file.iloc[0]).name, Path(leak.other.iloc[0]).name} == pair and leak.other.iloc[0] in leak.what.iloc[0]
     near = found[found.kind == 'near']
     assert any({Path(l.file).name, Path(l.other).name} & {'mirror.jpg'} for l in near.itertuples())
-    assert not len(audit(r.assign(split='train'))), 'one part cannot leak'
+    assert not len(audit_splits(r.assign(split='train'))), 'one part cannot leak'
 
 def test_images_that_look_the_same_stay_together_where_a_scan_is_given(tmp_path):
-    from retina_nb.data.records import load_records, scan_images
+    from retina_nb.data.records import load_records
+    from retina_nb.data.checks import scan_images
     r = load_records('synth:100').head(40)
     paths = []
     for i,f in enumerate(r.image[:8]): # under another patient's name, and recompressed
@@ -151,7 +152,7 @@ def test_images_that_look_the_same_stay_together_where_a_scan_is_given(tmp_path)
     assert max(apart(split_records(r, seed=k)) for k in range(5)) > 0, 'without a scan they may be torn apart'
     for k in range(5):
         s = split_records(r, seed=k, scan=scan)
-        assert not apart(s) and not len(audit(s, scan=scan))
+        assert not apart(s) and not len(audit_splits(s, scan=scan))
     assert all(not apart(f) for f in kfold(r, 4, scan=scan))
 
 def test_idrid_pairs_stay_together(real_data):

@@ -9,7 +9,8 @@ from PIL import Image
 from retina_nb.data import cache as C
 from retina_nb.data.cache import JOURNAL, cache_fields, cache_names, cache_records, read_cache
 from retina_nb.core import DataError, ImageError, RunError, SettingError
-from retina_nb.data.records import load_records, require_usable
+from retina_nb.data.records import load_records
+from retina_nb.data.checks import require_usable
 from retina_nb.image.read import read_image
 from retina_nb.image.preprocess import Preprocess, cache_note
 from retina_nb.synth.render import synth_eye

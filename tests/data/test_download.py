@@ -4,7 +4,7 @@ import hashlib, http.server, threading, time
 import pytest
 
 from retina_nb.core import DataError, SettingError
-from retina_nb.data.download import DOWNLOADS, INSTRUCTIONS, fetch, get_dataset
+from retina_nb.data.download import DOWNLOADS, INSTRUCTIONS, download_file, get_dataset
 
 DATA = bytes(range(251))*5000
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -30,7 +30,7 @@ def server():
     yield s
     s.shutdown(); s.server_close()
 
-def get(s, f, **kw): return fetch(s.url, f, MD5, progress=False, **kw)
+def get(s, f, **kw): return download_file(s.url, f, MD5, progress=False, **kw)
 
 def test_whole(server, tmp_path):
     f = get(server, tmp_path/'deep'/'x.npz')
@@ -77,7 +77,7 @@ def test_error_pages(server, tmp_path):
 
 def test_nobody_answers(tmp_path):
     t = time.time()
-    with pytest.raises(DataError, match='online'): fetch('http://127.0.0.1:9/x.npz', tmp_path/'x.npz', MD5, timeout=3, progress=False)
+    with pytest.raises(DataError, match='online'): download_file('http://127.0.0.1:9/x.npz', tmp_path/'x.npz', MD5, timeout=3, progress=False)
     assert time.time() - t < 5 and not list(tmp_path.iterdir())
 
 def test_names():

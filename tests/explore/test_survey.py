@@ -9,9 +9,9 @@ from PIL import Image
 
 from retina_nb.core import DataError
 from retina_nb.data.records import load_records
-from retina_nb.explore.images import examine, show_images, shortcuts, with_records
-from retina_nb.explore.labels import class_weights, label_table, majority, plot_labels, predictive_values
-from retina_nb.explore.survey import Browser, label_distribution, survey, write_survey
+from retina_nb.explore.images import examine_images, show_images, find_shortcuts, join_records
+from retina_nb.explore.labels import class_weights, label_table, majority_scores, plot_labels, predictive_values
+from retina_nb.explore.survey import Browser, label_distribution, survey_records, write_survey
 
 KEYS = ['n_images', 'n_patients', 'n_missing', 'n_unreadable', 'n_duplicates', 'n_conflicts', 'labels', 'problems']
 
@@ -65,7 +65,7 @@ def test_leaks_between_official_parts_name_both_files(tmp_path, synth):
     r = synth[:20].copy(); r.attrs.update(synth.attrs)
     r['split'] = ['train']*19 + ['test']
     r['patient'] = [str(i) for i in range(18)] + ['x', 'x']
-    s,problems,_ = survey(r)
+    s,problems,_ = survey_records(r)
     leak = problems[problems.kind == 'patient']
     assert s['n_leaks'] >= 1 and r.image[18] in leak.what.iloc[0] and leak.file.iloc[0] == r.image[19]
 
@@ -96,7 +96,7 @@ def test_same_bytes_and_replacement(tmp_path, synth):
 
 def test_browser_state(synth):
     import ipywidgets
-    b = Browser(synth, examine(synth, progress=False), size=64)
+    b = Browser(synth, examine_images(synth, progress=False), size=64)
     assert len(b.shown) == 100
     b.filter(label=2, eye='left')
     assert set(b.shown.label) == {2} and set(b.shown.eye) == {'left'}
@@ -115,16 +115,16 @@ def test_labels_arithmetic():
     assert label_table(r)['count'].tolist() == [6, 0, 3, 0, 1] and label_table(r, 'split').sum().tolist() == [9, 1]
     w = class_weights(r)
     assert np.allclose(w*[6, 0, 3, 0, 1], [10/3, 0, 10/3, 0, 10/3]) and w[1] == 0
-    assert majority(r)['accuracy'] == .6 and majority(r)['balanced_accuracy'] == 1/3 and majority(r)['sensitivity'] == 0
+    assert majority_scores(r)['accuracy'] == .6 and majority_scores(r)['balanced_accuracy'] == 1/3 and majority_scores(r)['sensitivity'] == 0
     ppv,npv = predictive_values(.9, .9, .01)
     assert abs(ppv - 90/1080) < 1e-12 and abs(npv - 8910/8920) < 1e-12
     with pytest.raises(DataError): plot_labels(pd.DataFrame(dict(label=pd.array([None], dtype='Int64'))))
 
 def test_shortcuts_find_what_is_planted_and_nothing_else(synth):
-    seen = with_records(examine(synth, progress=False), synth)
+    seen = join_records(examine_images(synth, progress=False), synth)
     rng = np.random.default_rng(0)
     planted = seen.assign(red=seen.label.astype(float) + rng.normal(0, .3, len(seen)), green=rng.normal(size=len(seen)))
-    t = shortcuts(planted, n_shuffle=50).set_index('measure')
+    t = find_shortcuts(planted, n_shuffle=50).set_index('measure')
     assert t.strength['red'] > .8 and t.strength['green'] < .35
 
 @pytest.mark.full
