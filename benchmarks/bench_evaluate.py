@@ -4,8 +4,7 @@ import resource
 import numpy as np
 from sklearn import metrics as sk
 
-from retina_nb.measure.evaluation import evaluate
-from retina_nb.measure.metrics import example_predictions, probs
+from retina_nb.measure import evaluate, example_predictions, probabilities
 from timing import compare
 
 def by_copying(df, n_boot, seed=0):
@@ -14,7 +13,7 @@ def by_copying(df, n_boot, seed=0):
     out = []
     for _ in range(n_boot):
         d = df.iloc[np.concatenate([rows[i] for i in rng.integers(0, len(rows), len(rows))])]
-        p, yes = probs(d), d.target >= 2
+        p, yes = probabilities(d), d.target >= 2
         s = p[:,2:].sum(1)
         out.append((sk.accuracy_score(d.target, d.grade), sk.balanced_accuracy_score(d.target, d.grade), sk.f1_score(d.target, d.grade, average='macro'),
                     sk.cohen_kappa_score(d.target, d.grade, weights='quadratic'), sk.roc_auc_score(d.target, p, multi_class='ovr'),

@@ -19,11 +19,11 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from retina_nb.measure.cascade import cascade, cascade_report, compare_cost, final_task
+from retina_nb.measure.cascade import cascade_predictions, cascade_report, compare_cost, final_task
 from retina_nb.core import TASKS, write_json, write_table
 from retina_nb.data.records import load_records
 from retina_nb.measure.evaluation import evaluate
-from retina_nb.measure.metrics import prob_columns
+from retina_nb.measure.predictions import prob_columns
 from retina_nb.measure.operating import choose_threshold
 
 HERE = Path(__file__).resolve().parent
@@ -75,7 +75,7 @@ def by_gradients(d, fit, hold, test):
 def by_network(d, fit, hold, test, runs, size=96, epochs=6):
     "Predictions of three small networks from random weights, by the package's own training; finished runs in `runs` are used again"
     from retina_nb.train.prediction import predict
-    from retina_nb.train.learner import train
+    from retina_nb.train.training import train
     task = final_task('pneumonia', 'pneumonia_type')
     TASKS[task.name] = task     # so that a run of it can be read again
     part = pd.Series('', index=d.index)
@@ -86,7 +86,7 @@ def by_network(d, fit, hold, test, runs, size=96, epochs=6):
         r.attrs = dict(task=t, root='chest_xray', layout=d.attrs.get('layout', ''))
         known = r[r.label.notna()]
         known.attrs = r.attrs
-        run = train(known, 'test_resnet', size, epochs, runs/name, t, resume=True, progress=False, pretrained=False, lr=6e-3, bs=64)
+        run = train(known, arch='test_resnet', size=size, epochs=epochs, out=runs/name, task=t, resume=True, progress=False, pretrained=False, lr=6e-3, bs=64)
         print(f"{name}: {run.config['seconds']:.0f} s, macro AUC {run.metrics['macro_auc']['value']:.3f}", flush=True)
         for p, i in (('valid',hold), ('test',test)): out[f'{name}_{p}'] = shorter(predict(run, r.iloc[i], progress=False))
     return out
@@ -98,7 +98,7 @@ def judge(tables):
     task, rows = final_task('pneumonia', 'pneumonia_type'), []
     for assurance in (None, .95):
         op = choose_threshold(tables['one_valid'], 'pneumonia', sensitivity=.99, assurance=assurance)
-        done = cascade(tables['one_test'], tables['two_test'], op['threshold'])
+        done = cascade_predictions(tables['one_test'], tables['two_test'], op['threshold'])
         rows.append(dict(operating_point=op, report=cascade_report(done, task), cost_against_single=compare_cost(tables['single_test'], done, task)))
     keep = lambda s: {k: s[k] for k in ('n_images', 'n_patients', 'accuracy', 'balanced_accuracy', 'macro_auc')} | {'auc': s['referable']['auc']}
     return dict(cascades=rows, stage_one=keep(evaluate(tables['one_test'], 'pneumonia')), stage_two=keep(evaluate(tables['two_test'], 'pneumonia_type')), single=keep(evaluate(tables['single_test'], task)))
@@ -123,6 +123,6 @@ def main():
     result = dict(what=__doc__.split('\n')[0], parts=dict(fit=len(fit), valid=len(hold), test=len(test)), models={name: judge(t) for name,t in kinds.items()})
     for name, r in result['models'].items(): say(name, r)
     write_json(a.out/'cascade_xray.json', result)
-    write_table(a.out/'predictions_xray.csv', pd.concat([t.assign(model=name, stage=k.split('_')[0], part=k.split('_')[1]) for name, ts in kinds.items() for k,t in ts.items() if k.endswith('test') or k.startswith('one')]).round(4))
+    write_table(a.out/'predictions_xray.csv', pd.concat([t.assign(model=name, stage=k.split('_')[0], split=k.split('_')[1]) for name, ts in kinds.items() for k,t in ts.items() if k.endswith('test') or k.startswith('one')]).round(4))
 
 if __name__ == '__main__': main()

@@ -19,7 +19,7 @@ def _whole(x, what):
     x = np.asarray(x)
     if x.ndim != 1: raise SettingError(f'{what} must be a list of labels, not an array of shape {x.shape}')
     try: y = x.astype(float)
-    except (TypeError, ValueError): raise SettingError(f'{what} must be whole numbers without gaps') from None
+    except (TypeError, ValueError): raise SettingError(f"{what} must be whole numbers") from None
     if not np.isfinite(y).all() or (y != y.round()).any():
         i = int(np.flatnonzero(~np.isfinite(y) | (y != y.round()))[0])
         raise SettingError(f'{what} must be whole numbers; place {i} holds {x[i]}')

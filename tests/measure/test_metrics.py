@@ -6,6 +6,7 @@ from sklearn import metrics as sk
 
 from retina_nb.measure import metrics as m
 from retina_nb.core import SettingError
+from retina_nb.measure.predictions import example_predictions, prob_columns, probabilities
 
 def tables(max_k=6, max_n=60):
     return st.integers(2, max_k).flatmap(lambda k: st.tuples(st.just(k), st.lists(st.tuples(st.integers(0, k-1), st.integers(0, k-1)), min_size=1, max_size=max_n)))
@@ -19,11 +20,11 @@ def test_counts_agree_with_sklearn(x):
     k, pairs = x
     t, g = np.array(pairs).T
     labels = list(range(k))
-    assert (m.counts(t, g, k) == sk.confusion_matrix(t, g, labels=labels)).all()
+    assert (m.count_matrix(t, g, k) == sk.confusion_matrix(t, g, labels=labels)).all()
     close(m.accuracy(t, g, k), sk.accuracy_score(t, g))
     close(m.balanced_accuracy(t, g, k), sk.recall_score(t, g, labels=np.unique(t), average='macro', zero_division=0))
     close(m.f1_macro(t, g, k), sk.f1_score(t, g, average='macro', zero_division=0))
-    close(m.mean_grade_error(t, g, k), sk.mean_absolute_error(t, g))
+    close(m.mae(t, g, k), sk.mean_absolute_error(t, g))
     if len(set(t) | set(g)) > 1:
         for ours, weights in ((m.kappa, None), (m.linear_kappa, 'linear'), (m.qwk, 'quadratic')):
             close(ours(t, g, k), sk.cohen_kappa_score(t, g, labels=labels, weights=weights))
@@ -42,8 +43,8 @@ def test_ranks_with_ties_and_weights_agree_with_sklearn(rows):
 
 def test_weights_are_counts_of_copies():
     rng = np.random.default_rng(0)
-    df = m.example_predictions(60, seed=1)
-    yes, s, unit = (df.target >= 2).to_numpy(), m.probs(df)[:,2:].sum(1).round(2), np.repeat(np.arange(60), 2)
+    df = example_predictions(60, seed=1)
+    yes, s, unit = (df.target >= 2).to_numpy(), probabilities(df)[:,2:].sum(1).round(2), np.repeat(np.arange(60), 2)
     W = rng.integers(0, 4, (20, 60)).astype(np.int32)
     auc, ap = m.Ranking(yes, s, unit).auc_ap(W)
     for i, w in enumerate(W):
@@ -67,13 +68,26 @@ def test_large_tables_do_not_overflow():
     close(m.roc_auc(yes, s), sk.roc_auc_score(yes, s))
 
 def test_labels_outside_the_task_are_refused():
-    with pytest.raises(SettingError, match=r'0\.\.4'): m.counts([0, 5], [0, 1], 5)
-    with pytest.raises(SettingError): m.counts([0, -1], [0, 1], 5)
+    with pytest.raises(SettingError, match=r'0\.\.4'): m.count_matrix([0, 5], [0, 1], 5)
+    with pytest.raises(SettingError): m.count_matrix([0, -1], [0, 1], 5)
 
 @pytest.mark.parametrize('task', ['dr', 'oct', 'pneumonia', 'pneumonia_type'])
 def test_examples_have_the_shape_of_their_task(task):
     from retina_nb.core import get_task
-    df = m.example_predictions(200, task=task)
-    assert len(m.prob_columns(df)) == len(get_task(task)) and np.allclose(m.probs(df).sum(1), 1)
+    df = example_predictions(200, task=task)
+    assert len(prob_columns(df)) == len(get_task(task)) and np.allclose(probabilities(df).sum(1), 1)
     assert set(df.target) <= set(range(len(get_task(task)))) and (df.groupby('patient').size() == 2).all()
-    with pytest.raises(SettingError, match='shares'): m.example_predictions(5, task=task, prevalence=[.5])
+    with pytest.raises(SettingError, match='shares'): example_predictions(5, task=task, prevalence=[.5])
+
+@pytest.mark.parametrize('target, grade, words', [([1,2,3], [1], 'target has 3, grade has 1'), ([0,.5], [0,1], 'place 1 holds 0.5'), ([0,np.nan], [0,1], 'place 1 holds nan'),
+                                                  ([0,None], [0,1], 'place 1 holds None'), (['0','x'], [0,1], 'whole numbers'), ([[0],[1]], [0,1], 'shape')])
+def test_what_is_no_label_is_refused(target, grade, words):
+    "A score of nonsense would look like any other score"
+    for f in (m.qwk, m.accuracy, m.mae, m.count_matrix):
+        with pytest.raises(SettingError, match=words): f(target, grade)
+
+@pytest.mark.parametrize('f', [m.roc_auc, m.average_precision])
+def test_what_is_no_score_is_refused(f):
+    with pytest.raises(SettingError, match='place 1 is not a number'): f([0,1,1,0], [.1,np.nan,.3,.2])
+    with pytest.raises(SettingError, match='truth has 2, score has 3'): f([0,1], [.1,.2,.3])
+    with pytest.raises(SettingError, match='true labels has|target has'): m.brier_each([0,1], np.full((3,2), .5))

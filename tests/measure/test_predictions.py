@@ -1,0 +1,75 @@
+"Foreign tables, missing columns, tasks that do not match: what is read, and what is refused with its line"
+import pandas as pd
+import pytest
+
+from retina_nb.core import DataError, Run, RunError, write_json
+from retina_nb.measure import (choose_threshold, compare_models, confusion_matrix, evaluate, example_predictions, plot_confusion, promote,
+                               read_predictions, subgroup_scores)
+
+@pytest.fixture(scope='module')
+def preds(): return example_predictions(150, seed=3)
+
+BAD = {'target 7': ('target', 7, 'target is 7'), 'target 1.5': ('target', 1.5, 'whole number'), 'target in words': ('target', 'Mild', "'Mild'"),
+       'negative target': ('target', -1, 'target is -1'), 'no grade': ('grade', None, 'grade is empty'), 'grade 5': ('grade', 5, 'grade is 5'),
+       'probability over 1': ('p_2', 1.2, 'p_2 is outside'), 'negative probability': ('p_0', -.1, 'p_0 is outside'),
+       'probability missing': ('p_1', None, 'p_1 is missing'), 'probability in words': ('p_1', 'high', 'p_1 is missing or not a number'),
+       'infinite': ('p_3', float('inf'), 'p_3 is outside'), 'sum': ('p_0', .01, 'add up to')}
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_rows_of_a_file_are_named(case, preds, tmp_path):
+    col, value, words = BAD[case]
+    d = preds.head(20).astype({col: object})
+    d.loc[d.index[7], col] = value
+    if case == 'sum': d.loc[d.index[7], 'p_0'] = (preds.p_0[7] + .5) % 1
+    d.to_csv(tmp_path/'p.csv', index=False)
+    with pytest.raises(DataError) as e: read_predictions(tmp_path/'p.csv')
+    assert words in str(e.value) and 'line 9' in str(e.value) and 'p.csv' in str(e.value) and preds.image[7] in str(e.value)
+
+@pytest.mark.parametrize('text, words', [('', 'not readable'), ('image,grade\na,1\n', "no column 'target'"), ('image,target\na,1\n', "no column 'grade'"),
+                                         ('target,grade\n', 'empty'), ('target,grade\n,1\n', 'no row has a target'), ('target,grade,p_0\n1,1,1\n', 'p_0 to p_4'),
+                                         ('image,target,grade\na,1,1\nb,1,1\na,2,1\n', 'line 4 (a): the image is already in line 2')])
+def test_bad_files(text, words, tmp_path):
+    (tmp_path/'p.csv').write_text(text)
+    with pytest.raises(DataError, match=words.replace('(', r'\(').replace(')', r'\)')): read_predictions(tmp_path/'p.csv')
+
+def test_what_is_no_table_at_all(tmp_path):
+    (tmp_path/'p.csv').write_bytes(bytes(range(256))*20)
+    for f in (tmp_path/'p.csv', tmp_path/'none.csv'):
+        with pytest.raises(DataError, match=f.name): evaluate(f)
+    (tmp_path/'folder').mkdir()
+    with pytest.raises(RunError, match='not a run folder'): evaluate(tmp_path/'folder')
+
+def test_predictions_in_every_form(preds, tmp_path):
+    from retina_nb.measure.confusion import confusion_matrix, plot_confusion
+    from retina_nb.measure.operating import choose_threshold
+    write_json(tmp_path/'run'/'config.json', dict(task='dr')); preds.to_csv(tmp_path/'run'/'predictions.csv', index=False)
+    want = confusion_matrix(preds)
+    for form in (tmp_path/'run', str(tmp_path/'run'), Run(tmp_path/'run'), tmp_path/'run'/'predictions.csv'):
+        assert (confusion_matrix(form) == want).all()
+        assert choose_threshold(form)['threshold'] == choose_threshold(preds)['threshold']
+    assert plot_confusion(str(tmp_path/'run')) is not None
+    assert promote(form, n_boot=50)['n_images'] == len(preds) and len(subgroup_scores(form, 'eye', n_boot=20)) and len(compare_models(form, preds, n_boot=20))
+    for f in (evaluate, confusion_matrix, plot_confusion, choose_threshold):
+        with pytest.raises(RunError, match='no such run folder'): f('runs/nope')
+        with pytest.raises(DataError, match='no such file'): f('nope.csv')
+        with pytest.raises(DataError, match='not int'): f(3)
+    (tmp_path/'run'/'predictions.csv').unlink()
+    for f in (evaluate, confusion_matrix):
+        with pytest.raises(RunError, match='--resume'): f(tmp_path/'run')
+
+def test_a_list_of_rows(preds):
+    rows = preds.head(20).to_dict('records')
+    assert evaluate(rows, n_boot=20) == evaluate(preds.head(20), n_boot=20)
+    for what in ([], [1, 2], {}, None):
+        with pytest.raises(DataError, match='not (list|dict|NoneType)'): read_predictions(what)
+
+def test_two_tasks_are_refused(preds, tmp_path):
+    "Put together by hand, in a file, or compared with one another: both names are said"
+    other = example_predictions(5, task='pneumonia')
+    pd.concat([preds, other]).to_csv(tmp_path/'both.csv', index=False)
+    for f in (evaluate, confusion_matrix, choose_threshold, promote, read_predictions):
+        for mixed in (pd.concat([preds, other]), tmp_path/'both.csv'):
+            with pytest.raises(DataError, match='dr, pneumonia'): f(mixed)
+    with pytest.raises(DataError, match='of the task dr, the second of pneumonia'): compare_models(preds, other)
+    assert evaluate(other, n_boot=10)['task'] == 'pneumonia', 'a table knows its own task'
+    with pytest.raises(DataError, match='from 0 to 1'): evaluate(preds, 'pneumonia')

@@ -1,0 +1,44 @@
+"The gate stays shut in doubt, and its conditions fit into a file"
+import numpy as np
+import pytest
+
+from retina_nb.core import SettingError, read_json, write_json
+from retina_nb.measure import GATE, Condition, example_predictions, prob_columns, promote, read_gate
+
+def test_the_gate_stays_shut():
+    d = example_predictions(300, seed=4)
+    rng = np.random.default_rng(0)
+    majority = d.assign(grade=0, **{c: float(c == 'p_0') for c in prob_columns(d)})
+    for bad in [majority] + [d.assign(**{c: d[c].to_numpy()[o] for c in ['grade'] + prob_columns(d)}) for o in (rng.permutation(len(d)) for _ in range(5))]:
+        assert not promote(bad, n_boot=200)
+    for score in ('qwk', 'balanced_accuracy'): assert not promote(majority, [dict(score=score, above='majority')], n_boot=200)
+
+def test_one_comparison_alone_lets_few_shuffled_models_pass():
+    "A one-sided 2.5% test, and a gate has several of them"
+    d, rng = example_predictions(300, seed=4), np.random.default_rng(0)
+    passed = [bool(promote(d.assign(grade=d.grade.to_numpy()[rng.permutation(len(d))])[['patient', 'target', 'grade']], [Condition('qwk', above='majority')], n_boot=200)) for _ in range(80)]
+    assert np.mean(passed) < .09
+
+def test_conditions_as_json(tmp_path):
+    conditions = [*GATE, Condition('qwk', not_below='current', margin=.02, min_patients=50), Condition('accuracy', at_least=.5, subgroups='eye')]
+    write_json(tmp_path/'gate.json', [c.to_dict() for c in conditions])
+    assert read_gate(tmp_path/'gate.json') == conditions == read_gate(read_json(tmp_path/'gate.json'))
+    d = example_predictions(100, seed=4)
+    assert promote(d, tmp_path/'gate.json', current=d, n_boot=50)['conditions'] == promote(d, conditions, current=d, n_boot=50)['conditions']
+    with pytest.raises(AttributeError): conditions[0].at_least = 0
+    with pytest.raises(SettingError, match='nope.json'): read_gate(tmp_path/'nope.json')
+
+@pytest.mark.parametrize('c, words', [(dict(score='qwk'), 'something to require'), (dict(at_least=.5), 'needs a score'), (dict(score='qwk', atleast=.5), "'atleast'"),
+                                      (dict(score='qwk', above='best'), "'majority' or 'current'"), (dict(score='qwk', above='majority', subgroups='eye'), 'subgroups take')])
+def test_conditions_that_say_nothing(c, words):
+    with pytest.raises(SettingError, match=words): promote(example_predictions(30), [c], n_boot=10)
+
+@pytest.mark.parametrize('n', [1, 2, 10, 19])
+def test_few_patients_never_pass(n):
+    "Perfect answers for a handful of patients show very little"
+    d = example_predictions(n, seed=1, prevalence=[1]*5)
+    d = d.assign(grade=d.target, **{f'p_{j}': (d.target == j).astype(float) for j in range(5)})
+    for c in (dict(at_least=.5), dict(low_at_least=.5), dict(above='majority'), dict(above='current'), dict(not_below='current')):
+        decision = promote(d, [Condition('qwk', **c)], current=d.assign(grade=0), n_boot=100)
+        assert not decision and 'patients' in str(decision) or 'could not' in str(decision) or 'undefined' in str(decision)
+    assert not promote(d, n_boot=100)
