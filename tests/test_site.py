@@ -155,20 +155,6 @@ def test_a_command_is_shown_as_typed(root):
 # --- the check finds what is planted
 def _code(text, outputs=()): return dict(cell_type='code', id=f'c{abs(hash(text))%10**8}', metadata={}, execution_count=None, outputs=list(outputs), source=text)
 def _prose(text): return dict(cell_type='markdown', id=f'm{abs(hash(text))%10**8}', metadata={}, source=text)
-PNG = dict(output_type='display_data', metadata={}, data={'image/png': 'iVBORw0KGgo='})
-
-@pytest.mark.parametrize('cell,words', [
-    (_code('import re\nx = 1'), 'mixes imports'), (_code('plot()', [PNG]), 'fig-alt'), (_code('#| fig-alt: "a" b\nplot()'), 'YAML'),
-    (_code(f"x = '{'y'*90}'"), 'cuts off')])
-def test_faults_of_cells(cell, words): assert any(words in f for f in website.cell_faults(3, cell))
-
-def test_cells_without_a_fault():
-    for c in (_code('#| export\nimport re'), _code('#| fig-alt: "a"\n#| fig-cap: "b"\nplot()', [PNG]), _code('#| hide\nplot()', [PNG])): assert not list(website.cell_faults(0, c))
-
-def test_a_title_cell_holds_nothing_else():
-    assert not list(website.title_faults(dict(cells=[_prose('# A\n\n> b')])))
-    assert list(website.title_faults(dict(cells=[_prose('# A\n\n> b\n\nMore.')]))) and list(website.title_faults(dict(cells=[_prose('# A')])))
-
 @pytest.fixture
 def small(root, tmp_path):
     "A project of one room and its face, as nbdev finds it"

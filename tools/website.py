@@ -134,42 +134,6 @@ def gallery(page, text, _):
     return '\n'.join(out)
 
 # --- the check
-def title_faults(nb):
-    "nbdev keeps title and description of the first cell and drops whatever else stands there"
-    text = source(nb['cells'][0]).strip() if nb['cells'] else ''
-    if not re.fullmatch(r'#\s+\S[^\n]*\n+>\s+\S[^\n]*', text):
-        yield f'the first cell must be `# Title` and `> one line` and nothing else (the site drops the rest): {text[:60]!r}'
-
-def cell_faults(i, c):
-    if c['cell_type'] != 'code': return
-    where = f"cell {i} ({next((s for s in source(c).splitlines() if s.strip() and not s.startswith('#|')), '')[:50]})"
-    tree = plug.parsed(c)
-    if tree is None: return
-    imports = [n for n in tree.body if isinstance(n, (plug.ast.Import, plug.ast.ImportFrom))]
-    exported, flags = plug.exports(c), set(re.findall(r'^#\s*\|\s*(.+?)\s*$', source(c), re.M))
-    if imports and len(imports) < len(tree.body):
-        yield f'{where} mixes imports with other code: nbdev runs every cell with an import while it makes the site'
-    try: said = plug.options(c)
-    except ValueError as e:
-        yield f'{where}: {e}'
-        return
-    hidden = flags & {'hide', 'include: false'}
-    if plug.has_picture(c) and not hidden:
-        for k in ('fig-alt', 'fig-cap'):
-            if not str(said.get(k) or '').strip(): yield f'{where} shows a figure without `#| {k}: "..."`'
-    if not exported and not hidden and not plug.only_imports(tree):
-        for line in source(c).splitlines():
-            if len(line) > plug.WIDTH and not line.startswith('#|'):
-                yield f'{where} has a line of {len(line)} characters, which a page cuts off after {plug.WIDTH}'
-                break
-
-def source_faults(root):
-    "What can be seen in the notebooks as they stand"
-    for name, nb in plug.notebooks(str(root/'nbs')).items():
-        for f in title_faults(nb): yield f'nbs/{name}: {f}'
-        for i, c in enumerate(nb['cells']):
-            for f in cell_faults(i, c): yield f'nbs/{name}: {f}'
-
 def _anchors(nb):
     "Headings of a notebook as pandoc names them, and anchors given by hand"
     found = set()
@@ -270,8 +234,8 @@ def step_faults(root):
         if not p.exists() or p.read_text(encoding='utf-8') != text: yield f'nbs/{name} is not in step with the notebooks: run python tools/website.py write'
 
 def check(root=ROOT, only=None):
-    "All faults of the site, as sentences"
-    faults = [*source_faults(root), *link_faults(root), *step_faults(root)]
+    "All faults of the site, as sentences; how a notebook is written is checked by rules.py"
+    faults = [*link_faults(root), *step_faults(root)]
     with tempfile.TemporaryDirectory() as d:
         faults += make_pages(root, d, only)
         faults += page_faults(root, d)
