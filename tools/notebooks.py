@@ -145,6 +145,7 @@ def run(*paths):
     import nbformat
     from fresh import freshness, package_of
     from nbclient import NotebookClient
+    os.environ.pop('MPLBACKEND', None)  # the kernel's own backend stores figures in the notebook; one for scripts does not
     for p in map(Path, paths):
         write_nb(p, clean(read_nb(p)))  # every cell has an id by which its outputs find back
         nb, ran_on = nbformat.read(p, as_version=4), freshness(read_nb(p), *package_of(ROOT))
