@@ -11,7 +11,6 @@ from nbdev.config import get_config
 from nbdev.process import Processor, extract_directives
 
 PACKAGE, WIDTH = 'retina_nb', 84
-ROOT_ROOMS = 'base', 'core', 'plotting', 'pages'  # rooms at the root have no face: users import from them
 
 def root()->Path: return Path(get_config().config_path)
 
@@ -67,6 +66,23 @@ def faces(folder):
                     found[wing] = _literal(attrs)
     return found
 
+@lru_cache(None)
+def root_rooms(folder):
+    "{room: names} of the rooms at the root, which have no face: what each defines, and what it hands on in `_all_`"
+    found, handed = {}, {}
+    for nb in notebooks(folder).values():
+        room = module_of(nb)
+        if not room or '.' in room: continue
+        found[room] = {name for name, *_ in definitions(nb) if '.' not in name}
+        for c in nb['cells']:
+            m = exports(c) and re.search(r'^_all_ = (\[.*?\])', source(c), re.S | re.M)
+            if m: handed[room] = set(ast.literal_eval(m[1]))
+    for room, names in handed.items():  # a room whose names are handed on is no place to import from
+        for other in found.keys() - {room}:
+            if found[other] & names: found[other] = set()
+        found[room] |= names
+    return found
+
 def _literal(node):
     if isinstance(node, ast.Call): return {k.arg: ast.literal_eval(k.value) for k in node.keywords}
     return ast.literal_eval(node)
@@ -80,20 +96,19 @@ def public_names(folder):
         room = module_of(nb)
         if not room or room.endswith('__init__'): continue
         wing, _, leaf = room.rpartition('.')
-        face = f'{PACKAGE}.{wing}' if wing else f'{PACKAGE}.{room}'
-        wanted = set(shown.get(wing, {}).get(leaf, ())) if wing else None
+        wanted = set(shown.get(wing, {}).get(leaf, ())) if wing else set().union(*root_rooms(folder).values())
         defined = list(definitions(nb))
         for name, node, cell in defined:
             top = name.split('.')[0]
             if any(part.startswith('_') for part in name.split('.')): continue
-            if wanted is not None and top not in wanted: continue
-            if wanted is None and room not in ROOT_ROOMS: continue
+            if top not in wanted: continue
+            face = f'{PACKAGE}.{wing}' if wing else f'{PACKAGE}.' + next(r for r, ns in root_rooms(folder).items() if top in ns)
             if '.' in name and top not in {n for n, *_ in defined} | set(found): continue
             kind = 'class' if isinstance(node, ast.ClassDef) else 'method' if '.' in name else 'function'
             doc = (ast.get_docstring(node) or '').split('\n')[0]
             row = dict(page=page_of(nb_name), anchor=name.lower(), face=face, module=f'{PACKAGE}.{room}', notebook=nb_name, kind=kind, doc=doc)
             found.setdefault(name, row)
-            found[f'{wing or room}.{name}'] = row
+            found[f"{face.removeprefix(PACKAGE + '.')}.{name}"] = row
     return found
 
 def commands(folder):

@@ -91,8 +91,8 @@ def names(page, text, _):
     found, out = plug.public_names(page.folder), []
     groups = {}
     for name, row in found.items():
-        if name.split('.')[0] in (*WINGS, *plug.ROOT_ROOMS) and name.split('.')[0] == row['face'].split('.')[-1]: groups.setdefault(row['face'], []).append((name.partition('.')[2], row))
-    order = [f'{plug.PACKAGE}.{w}' for w in (*plug.ROOT_ROOMS, *WINGS)]
+        if name.split('.')[0] in (*WINGS, *plug.root_rooms(page.folder)) and name.split('.')[0] == row['face'].split('.')[-1]: groups.setdefault(row['face'], []).append((name.partition('.')[2], row))
+    order = [f'{plug.PACKAGE}.{w}' for w in (*plug.root_rooms(page.folder), *WINGS)]
     for face in sorted(groups, key=order.index):
         wing = face.split('.')[-1]
         out += [f'## {face} {{#{wing}}}', '', '::: {.names}', '', '| name | what it is |', '|:---------|:------------------------------|']
