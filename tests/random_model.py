@@ -12,7 +12,8 @@ def random_run(path, task='dr', size=64, arch='resnet10t', loss='ce', **config):
     from retina_nb.image.preprocess import Preprocess
     path, task = Path(path), get_task(task)
     pre = Preprocess.for_task(task, size=size)
-    config = dict(task=task.name, arch=arch, loss=loss, size=size, classes=list(task.classes), preprocess=pre.to_dict(), preprocess_hash=pre.hash) | config
+    config = dict(task=task.name, task_detail=task.to_dict(), arch=arch, loss=loss, size=size, classes=list(task.classes),
+                  preprocess=pre.to_dict(), preprocess_hash=pre.hash) | config
     torch.manual_seed(0)
     model = build_model(config)
     torch.nn.init.normal_(model.head.weight, std=1.)
@@ -24,7 +25,7 @@ def random_run(path, task='dr', size=64, arch='resnet10t', loss='ce', **config):
 
 @functools.cache
 def shared()->tuple: # run folder, bundle folder; made once a test session, not to be changed
-    from retina_nb.deploy.bundle import export
+    from retina_nb.deploy.exporter import export
     d = tempfile.TemporaryDirectory(prefix='retina_nb_tests_')
     shared.keep = d
     run = random_run(Path(d.name)/'run', operating_point=dict(threshold=.4))

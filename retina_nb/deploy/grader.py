@@ -101,8 +101,8 @@ def _input(self:Grader, a, src)->np.ndarray:
 def _quality(self:Grader, a, src):
     "The quality of a fundus photograph; other pictures are not judged"
     if self.task.modality != 'fundus': return None
-    from retina_nb.image.quality import DIAMETER, quality
-    return quality(a if min(a.shape[:2]) >= DIAMETER else src)
+    from retina_nb.image.quality import DIAMETER, image_quality
+    return image_quality(a if min(a.shape[:2]) >= DIAMETER else src)
 
 # %% ../../nbs/deploy/45_grader.ipynb #54e5cabb
 @patch

@@ -5,12 +5,12 @@ from pathlib import Path
 import nbformat, numpy as np, pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from retina_nb.core import SettingError
-from retina_nb.deploy.grader import Grader
-from retina_nb.deploy.panel import GradingPanel, Session, heat_map, voila_settings, words
-from retina_nb.synth.render import synth_eye
+from retina_nb.core import SettingError, Task
+from retina_nb.deploy import Grader, GradingPanel, Session, export, heat_map, voila_settings
+from retina_nb.deploy.viewer import verdict_html
+from retina_nb.synth import synth_eye
 from dicoms import rgb_dicom
-from random_model import shared
+from random_model import random_run, shared
 
 @pytest.fixture(scope='module')
 def grader(): return Grader(shared()[1])
@@ -55,9 +55,9 @@ def test_poor_photographs_are_withheld_until_asked_for(grader, tmp_path):
     dark = (synth_eye(5, grade=2, size=300).image//12).astype(np.uint8)
     s = Session(grader, feedback=tmp_path/'f.csv')
     c = s.add('dark.png', encoded(dark))
-    assert c.state == 'withheld' and 'Too poor to grade' in words(c, s.task) and c.grading.name not in words(c, s.task) and c.grading.name not in s.to_csv()
+    assert c.state == 'withheld' and 'Too poor to grade' in verdict_html(c, s.task) and c.grading.name not in verdict_html(c, s.task) and c.grading.name not in s.to_csv()
     s.reveal()
-    assert c.grading.name in words(c, s.task)
+    assert c.grading.name in verdict_html(c, s.task)
     assert Session(grader, gate=False, feedback=tmp_path/'f.csv').add('dark.png', encoded(dark)).state == 'graded'
 
 def test_many_small_pieces_make_one_file(panel, eye):
@@ -77,8 +77,6 @@ def test_file_names_are_text(panel, eye):
     assert "'=cmd" in panel.session.to_csv()
 
 def test_no_sample_and_no_operating_point_for_other_tasks(tmp_path):
-    from retina_nb.deploy.bundle import export
-    from random_model import random_run
     p = GradingPanel(export(random_run(tmp_path/'r', 'oct'), tmp_path/'b'), feedback=tmp_path/'f.csv')
     upload(p, 'scan.png', encoded(np.random.default_rng(0).integers(0, 255, (200,300), dtype=np.uint8)))
     assert p.session.state == 'graded' and 'CNV' in p.verdict.value and 'urgent referral' in p.refer.value
@@ -118,7 +116,7 @@ p.viewer.send = lambda m, buffers=None: (sent.append((m, buffers or [])), real(m
 for f in sorted(Path({str(tmp_path/'in')!r}).iterdir()):
     d = f.read_bytes()
     p.viewer._on_piece(p.viewer, dict(t='piece', token=f.name, at=0, size=len(d), name=f.name, id=1), [d])
-    if p.session.state == 'withheld': p._reveal()
+    if p.session.state == 'withheld': p.reveal.click()
     p.agree.click()
 p.view.value = 'Side by side'; p.heat.value = True; p.enhanced.value = True; p.export.click()
 del d

@@ -6,7 +6,7 @@ import numpy as np, pytest
 from PIL import Image
 
 from retina_nb.core import DataError, ImageError, SettingError
-from retina_nb.deploy.grader import Grader, Grading, Ungraded, columns, grade_to_csv, image_files
+from retina_nb.deploy import Grader, Grading, Ungraded, grade_to_csv, grading_columns, image_files
 from dicoms import rgb_dicom
 from random_model import shared
 
@@ -92,7 +92,7 @@ def test_json_and_row(grader, eyes):
     g = grader(eyes[0])
     d = json.loads(g.to_json())
     assert {'file','grade','name','probabilities','referable','quality','disclaimer','model'} <= set(d)
-    assert set(g.to_row()) == set(columns(grader.task))
+    assert set(g.to_row()) == set(grading_columns(grader.task))
     assert 'iagnosis' in g._repr_html_() and '<script' not in g._repr_html_() and 'data:image' not in g._repr_html_()
 
 def test_generator_is_lazy_and_memory_flat(grader, eyes):
@@ -163,7 +163,7 @@ def test_cold_start(bundle, eyes):
 from retina_nb.deploy.grader import Grader
 assert not [m for m in ('torch','torchvision','fastai','pandas','matplotlib','onnx','IPython') if m in sys.modules]
 Grader({str(bundle)!r})({str(eyes[0])!r})
-assert not [m for m in ('torch','torchvision','fastai','matplotlib','onnx') if m in sys.modules]
+assert not [m for m in ('torch','torchvision','fastai','matplotlib','pandas') if m in sys.modules]
 print(next(int(o.split()[1])//1024 for o in open("/proc/self/status") if o.startswith("VmHWM")))'''
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert out.returncode == 0 and int(out.stdout) < 250, out

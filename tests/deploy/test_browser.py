@@ -139,7 +139,7 @@ def test_voila_by_keyboard_zoom_sample_and_threshold(page, voila):
     page.click('button:has-text("Reset")'); page.wait_for_function('b => document.querySelector(".rnb-refer").innerText == b', arg=before)
     for s in ('.rnb-file','.rnb-panes','.rnb-tool','.rnb-strip'): assert page.locator(s).first.get_attribute('aria-label')
 
-@pytest.mark.parametrize('width', [1280, 800])
+@pytest.mark.parametrize('width', [1280, 800, 400])
 @pytest.mark.parametrize('theme', ['light','dark'])
 def test_voila_fits_the_page(page, voila, photos, width, theme):
     page.set_viewport_size(dict(width=width, height=900))
@@ -149,8 +149,14 @@ def test_voila_fits_the_page(page, voila, photos, width, theme):
     assert page.evaluate('document.documentElement.scrollWidth') <= width                      # nothing sticks out
     columns = page.evaluate("getComputedStyle(document.querySelector('.rnb-body')).gridTemplateColumns.split(' ').length")
     assert columns == (2 if width == 1280 else 1)
+    if width == 400:      # nothing lies on top of anything else
+        boxes = [page.locator(o).first.bounding_box() for o in ('.rnb-drop', '.rnb-sample', '.rnb-strip, .rnb-stage')]
+        for a,b in [(0,1), (1,2), (0,2)]: assert apart(boxes[a], boxes[b]), (a, b, boxes)
+        assert page.locator('.rnb-table').evaluate('e => e.getBoundingClientRect().right') <= 400
     ink, ground = page.evaluate("[getComputedStyle(document.querySelector('.rnb-grade b')).color, getComputedStyle(document.querySelector('.rnb-card')).backgroundColor]")
     assert contrast(ink, ground) > 7
+
+def apart(a, b): return a['x'] + a['width'] <= b['x'] or b['x'] + b['width'] <= a['x'] or a['y'] + a['height'] <= b['y'] or b['y'] + b['height'] <= a['y']
 
 def contrast(a, b):
     def light(c):
@@ -171,7 +177,7 @@ def test_voila_serves_the_panel_and_nothing_else(page, voila):
 
 def test_jupyterlab(page, photos, tmp_path):
     import nbformat
-    code = f'from retina_nb.deploy.grader import Grader\nfrom retina_nb.deploy.panel import GradingPanel\nGradingPanel(Grader({str(shared()[1])!r}), feedback={str(tmp_path/"f.csv")!r})'
+    code = f'from retina_nb.deploy import Grader, GradingPanel\nGradingPanel(Grader({str(shared()[1])!r}), feedback={str(tmp_path/"f.csv")!r})'
     (tmp_path/'home').mkdir()
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3'))), tmp_path/'home'/'p.ipynb')
     port, env = free_port(), os.environ | {k: str(tmp_path/'config') for k in ('JUPYTER_CONFIG_DIR','JUPYTERLAB_SETTINGS_DIR','JUPYTERLAB_WORKSPACES_DIR')}

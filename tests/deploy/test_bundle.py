@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np, pytest
 
-from retina_nb.deploy.bundle import (LIMITS, _sums, check, export, load_bundle, open_session, parity, quantise, scan_onnx, to_onnx, try_int8, write_sums)
-from retina_nb.core import BundleError, RunError, get_task, write_json
+from retina_nb.core import BundleError, RunError, Task, get_task, write_json
+from retina_nb.deploy import (check_bundle, export, load_bundle, open_session, parity, quantise, scan_onnx, to_onnx, try_int8,
+                              write_sums)
 from random_model import random_run, shared
 
 @pytest.fixture(scope='module')
@@ -22,7 +23,7 @@ def copy(bundle, tmp_path): return Path(shutil.copytree(bundle, tmp_path/'b'))
 def test_export_is_whole_and_checks_out(bundle):
     b = load_bundle(bundle)
     assert {p.name for p in bundle.iterdir()} == {'model.safetensors','model.onnx','config.json','card.md','SHA256SUMS','golden'}
-    assert all(r['ok'] for r in check(b)) and len(check(b)) == 8
+    assert all(r['ok'] for r in check_bundle(b)) and len(check_bundle(b)) == 8
     c = b.config
     assert c['parity']['max_difference'] < 1e-4 and c['parity']['grades_changed'] == 0
     assert b.task.name == 'dr' and b.operating_point['threshold'] == .4 and c['preprocess_hash'] == b.preprocess.hash
@@ -41,13 +42,13 @@ def test_other_heads_and_backbones(arch, loss, task, tmp_path):
         out = s.run(None, {'image': np.random.default_rng(n).integers(0, 256, (n,64,64,3), dtype=np.uint8)})
         assert out[0].shape == (n, len(b.task)) and np.allclose(out[0].sum(1), 1, atol=1e-5)
         if len(out) > 1: assert out[1].shape[:2] == (n, len(b.task) if loss == 'ce' else 1)
-    assert all(r['ok'] for r in check(b))
+    assert all(r['ok'] for r in check_bundle(b))
 
 @pytest.mark.full
 @pytest.mark.parametrize('arch,size', [('resnet18',224), ('efficientnet_b0',96), ('convnext_atto',64), ('vit_tiny_patch16_224',224)])
 @pytest.mark.parametrize('loss', ['ce','focal','corn','qwk','regression'])
 def test_every_head_on_every_kind_of_backbone(arch, size, loss, tmp_path):
-    assert all(r['ok'] for r in check(export(random_run(tmp_path/'r', arch=arch, size=size, loss=loss), tmp_path/'b')))
+    assert all(r['ok'] for r in check_bundle(export(random_run(tmp_path/'r', arch=arch, size=size, loss=loss), tmp_path/'b')))
 
 def test_disagreement_is_named():
     import torch
@@ -65,9 +66,9 @@ def test_export_touches_nothing_that_is_not_a_bundle(run, tmp_path):
     assert (tmp_path/'mine'/'thesis.txt').read_text() == 'years of work'
 
 def test_a_kill_leaves_no_half_bundle(run, tmp_path, monkeypatch):
-    import retina_nb.deploy.bundle as B
-    def stop(*a): raise KeyboardInterrupt
-    monkeypatch.setattr(B, '_write_golden', stop)
+    import retina_nb.deploy.exporter as B
+    def stop(*a, **kw): raise KeyboardInterrupt
+    monkeypatch.setattr(B, 'write_golden', stop)
     with pytest.raises(KeyboardInterrupt): export(run, tmp_path/'b')
     assert not list(tmp_path.iterdir())
 
@@ -78,14 +79,14 @@ def test_unfinished_run_is_refused(run, tmp_path):
 # ---- int8
 
 def test_int8_needs_images_to_be_judged_on(bundle):
-    model, about = try_int8((bundle/'model.onnx').read_bytes(), [], [], np.array([]), get_task('dr'))
+    model, about = try_int8((bundle/'model.onnx').read_bytes(), [], [], targets=np.array([]), task=get_task('dr'))
     assert model is None and about['shipped'] == 'fp32' and '50 needed' in about['reason']
 
 def test_int8_ships_or_says_why(bundle):
     data = (bundle/'model.onnx').read_bytes()
     xs = [np.random.default_rng(i).integers(0, 256, (64,64,3), dtype=np.uint8) for i in range(60)]
     y = np.concatenate([open_session(data, 1).run(['probabilities'], {'image': x[None]})[0] for x in xs]).argmax(1)
-    model, about = try_int8(data, xs[:16], xs, y, get_task('dr'))
+    model, about = try_int8(data, xs[:16], xs, targets=y, task=get_task('dr'))
     assert set(about['table']) == {'fp32','int8 static','int8 dynamic'} and about['table']['fp32']['score'] in (1, pytest.approx(1)) or np.isnan(about['table']['fp32']['score'])
     assert (model is None) == (about['shipped'] == 'fp32') and about['reason']
     small = quantise(data, xs[:16])
@@ -125,6 +126,24 @@ def external(b, r):
 def custom(b, r):
     import onnx
     m = onnx.load(b/'model.onnx'); m.graph.node[3].domain = 'com.evil'; (b/'model.onnx').write_bytes(m.SerializeToString()); write_sums(b)
+def _onnx(b, change):
+    import onnx
+    m = onnx.load(b/'model.onnx'); change(m, onnx)
+    (b/'model.onnx').write_bytes(m.SerializeToString()); write_sums(b)
+def branch(b, r):
+    def change(m, onnx):
+        inner = onnx.helper.make_graph([onnx.helper.make_node('Identity', ['x'], ['y'])], 'g', [], [])
+        m.graph.node[2].attribute.append(onnx.helper.make_attribute('then_branch', inner))
+    _onnx(b, change)
+def function(b, r): _onnx(b, lambda m, onnx: m.functions.add(name='f', domain='com.evil'))
+def sparse_weights(b, r): _onnx(b, lambda m, onnx: m.graph.sparse_initializer.add())
+def unknown_field(b, r): # a field that ONNX does not have: of the model, and of one of its weights
+    d = (b/'model.onnx').read_bytes()
+    if r.random() < .5: d += b'\xfa\x7f\x03abc'
+    else:
+        import onnx
+        m = onnx.load_from_string(d); t = m.graph.initializer[0]; t.MergeFromString(b'\xfa\x7f\x03abc'); d = m.SerializeToString()
+    (b/'model.onnx').write_bytes(d); write_sums(b)
 def settings(b, r):
     c = json.loads((b/'config.json').read_text())
     key, value = r.choice([('format_version', 99), ('format_version', None), ('format', 'x'), ('preprocess_hash', '0'), ('preprocess', {}), ('task_detail', None), ('task', 'x'),
@@ -135,7 +154,11 @@ def json_bomb(b, r): (b/'config.json').write_text(r.choice(['['*200_000, '{"a":'
 def names(b, r):
     f = b/'SHA256SUMS'; f.write_text(f.read_text() + '0'*64 + '  ' + r.choice(['../evil', '/etc/passwd', 'golden/../../x.png', 'weights.pkl', 'a'*5000]) + '\n')
 
-ATTACKS = [flip, cut, grow, remove, swap, link, link_folder, sparse, fifo, folder, pickled, header, offsets, graph, external, custom, settings, json_bomb, names]
+ATTACKS = [flip, cut, grow, remove, swap, link, link_folder, sparse, fifo, folder, pickled, header, offsets, graph, external, custom, branch, function, sparse_weights,
+           unknown_field, settings, json_bomb, names]
+
+HEAVY = (flip, cut, grow, swap, sparse, pickled, header, offsets, graph, external, custom, branch, function, sparse_weights,
+         unknown_field) # they write into a large file
 
 def files(b): return sorted(p for p in b.rglob('*') if p.is_file() and not p.is_symlink())
 
@@ -145,7 +168,7 @@ def attack(bundle, tmp, seed):
     b = tmp/f'{seed}'/'b'
     shutil.copytree(bundle, b, copy_function=os.link)
     for f in files(b):      # copies on write: only what is changed costs a copy
-        if f.stat().st_size < 2**20 or how in (flip, cut, grow, swap, sparse, pickled, header, offsets, graph, external, custom): d = f.read_bytes(); f.unlink(); f.write_bytes(d)
+        if f.stat().st_size < 2**20 or how in HEAVY: d = f.read_bytes(); f.unlink(); f.write_bytes(d)
     how(b, r)
     start = time.perf_counter()
     with pytest.raises(BundleError) as e: load_bundle(b)
@@ -196,7 +219,26 @@ def test_check_finds_other_weights(copy, tmp_path):
     for i,t in enumerate(m.graph.initializer):
         if t.name.endswith('head.weight'): m.graph.initializer[i].CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(t), t.name))
     (copy/'model.onnx').write_bytes(m.SerializeToString()); write_sums(copy)
-    assert not all(r['ok'] for r in check(copy))
+    assert not all(r['ok'] for r in check_bundle(copy))
+
+# ---- a task of somebody's own
+
+def test_a_task_of_ones_own_travels_whole(tmp_path):
+    "Six words in another order, under a name that this session knows nothing of, and beside another task of the same name"
+    from retina_nb.core import TASKS, forget_task
+    from retina_nb.deploy import Grader
+    mine = Task('macula', ('clear', 'drusen', 'fluid'), positive='fluid', positive_name='wet macula', modality='oct')
+    one = export(random_run(tmp_path/'r1', mine), tmp_path/'b1')
+    forget_task('macula')
+    other = Task('macula', ('dry', 'wet'), positive='wet', modality='oct')
+    two = export(random_run(tmp_path/'r2', other), tmp_path/'b2')
+    forget_task('macula')
+    a, b = load_bundle(one), load_bundle(two)
+    assert a.task == mine and b.task == other and 'macula' not in TASKS     # opening a bundle gives its name to nothing
+    assert 'wet macula when the probabilities of the classes fluid' in a.card or 'operating_point' not in a.config or not a.operating_point
+    g = Grader(a)(np.full((80,90,3), 99, np.uint8))
+    assert g.name in mine.classes and 'wet macula' in g.verdict() and len(g.probabilities) == 3
+    assert all(r['ok'] for r in check_bundle(a))
 
 # ---- commands
 
