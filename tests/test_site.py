@@ -181,7 +181,7 @@ def test_a_failing_cell_is_named_with_its_notebook(small):
 
 def test_a_page_without_a_fault_and_one_without_a_docstring(small):
     root, write = small
-    write('data/10_things.ipynb', *ROOM, _code('#| export\ndef one(a # a thing\n       )->int: # its count\n    "Count to one"\n    return 1'), _code('test_eq(one(1), 1)'))
+    write('data/10_things.ipynb', *ROOM, _code('#| export\ndef one(a # a thing\n       )->int: # its count\n    "Count to one"\n    return 1\n\ndef two():\n    "Two"'), _code('test_eq(one(1), 1)'))
     assert website.make_pages(root, root/'out') == []
     assert list(website.page_faults(root, root/'out')) == []
     cells = json.loads((root/'out/data/10_things.ipynb').read_text())['cells']
@@ -189,6 +189,8 @@ def test_a_page_without_a_fault_and_one_without_a_docstring(small):
     doc = next(d for c in cells for d in website._markdown(c) if 'api' in d)
     assert 'from retina_nb.data import one' in doc and 'its count' in doc and 'how it is written' in doc
     assert any('(index.html)' in plug.source(c) for c in cells)
+    heads = [h for c in cells for d in website._markdown(c) for h in re.findall(r'^### (\w+)', d, re.M)]
+    assert heads == ['one', 'two'], 'in the order in which the cell defines them'
     write('data/10_things.ipynb', *ROOM, _code('#| export\ndef one(a): return 1'))
     plug.notebooks.cache_clear(); plug.public_names.cache_clear()
     website.make_pages(root, root/'out')

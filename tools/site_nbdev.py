@@ -154,7 +154,7 @@ def field_comments(cls):
     for nb in notebooks(str(root()/'nbs')).values():
         for name, node, cell in definitions(nb):
             fields = [n for n in getattr(node, 'body', []) if isinstance(n, ast.AnnAssign)] if name == cls.__name__ else []
-            if not fields or [n.target.id for n in fields] != [f for f in cls.__dataclass_fields__ if f in cls.__annotations__]: continue
+            if not fields or {n.target.id for n in fields} != set(cls.__annotations__): continue
             lines, found = code_of(cell).splitlines(), {}
             for n in fields:
                 m = re.search(r'#\s*(.*)$', lines[n.end_lineno-1][n.end_col_offset:])
@@ -432,10 +432,24 @@ class Site(Processor):
         self.module = module_of(self.original)
         self.own = {n: (node, cell) for n, node, cell in definitions(self.original)}
         self.nb.metadata.pop('widgets', None)  # no widget lives on a page, and its scripts come from elsewhere
+        self.in_order()
         for c in self.nb.cells:
             if c.cell_type == 'markdown': self.prose(c)
             elif c.cell_type == 'code': self.code(c)
         self.bar()
+
+    def in_order(self):
+        "Names that one cell defines come from nbdev in reverse: back into the notebook's order"
+        order = {n: i for i, n in enumerate(self.own)}
+        def _place(c):
+            m = re.search(r'^show_doc\(([\w.]+)', source(c), re.M) if c.cell_type == 'code' else None
+            return order.get(m[1]) if m else None
+        cells, i = self.nb.cells, 0
+        while i < len(cells):
+            j = i
+            while j < len(cells) and _place(cells[j]) is not None: j += 1
+            cells[i:j] = sorted(cells[i:j], key=_place)
+            i = max(j, i+1)
 
     def prose(self, c):
         if source(c).startswith('<!-- WARNING'): return
@@ -474,7 +488,7 @@ class Site(Processor):
             after = link_names(after, self.page, self.folder, {m[1], f"{self.page}#{m[1].lower()}"})
             row = public_names(self.folder).get(m[1])
             public = row is not None and row['notebook'] == self.name
-            if not public: head = head.replace('.api}', '.api .internal .unlisted}')
+            if not public: head = head.replace('.api}', '.api .internal .unnumbered .unlisted}')
             text = head + self.meta(m[1], public) + code + ('\n```\n' if code else '') + after + self.listing(m[1])
             o['data'] = {'text/markdown': text, 'text/plain': ''}
 
