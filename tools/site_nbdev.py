@@ -52,6 +52,15 @@ def definitions(nb):
             owner = _patched(n) if not isinstance(n, ast.ClassDef) else ''
             yield (f'{owner}.{n.name}' if owner else n.name), n, c
 
+def constants(nb):
+    "(name, what its comment says) for each value that the notebook exports under a name"
+    for c in nb['cells']:
+        tree, lines = (parsed(c) if exports(c) else None), code_of(c).splitlines()
+        for n in tree.body if tree else []:
+            targets = n.targets if isinstance(n, ast.Assign) else [n.target] if isinstance(n, ast.AnnAssign) else []
+            m = re.search(r'(?:^|\s)#\s+(.*)$', lines[n.end_lineno-1][n.end_col_offset:]) or (n.lineno > 1 and re.match(r'#\s+(?!\|)(.*)$', lines[n.lineno-2]))
+            yield from ((t.id, m[1] if m else '') for t in targets if isinstance(t, ast.Name) and not t.id.startswith('_'))
+
 def faces(folder):
     "{wing: {room: [names]}} as the faces' lazy.attach says"
     found = {}
@@ -73,7 +82,7 @@ def root_rooms(folder):
     for nb in notebooks(folder).values():
         room = module_of(nb)
         if not room or '.' in room: continue
-        found[room] = {name for name, *_ in definitions(nb) if '.' not in name}
+        found[room] = {name for name, *_ in definitions(nb) if '.' not in name and name[0] != '_'} | {n for n, _ in constants(nb) if n != 'd'}
         for c in nb['cells']:
             m = exports(c) and re.search(r'^_all_ = (\[.*?\])', source(c), re.S | re.M)
             if m: handed[room] = set(ast.literal_eval(m[1]))
@@ -107,6 +116,12 @@ def public_names(folder):
             kind = 'class' if isinstance(node, ast.ClassDef) else 'method' if '.' in name else 'function'
             doc = (ast.get_docstring(node) or '').split('\n')[0]
             row = dict(page=page_of(nb_name), anchor=name.lower(), face=face, module=f'{PACKAGE}.{room}', notebook=nb_name, kind=kind, doc=doc)
+            found.setdefault(name, row)
+            found[f"{face.removeprefix(PACKAGE + '.')}.{name}"] = row
+        for name, doc in constants(nb):
+            if name not in wanted or name in {n for n, *_ in defined}: continue
+            face = f'{PACKAGE}.{wing}' if wing else f'{PACKAGE}.' + next(r for r, ns in root_rooms(folder).items() if name in ns)
+            row = dict(page=page_of(nb_name), anchor='', face=face, module=f'{PACKAGE}.{room}', notebook=nb_name, kind='value', doc=doc)
             found.setdefault(name, row)
             found[f"{face.removeprefix(PACKAGE + '.')}.{name}"] = row
     return found
@@ -343,6 +358,8 @@ def relative(target, page):
     here = posixpath.relpath(file, posixpath.dirname(page) or '.') if file and file != page else ''
     return (here + ('#' + anchor if anchor else '')) or posixpath.basename(page)
 
+def address(row): return row['page'] + (f"#{row['anchor']}" if row['anchor'] else '')
+
 def link_names(text, page, folder, seen=None):
     "Public names in backticks become links, the first time in a piece of prose"
     names, seen = public_names(folder), set() if seen is None else seen
@@ -350,9 +367,9 @@ def link_names(text, page, folder, seen=None):
         key = m[1].removesuffix('()').removeprefix(f'{PACKAGE}.')
         if key not in names or key in seen: return m[0]
         row = names[key]
-        if f"{row['page']}#{row['anchor']}" in seen: return m[0]
-        seen.update((key, f"{row['page']}#{row['anchor']}"))
-        return f"[`{m[1]}`]({relative(row['page'] + '#' + row['anchor'], page)})"
+        if key in seen or address(row) in seen: return m[0]
+        seen.update((key, address(row)))
+        return f"[`{m[1]}`]({relative(address(row), page)})" if address(row) != page else m[0]
     parts = _skip.split(text)
     return ''.join(p if i % 2 else re.sub(r'(?<!`)`([A-Za-z_][\w.]*(?:\(\))?)`(?!`)', _one, p) for i, p in enumerate(parts))
 
@@ -361,7 +378,7 @@ def link_types(text, page, folder):
     names = public_names(folder)
     def _word(m):
         row = names.get(m[0])
-        return f'<a href="{relative(row["page"] + "#" + row["anchor"], page)}">{m[0]}</a>' if row and row['kind'] == 'class' else m[0]
+        return f'<a href="{relative(address(row), page)}">{m[0]}</a>' if row and row['kind'] == 'class' else m[0]
     def _code(m):
         cells = m[0].split(' | ')
         if len(cells) > 1: cells[1] = re.sub(r'<code>(.*?)</code>', lambda c: '<code>' + re.sub(r'\b[A-Z]\w+', _word, c[1]) + '</code>', cells[1])

@@ -98,7 +98,7 @@ def names(page, text, _):
         out += [f'## {face} {{#{wing}}}', '', '::: {.names}', '', '| name | what it is |', '|:---------|:------------------------------|']
         for name, row in sorted(groups[face], key=lambda x: x[0].lower()):
             if row['kind'] == 'method': continue
-            out.append(f"| [`{name}`]({row['page']}#{row['anchor']}) | {plug.link_names(plug.prose(row['doc']), page.page, page.folder, {name})} |")
+            out.append(f"| [`{name}`]({plug.address(row)}) | {plug.link_names(plug.prose(row['doc']), page.page, page.folder, {name})} |")
         out += ['', ':::', '']
     return '\n'.join(out)
 
@@ -194,7 +194,7 @@ def _markdown(cell): return [''.join(o['data']['text/markdown']) for o in cell.g
 def page_faults(root, out):
     "What must hold of the pages that nbdev has made: introductions kept, every public name documented once and readably"
     folder = str(root/'nbs')
-    seen, public = {}, {n: r for n, r in plug.public_names(folder).items() if r['kind'] != 'method' and '.' not in n}
+    seen, public = {}, {n: r for n, r in plug.public_names(folder).items() if r['kind'] not in ('method', 'value') and '.' not in n}
     for name, nb in plug.notebooks(folder).items():
         if not (Path(out)/name).exists(): continue
         made = json.loads((Path(out)/name).read_text(encoding='utf-8'))
@@ -226,7 +226,7 @@ def page_faults(root, out):
     for wing, rooms in plug.faces(folder).items():
         known = {n for n, r in plug.public_names(folder).items() if r['face'] == f'{plug.PACKAGE}.{wing}'}
         for n in (n for ns in rooms.values() for n in ns):
-            if n not in known and f'{wing}.{n}' not in known and not n.isupper() and n[0].islower(): yield f'nbs/{wing}/index.ipynb: shows `{n}`, which no room of the wing defines'
+            if n not in known and f'{wing}.{n}' not in known: yield f'nbs/{wing}/index.ipynb: shows `{n}`, which no room of the wing defines'
 
 def step_faults(root):
     for name, text in (('sidebar.yml', sidebar_text(root/'nbs')), ('llms.txt', llms_text(root/'nbs'))):
