@@ -490,6 +490,7 @@ class Site(Processor):
         summary = 'tests' if only_tests(tree) else 'imports' if only_imports(tree) else 'set-up' if only_setup(tree) else ''
         if summary == 'imports' and not self.module: summary = ''  # in a lesson the imports are what a reader types
         if summary == 'tests' and has_picture(c): summary = ''
+        if self.name.startswith('results/'): summary = 'how this is computed'  # a page of figures, for those who do not read code too
         if summary: c.source = f'#| code-fold: true\n#| code-summary: "{summary}"\n' + text
 
     def documented(self, c):
