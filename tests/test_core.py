@@ -1,9 +1,10 @@
 "Tasks of one's own, the task of a table, and packages that are not there."
-import copy, json, pickle
+import copy, json, pickle, sys
 
 import pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 
+from retina_nb import base, core
 from retina_nb.core import DataError, Run, RunError, SettingError, TASKS, Task, forget_task, get_task, need, task_of, with_task, write_json
 
 SIX = dict(name='six', classes=['a', 'b', 'c', 'd', 'e', 'f'], ordinal=True, positive=[4, 5], positive_name='late', meanings=list('uvwxyz'))
@@ -72,9 +73,13 @@ def test_a_run_that_names_an_unknown_task(tmp_path):
     write_json(tmp_path/'config.json', dict(task='squint'))
     with pytest.raises(RunError, match='config.json.*squint'): Run(tmp_path).task
 
-def test_a_missing_package_is_one_line_with_the_command():
-    with pytest.raises(SettingError, match=r"^needs no_such: pip install 'retina_nb\[panel\]'$"): need('no_such.part', 'panel')
-    assert need('json', 'train') is json
+def test_a_missing_package_is_one_line_with_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'timm', None)  # as if it were not installed
+    with pytest.raises(SettingError, match=r"needs timm, which is not installed: pip install 'retina_nb\[train\]'$"): need('timm')
+    assert need('json') is json
+
+def test_core_shows_what_lies_below_it():
+    for name in base.__all__: assert getattr(core, name) is getattr(base, name) and name in core.__all__
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=9), st.booleans())

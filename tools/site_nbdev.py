@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from fastcore.docments import docments, qual_name
 from nbdev.config import get_config
-from nbdev.process import Processor, extract_directives
+from nbdev.process import Processor
 
 PACKAGE, WIDTH = 'retina_nb', 84
 
@@ -107,7 +107,7 @@ def public_names(folder):
         wing, _, leaf = room.rpartition('.')
         wanted = set(shown.get(wing, {}).get(leaf, ())) if wing else set().union(*root_rooms(folder).values())
         defined = list(definitions(nb))
-        for name, node, cell in defined:
+        for name, node, _cell in defined:
             top = name.split('.')[0]
             if any(part.startswith('_') for part in name.split('.')): continue
             if top not in wanted: continue
@@ -136,7 +136,7 @@ def esc(text): return html.escape(str(text), quote=False).replace('|', '&#124;')
 
 def fmt_type(note, default=inspect.Parameter.empty):
     "A type as people write it: `int | None`, `DataFrame`, `Task`; what the default is where no type was given"
-    if note is inspect.Parameter.empty or note is None and default is not None:
+    if note is inspect.Parameter.empty or (note is None and default is not None):
         return '' if default is inspect.Parameter.empty or default is None else type(default).__name__
     if inspect.isclass(note) and not getattr(note, '__args__', None): return note.__name__
     if inspect.isfunction(note): return note.__name__

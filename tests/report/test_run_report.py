@@ -2,36 +2,19 @@
 import json, os, re, shutil, subprocess, time
 from pathlib import Path
 
-import pandas as pd, pytest
+import pytest
 
-from retina_nb.core import DISCLAIMER, Run, RunError, write_json, write_table
-from retina_nb.measure.evaluation import evaluate
-from retina_nb.measure.metrics import example_predictions
-from retina_nb.measure.operating import decisions
-from retina_nb.report.run_report import cases, group_tags, report, report_notebook
+from retina_nb.core import DISCLAIMER, Run, RunError, get_task
+from retina_nb.measure import example_predictions
+from retina_nb.report import example_run, group_tags, pick_cases, report, report_notebook
 
 CHROMIUM = os.environ.get('CHROMIUM') or next((p for n in ('chromium','chromium-browser','google-chrome') if (p := shutil.which(n))), None)
-HISTORY = pd.DataFrame(dict(epoch=range(3), train_loss=[1.5,1.2,1.], valid_loss=[1.5,1.3,1.2], accuracy=[.6,.7,.72], qwk=[.1,.4,.5]))
-
-def made_up(path, task='dr', drop=()):
-    "A finished run with made-up predictions and no photographs"
-    test, valid = (example_predictions(60, seed=s, task=task).drop(columns=list(drop)) for s in (2, 1))
-    found = decisions(valid, task) if 'p_0' in valid else {}
-    write_json(path/'config.json', dict(task=task, arch='resnet18', size=64, epochs=3, loss='ce', lr=.003, bs=32, seed=42, device='CPU', seconds=6., peak_memory_mb=90,
-                                        data=dict(source='<made up>', n_images=240, n_patients=120), versions=dict(retina_nb='0'), **found))
-    write_table(path/'predictions.csv', test); write_table(path/'predictions_valid.csv', valid); write_table(path/'history.csv', HISTORY)
-    records = pd.concat([test.assign(split='test'), valid.assign(split='valid')]).rename(columns=dict(target='label'))
-    write_table(path/'records.csv', records[[c for c in ('image','label','patient','eye','split') if c in records]])
-    (path/'model.safetensors').write_bytes(b'')
-    write_json(path/'metrics.json', evaluate(path, n_boot=100))
-    Run(path).seal()
-    return path
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory): return made_up(tmp_path_factory.mktemp('report')/'first')
+def whole(tmp_path_factory): return example_run(tmp_path_factory.mktemp('report')/'<first>', n=60).path
 
 @pytest.fixture
-def run(whole, tmp_path): return Path(shutil.copytree(whole, tmp_path/'first'))
+def run(whole, tmp_path): return Path(shutil.copytree(whole, tmp_path/'<first>'))
 
 def closed(text):
     "Nothing is fetched and nothing is run"
@@ -44,9 +27,10 @@ def test_by_its_command(command, run, tmp_path):
     text, m = (tmp_path/'page.html').read_text(), json.loads((run/'metrics.json').read_text())
     assert closed(text) and len(text) < 5e6 and text.count(DISCLAIMER) == 1
     heads = re.findall('<h2[^>]*>([^<]*)', text)
+    assert re.findall('<a href="#([^"]*)">', text) == re.findall('<section id="([^"]*)"', text)
     assert heads == ['Data', 'Training', 'Scores', 'Confusion matrix', 'Calibration', 'Operating point', 'When to abstain', 'Subgroups', 'Cases', 'Model card']
     assert f"{m['qwk']['value']:.3f}" in text and f"{m['referable']['sensitivity']['ci95'][0]:.3f}" in text
-    assert '&lt;made up&gt;' in text and '<made up>' not in text and 'Traceback' not in text
+    assert '&lt;first&gt;' in text and '<first>' not in text and '&amp;lt;' not in text and 'Traceback' not in text
     assert text.count('<img') >= 8 and all(re.search('alt="[^"]+"', i) for i in re.findall('<img[^>]{0,200}', text))
     cells = json.loads((tmp_path/'page.ipynb').read_text())['cells']
     assert [c['metadata']['tags'] for c in cells if 'parameters' in c['metadata'].get('tags', [])] == [['parameters']]
@@ -82,14 +66,14 @@ def test_damage_by_the_command(command, run):
 @pytest.mark.parametrize('task, drop, gone', [('oct', (), ()), ('pneumonia_type', (), ()), ('dr', [f'p_{i}' for i in range(5)], ('Calibration', 'Operating point', 'When to abstain')),
                                               ('dr', ('eye', 'hospital', 'age'), ('Subgroups',))])
 def test_only_sections_that_the_run_can_fill(task, drop, gone, tmp_path):
-    run = made_up(tmp_path/'r', task, drop)
-    heads = re.findall('^## (.*)$', '\n'.join(c.source for c in report_notebook(Run(run)).cells if c.cell_type == 'markdown'), re.M)
+    run = example_run(tmp_path/'r', task, n=60, drop=drop)
+    heads = re.findall('^## (.*)$', '\n'.join(c.source for c in report_notebook(run).cells if c.cell_type == 'markdown'), re.M)
     assert heads == [h for h in ('Data', 'Training', 'Scores', 'Confusion matrix', 'Calibration', 'Operating point', 'When to abstain', 'Subgroups', 'Cases', 'Model card') if h not in gone]
 
 @pytest.mark.full
 @pytest.mark.parametrize('task, drop', [('oct', ()), ('pneumonia', ()), ('dr', [f'p_{i}' for i in range(5)]), ('dr', ('eye', 'hospital', 'age'))])
 def test_every_kind_of_run_becomes_a_page(task, drop, tmp_path):
-    text = report(made_up(tmp_path/'r', task, drop)).read_text()
+    text = report(example_run(tmp_path/'r', task, n=60, drop=drop)).read_text()
     assert closed(text) and 'Model card' in text
 
 def test_a_template_must_take_the_run(run, tmp_path):
@@ -106,10 +90,9 @@ def test_an_error_in_a_cell_is_one_line(run, tmp_path):
     assert not (run/'report.html').exists()
 
 def test_cases_and_tags():
-    from retina_nb.core import get_task
     p = example_predictions(100)
-    worst = cases(p, get_task('dr'), 5)
+    worst = pick_cases(p, get_task('dr'), 5)
     off = (p.grade - p.target).abs()
     assert (worst.grade - worst.target).abs().tolist() == sorted(off, reverse=True)[:5]
-    assert (cases(p, get_task('dr'), 5, worst=False).target >= 2).all()
+    assert (pick_cases(p, get_task('dr'), 5, worst=False).target >= 2).all()
     assert group_tags(p.assign(seed=range(len(p)), note='x', nothing=None)) == ['eye', 'hospital', 'age']
