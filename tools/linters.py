@@ -4,7 +4,7 @@ import ast, json, re, shlex, subprocess, sys, tempfile
 from pathlib import Path
 
 from notebooks import read_nb
-from package import PACKAGE, modules, name_of, rooms, settings
+from package import PACKAGE, modules, name_of, settings
 
 BIN = Path(sys.executable).parent
 
@@ -75,33 +75,59 @@ def ruff_finds_nothing(root):
     return [f"{_where(f)}: {f['message']} ({f.get('code') or 'syntax'})" for f in found]
 
 # --- basedpyright
-def _patched(root):
+def _patched(trees):
     "Names that a class gets after its body, by fastcore's @patch or by an assignment: no type checker sees those"
     found = set()
-    for p in modules(root).values():
-        for n in ast.walk(ast.parse(p.read_text(encoding='utf-8'))):
-            if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and any('patch' in ast.unparse(d) for d in n.decorator_list): found.add(n.name)
-            if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store): found.add(n.attr)
+    for n in (n for tree in trees.values() for n in ast.walk(tree)):
+        if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and any('patch' in ast.unparse(d) for d in n.decorator_list): found.add(n.name)
+        if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store): found.add(n.attr)
     return found
+
+def _foreign(trees):
+    "Names of the packages that are imported anywhere"
+    nodes = [n for tree in trees.values() for n in ast.walk(tree)]
+    names = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
+    names += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and not n.level]
+    return {n.split('.')[0] for n in names} - {PACKAGE} - sys.stdlib_module_names
+
+def _converted(tree):
+    """Lines that name an annotated parameter which its function assigns to, as in `path = Path(path)`: the checker goes on taking
+    the parameter for what callers may pass, and says of the converted value what is not so"""
+    lines = set()
+    for f in ast.walk(tree):
+        if not isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)): continue
+        args = {a.arg for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs) if a.annotation}
+        names = [n for x in f.body for n in ast.walk(x) if isinstance(n, ast.Name) and n.id in args]
+        assigned = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+        lines |= {n.lineno for n in names if n.id in assigned}
+    return lines
+
+CONVERTED = {'reportIndexIssue', 'reportAttributeAccessIssue', 'reportCallIssue', 'reportArgumentType', 'reportAssignmentType', 'reportOperatorIssue',
+             'reportGeneralTypeIssues'}
+ANY = 'from typing import Any\ndef __getattr__(name: str) -> Any: ...\n'
 
 def types_hold(root):
     """Signatures and calls of the package's own functions agree (basedpyright, pyrightconfig.json). Other packages are not looked into:
-    it runs as if none were installed, so it takes seconds and says nothing about what pandas or torch leave open"""
+    it runs as if each were empty, so it takes seconds and says nothing about what pandas or torch leave open"""
+    trees = {p: ast.parse(p.read_text(encoding='utf-8')) for p in modules(root).values()}
     with tempfile.TemporaryDirectory() as d:
         subprocess.run([sys.executable, '-m', 'venv', '--without-pip', d], check=True, capture_output=True)
         site = next(Path(d).glob('lib*/**/site-packages'), Path(d)/'Lib'/'site-packages')
-        for m in rooms(root):  # a package that is not there must not be taken for the room of its name beside the importing one
-            (site/m.rpartition('.')[2]).mkdir(exist_ok=True)
-            (site/m.rpartition('.')[2]/'__init__.pyi').write_text('from typing import Any\ndef __getattr__(name: str) -> Any: ...\n')
-        r = _run('basedpyright', '--pythonpath', next(p for p in (Path(d)/'bin'/'python', Path(d)/'Scripts'/'python.exe') if p.exists()), '--outputjson', cwd=root)
+        for name in _foreign(trees):
+            (site/name).mkdir(exist_ok=True)
+            (site/name/'__init__.pyi').write_text(ANY)
+        python = next(p for p in (Path(d)/'bin'/'python', Path(d)/'Scripts'/'python.exe') if p.exists())
+        r = _run('basedpyright', '--pythonpath', python, '--outputjson', cwd=root)
     try: found = json.loads(r.stdout)['generalDiagnostics']
     except (ValueError, KeyError): return _broken('basedpyright', r)
-    patched, faults = _patched(root), []
+    patched, faults = _patched(trees), []
+    converted = {p.resolve(): _converted(tree) for p, tree in trees.items()}
     for f in found:
-        message = f['message'].replace('\n', ' ')
+        message, path, line = f['message'].replace('\n', ' '), Path(f['file']).resolve(), f['range']['start']['line'] + 1
         name = re.search(r'(?:access|to) attribute "(\w+)" for class|Attribute "(\w+)" is unknown', message)
         if f['severity'] != 'error' or (name and (name[1] or name[2]) in patched): continue
-        faults.append(f"{name_of(root.resolve(), Path(f['file']).resolve())}:{f['range']['start']['line']+1}: {message[:240]} ({f.get('rule', '')})")
+        if f.get('rule') in CONVERTED and line in converted.get(path, ()): continue
+        faults.append(f"{name_of(root.resolve(), path)}:{line}: {message[:240]} ({f.get('rule', '')})")
     return faults
 
 LINTERS = wings_in_order, imports_declared, ruff_finds_nothing, types_hold
