@@ -12,7 +12,7 @@ import cv2, numpy as np
 from fastcore.basics import patch
 
 from ..core import DataError
-from .read import brightest
+from .pixels import brightest
 
 # %% ../../nbs/image/16_field.ipynb #f60444a8
 THUMB = 160   # pixels: long side of the thumbnail on which the field is sought

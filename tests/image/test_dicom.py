@@ -7,7 +7,8 @@ from PIL import Image
 from dicoms import dicom_bytes, rgb_dicom
 from retina_nb.core import ImageError
 from retina_nb.image.preprocess import Preprocess
-from retina_nb.image.read import IMAGE_TYPES, dicom_tags, image_size, is_dicom, is_image_file, read_image
+from retina_nb.image.read import IMAGE_TYPES, image_size, is_image_file, read_image
+from retina_nb.image.dicom import dicom_tags, is_dicom
 
 RAMP = np.tile(np.arange(0, 4096, 64, dtype=np.uint16), (32,1))     # 12 bits, (32, 64)
 PHOTO = np.dstack([np.tile(np.arange(0, 256, 4, dtype=np.uint8), (40,1)), np.full((40,64), 90, np.uint8), np.tile(np.arange(40, dtype=np.uint8)[:,None]*6, (1,64))])

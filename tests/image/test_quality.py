@@ -8,7 +8,7 @@ from PIL import Image
 from retina_nb.core import ImageError
 from retina_nb.image.read import read_image
 from retina_nb.image.field import find_field
-from retina_nb.image.quality import LIMITS, Quality, points, quality, quality_table
+from retina_nb.image.quality import LIMITS, Quality, image_quality, quality_points, quality_table
 from retina_nb.synth.render import synth_eye
 
 REAL = os.environ.get('RETINA_NB_DATA')
@@ -24,7 +24,7 @@ FAULTS = {'blur': (lambda a, k: cv2.GaussianBlur(a, (0,0), k*2*find_field(a).r) 
 def test_growing_faults_lower_the_score(name):
     f, steps, reason = FAULTS[name]
     for a in EYES:
-        qs = [quality(f(a, k)) for k in steps]; s = np.array([q.score for q in qs])
+        qs = [image_quality(f(a, k)) for k in steps]; s = np.array([q.score for q in qs])
         assert qs[0].ok and (np.diff(s) < .02).all() and s[-1] < .2*s[0], (name, s)
         assert not qs[-1].ok and reason in qs[-1].reasons, (name, qs[-1])
         oks = [q.ok for q in qs]; assert oks == sorted(oks, reverse=True)
@@ -33,31 +33,31 @@ def test_growing_faults_lower_the_score(name):
 def test_size_does_not_matter(side):
     for a in EYES[:4]:
         b = cv2.resize(a, (round(a.shape[1]*side/a.shape[0]), side), interpolation=cv2.INTER_AREA if side < len(a) else cv2.INTER_CUBIC)
-        assert quality(b).ok and abs(quality(b).score-quality(a).score) < .15
+        assert image_quality(b).ok and abs(image_quality(b).score-image_quality(a).score) < .15
 
 @pytest.mark.parametrize('name', ['black', 'white', 'noise', 'grey', 'tiny'])
 def test_what_is_no_fundus_fails(name):
     a = dict(black=np.zeros((100,100,3), np.uint8), white=np.full((100,100,3), 255, np.uint8), noise=np.random.default_rng(0).integers(0,255,(200,200,3),dtype=np.uint8),
              grey=np.repeat(cv2.cvtColor(EYES[0], cv2.COLOR_RGB2GRAY)[...,None], 3, axis=2), tiny=np.zeros((16,300,3), np.uint8))[name]
-    q = quality(a)
+    q = image_quality(a)
     assert not q.ok and q.reasons and 0 <= q.score < .5 and all(np.isfinite(v) for v in q.measures.values())
 
 def test_points():
     for l in LIMITS.values():
-        x = np.linspace(0, 3*l.at, 50); p = [points(v, l) for v in x]
-        assert points(l.at, l) == pytest.approx(.5) and (np.diff(p)*np.sign(l.power) >= 0).all() and 0 <= min(p) <= max(p) <= 1
-    assert points(-1, LIMITS['redness']) == 0
+        x = np.linspace(0, 3*l.at, 50); p = [quality_points(v, l) for v in x]
+        assert quality_points(l.at, l) == pytest.approx(.5) and (np.diff(p)*np.sign(l.power) >= 0).all() and 0 <= min(p) <= max(p) <= 1
+    assert quality_points(-1, LIMITS['redness']) == 0
 
 def test_table(tmp_path):
     Image.fromarray(EYES[0]).save(tmp_path/'good.png'); (tmp_path/'bad.jpg').write_text('no image')
     t = quality_table([tmp_path/'good.png', tmp_path/'bad.jpg', tmp_path/'none.jpg'], workers=2)
     assert t.ok.tolist() == [True, False, False] and 'text' in t.reasons[1] and 'no such file' in t.reasons[2] and np.isnan(t.score[1])
-    assert t.score[0] == quality(tmp_path/'good.png').score
+    assert t.score[0] == image_quality(tmp_path/'good.png').score
     assert len(quality_table([])) == 0
-    with pytest.raises(ImageError, match='bad.jpg'): quality(tmp_path/'bad.jpg')
+    with pytest.raises(ImageError, match='bad.jpg'): image_quality(tmp_path/'bad.jpg')
 
 def test_shows_itself():
-    q = quality(EYES[0]//12)
+    q = image_quality(EYES[0]//12)
     assert isinstance(q, Quality) and str(q).startswith('poor') and 'too dark' in str(q)
 
 @real
@@ -74,11 +74,11 @@ def test_real_photographs_made_worse_fail():
     for f in sorted(Path(REAL).glob('idrid/**/*.jpg'))[206::20]:
         a = read_image(f, short_side=256)
         for name,(make, steps, reason) in FAULTS.items():
-            qs = [quality(make(a, k)) for k in steps]
+            qs = [image_quality(make(a, k)) for k in steps]
             assert reason in qs[-1].reasons and (np.diff([q.score for q in qs]) < .03).all(), (f, name)
 
 @real
 def test_the_same_photograph_at_two_sizes_gets_the_same_verdict():
     small = {f.name: f for f in Path(REAL).glob('idrid/**/*.jpg')}
-    pairs = [(quality(f), quality(small[f.name])) for f in sorted(Path(REAL).glob('idrid-fullsize/**/*.jpg')) if f.name in small]
+    pairs = [(image_quality(f), image_quality(small[f.name])) for f in sorted(Path(REAL).glob('idrid-fullsize/**/*.jpg')) if f.name in small]
     assert len(pairs) > 20 and sum(a.ok == b.ok for a,b in pairs) >= .95*len(pairs)

@@ -6,7 +6,9 @@ import numpy as np, pytest
 from PIL import Image, ImageCms
 
 from retina_nb.core import ImageError
-from retina_nb.image.read import MAX_PIXELS, hash_distance, image_size, mirror_hash, near_duplicates, phash, read_image, sha256
+from retina_nb.image.pixels import MAX_PIXELS
+from retina_nb.image.hashes import hash_distance, mirror_hash, near_duplicates, phash
+from retina_nb.image.read import image_size, read_image, sha256
 
 REAL = os.environ.get('RETINA_NB_DATA')
 real = pytest.mark.skipif(not REAL, reason='RETINA_NB_DATA is not set')
@@ -98,9 +100,64 @@ def test_sixteen_bit_colour_png():
 def test_depths():
     ramp = np.tile(np.arange(0, 4096, 64, dtype=np.uint16), (32,1))
     assert read_image(ramp).max() == 251 and read_image(ramp*16).max() == 251      # 12 and 16 bits
-    assert read_image(np.full((20,20), 300, np.int32))[0,0,0] == 19
+    assert read_image(np.full((20,20), 300, np.int32))[0,0,0] == round(300*255/1023)
     for bad in (np.full((20,20), np.nan), np.full((20,20), -5, np.int16), np.zeros((20,20), complex), np.zeros((20,20,2)), np.zeros((2,20,20,3)), np.zeros(20)):
         with pytest.raises(ImageError): read_image(bad)
+
+def test_one_pixel_decides_nothing():
+    for bits in (8, 10, 12, 14, 16):
+        for top in (2**bits - 1, 60000, 65535):
+            for a in (np.rint(grey(colourful(200,200))/255.*(2**bits-1)), np.rint(colourful(200,200)/255.*(2**bits-1))):
+                a = a.astype(np.uint16); b = a.copy(); b[3,3] = top
+                x, y = read_image(a).astype(int), read_image(b).astype(int)
+                y[3,3] = x[3,3]
+                assert (x == y).all() and abs(x.mean() - (grey(colourful(200,200)) if a.ndim == 2 else colourful(200,200)).mean()) < 1
+
+@pytest.mark.parametrize('bits', (8, 10, 12, 14, 16))
+@pytest.mark.parametrize('fmt', ('png', 'tiff', 'array', 'float'))
+@pytest.mark.parametrize('kind', ('grey', 'colour', 'alpha'))
+def test_the_same_exposure_in_any_container(bits, fmt, kind, capfd):
+    import cv2
+    a = np.rint(colourful(100,100)/255.*(2**bits-1)).astype(np.uint16)
+    if kind == 'grey': a = a[...,1]
+    if kind == 'alpha': a = np.dstack([a, np.full((100,100), 65535, np.uint16)])
+    if fmt == 'float': a = a.astype(np.float32) if kind != 'alpha' else a
+    if fmt in ('png', 'tiff'): src = cv2.imencode(f'.{fmt}', a if kind == 'grey' else cv2.cvtColor(a, cv2.COLOR_RGBA2BGRA if kind == 'alpha' else cv2.COLOR_RGB2BGR))[1].tobytes()
+    else: src = a
+    want = np.repeat(colourful(100,100)[...,1:2], 3, 2) if kind == 'grey' else colourful(100,100)
+    assert np.abs(read_image(src).astype(int) - want).max() <= 1
+    assert read_image(src).flags.c_contiguous and not capfd.readouterr().err
+
+def test_deep_colour_is_turned_like_the_rest():
+    rows = np.ascontiguousarray(np.rot90((colourful().astype(np.uint16) << 8)))
+    exif = Image.Exif(); exif[0x0112] = 6
+    raw = b''.join(b'\0' + r.astype('>u2').tobytes() for r in rows)
+    data = png((b'IHDR', struct.pack('>IIBBBBB', 48, 64, 16, 2, 0, 0, 0)), (b'eXIf', exif.tobytes()[6:]), (b'IDAT', zlib.compress(raw)), (b'IEND', b''))
+    assert read_image(data).shape == (48, 64, 3) and np.abs(read_image(data).astype(int) - colourful()).max() <= 1
+
+UNKNOWN = {'normalised': (lambda a: (a-.45)/.225, 'negative'), 'cut at zero': (lambda a: ((a-.2)/.225).clip(0), 'neither 0 to 1'), 'up to 9': (lambda a: a*9, 'neither'),
+           'Hounsfield': (lambda a: (a*3000-1000).astype(np.int16), 'negative'), 'Hounsfield floats': (lambda a: a*3000-1000, 'negative'), 'minus one to one': (lambda a: a*2-1, 'negative'),
+           '32 bits': (lambda a: (a*4e9).astype(np.uint32), '16 bits'), 'large floats': (lambda a: a*1e6, '16 bits'), 'int8': (lambda a: (a*200-100).astype(np.int8), 'negative'),
+           'NaN': (lambda a: np.where(a > .5, np.nan, a), 'not numbers')}
+
+@pytest.mark.parametrize('name', UNKNOWN)
+@pytest.mark.parametrize('three', (False, True))
+def test_a_range_that_cannot_be_told_is_refused(name, three):
+    make, says = UNKNOWN[name]; a = colourful(100,100)/255.
+    with pytest.raises(ImageError, match=says) as e: read_image(make(a if three else a[...,1]))
+    assert 'pass' in str(e.value) or name == 'NaN'
+
+def test_floats_that_can_be_told():
+    a = colourful(100,100)
+    for x in (a/255, (a/255).astype(np.float16), a.astype(float), a*257., a/255 + np.linspace(-.01, .01, 100)[:,None,None]):
+        assert np.abs(read_image(x).astype(int) - a).max() <= 3
+
+def test_the_largest_page_of_a_tiff():
+    from retina_nb.image.read import image_size
+    small, large = Image.fromarray(colourful(24,32)), Image.fromarray(colourful())
+    for pages, want in (([small, large], colourful()), ([large, small], colourful()), ([small, large, small], colourful())):
+        buf = io.BytesIO(); pages[0].save(buf, 'TIFF', save_all=True, append_images=pages[1:])
+        assert (read_image(buf.getvalue()) == want).all() and image_size(buf.getvalue()) == (64, 48)
 
 def test_a_profile_changes_nothing():
     a = colourful(); buf = io.BytesIO()
@@ -147,6 +204,25 @@ def test_cut_files(share, fmt):
     Image.fromarray(a).save(buf, fmt); data = buf.getvalue()
     for kw in ({}, dict(short_side=64)):
         with pytest.raises(ImageError): read_image(data[:int(len(data)*share)], **kw)
+
+@pytest.mark.parametrize('mode', ('RGB', 'L', 'CMYK'))
+@pytest.mark.parametrize('short', (None, 64))
+def test_cut_jpeg_with_an_end_mark(mode, short):
+    "A program that repairs files puts an end mark behind what there is; the missing picture would be grey"
+    a = np.random.default_rng(0).integers(0, 255, (200,300,3), np.uint8); buf = io.BytesIO()
+    Image.fromarray(a).convert(mode).save(buf, 'JPEG', quality=90); data = buf.getvalue()
+    for fraction in (.2, .33, .5, .8):
+        cut = data[:int(len(data)*fraction)]
+        for bad in (cut + b'\xff\xd9', cut + b'\0\0\xff\xd9'):
+            if mode == 'CMYK': continue # Pillow's inversion hides the grey
+            with pytest.raises(ImageError, match='data end early'): read_image(bad, short, name='13_left.jpg')
+
+def test_a_grey_corner_is_no_damage():
+    for mode in ('RGB', 'L'):
+        for kw in (dict(), dict(progressive=True), dict(quality=100, subsampling=0)):
+            a = colourful(200,300); a[100:] = 128; buf = io.BytesIO()
+            Image.fromarray(a).convert(mode).save(buf, 'JPEG', **kw)
+            assert read_image(buf.getvalue())[-1,-1].tolist() == [128]*3
 
 def test_progressive_jpeg_cut_short():
     data = jpeg(np.random.default_rng(0).integers(0, 255, (200,300,3), np.uint8), progressive=True)
