@@ -5,11 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from retina_nb.deploy.bundle import export, load_bundle, open_session, quantise, write_sums
+from retina_nb.deploy import Grader, export, load_bundle, open_session, quantise, write_sums
 from retina_nb.core import get_task, write_json
-from retina_nb.deploy.grader import Grader
-from retina_nb.image.read import read_image
-from retina_nb.image.preprocess import Preprocess
+from retina_nb.image import Preprocess, read_image
 from timing import compare, seconds
 
 THREADS = 2
@@ -97,7 +95,7 @@ def bench(quick):
         with learn.no_bar(): theirs = seconds(over(learn.predict, few))/len(few)
         yield dict(what=f'folder of {len(many):,} photographs on {len(os.sched_getaffinity(0))} cores against a loop over learn.predict', unit='images/s', ours=1/ours, baseline=1/theirs, ratio=theirs/ours, goal=15, reached=theirs/ours >= 15)
         code = f'''import time; t = time.perf_counter()
-from retina_nb.deploy.grader import Grader
+from retina_nb.deploy import Grader
 Grader({str(int8)!r})({str(first[0])!r}); print(time.perf_counter() - t, next(int(o.split()[1])/1024 for o in open("/proc/self/status") if o.startswith("VmHWM")))'''
         runs = [[float(o) for o in subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()] for _ in range(repeats)]
         for what,values,unit,goal in zip(('import and first grade, cold process', 'peak memory of that process'), zip(*runs), ('s','MB'), (1,250)):

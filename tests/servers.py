@@ -20,9 +20,9 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
             return out
         return self.rfile.read(int(self.headers.get('Content-Length') or 0))
-    def answer(self, obj, status=200, headers={}):
+    def answer(self, obj, status=200, headers=None):
         data = obj if isinstance(obj, bytes) else json.dumps(obj).encode()
         self.send_response(status)
-        for k,v in {'Content-Length': len(data), 'Content-Type': 'application/json', **headers}.items(): self.send_header(k, str(v))
+        for k,v in {'Content-Length': len(data), 'Content-Type': 'application/json', **(headers or {})}.items(): self.send_header(k, str(v))
         self.end_headers()
         if self.command != 'HEAD': self.wfile.write(data)

@@ -29,7 +29,7 @@ _golden_name, _golden_limit = re.compile(r'golden/\d{1,3}(\.input)?\.png'), 4*MB
 
 def bundle_limit(
     name:str, # of a file in a bundle, such as 'golden/0.png'
-)->int: # bytes; None for a name that no bundle has
+)->int|None: # bytes; None for a name that no bundle has
     "The size that a file of a bundle may have"
     return _golden_limit if _golden_name.fullmatch(name) else LIMITS.get(name)
 
@@ -201,12 +201,12 @@ def onnx(
     "The ONNX model for a runtime: its hash checked once more on exactly these bytes, and only what was looked through"
     has = self.config.get('precision', 'fp32')
     if precision == 'auto': precision = 'int8' if has == 'int8' and has_vnni() else 'fp32'
-    name = 'model.onnx' if precision == has else 'model.fp32.onnx' if precision == 'fp32' else None
+    name = 'model.onnx' if precision == has else 'model.fp32.onnx' if precision == 'fp32' else ''
     if name not in self.sums: raise BundleError(f'{self.path}: this bundle has no {precision} model')
     data = _read(self.path, name)
     if hashlib.sha256(data).hexdigest() != self.sums[name]:
         raise BundleError(f'{self.path}: {name} changed while it was read')
-    return checked_onnx(data, name=self.path/name), precision
+    return checked_onnx(data, name=str(self.path/name)), precision
 
 # %% ../../nbs/deploy/30_bundle.ipynb #ba13f12b
 def _check_graph(root, name):
@@ -230,7 +230,7 @@ def _config(root)->dict:
 # %% ../../nbs/deploy/30_bundle.ipynb #37fd00ad
 def load_bundle(
     path, # the folder; a `Bundle` is returned as it is
-)->Bundle:
+)->Bundle: # checked
     "Open a bundle after checking names, sizes, hashes and forms; raises `BundleError`, runs nothing"
     if isinstance(path, Bundle): return path
     root, sums = Path(path), _sums(path)

@@ -127,8 +127,8 @@ def _card(c, task)->str:
 # %% ../../nbs/deploy/38_exporter.ipynb #96114c17
 def operating_curve(
     run, # a `Run`, or anything with `predictions_valid`
-    task:Task,
-)->dict: # `threshold`, `sensitivity`, `specificity` (lists), `images`, `positives`; None if it cannot be known
+    task:Task, # its positive classes
+)->dict|None: # `threshold`, `sensitivity`, `specificity` (lists), `images`, `positives`; None if it cannot be known
     "What each threshold on the positive probability would have meant on the validation split"
     try: df = run.predictions_valid
     except RunError: return None
@@ -240,12 +240,14 @@ def export(
     *,
     int8:bool=False, # also try an int8 model, and ship it if it is as good and faster
     n_check:int=32, # validation images for the parity check
+    model=None, # the network of a run whose network was given as an object: a module, or what makes one
+    loss=None, # the loss of a run whose `GradeLoss` was given as an object
 )->Path: # the bundle folder
     "Make a bundle from a run: weights, ONNX, settings, card, golden images and hashes, checked before it counts"
     run = _finished(run)
     _in_the_way(out)
     from retina_nb.train.prediction import load_model
-    model = load_model(run)
+    model = load_model(run, model=model, loss=loss)
     task, pre = run.task, model.preprocess
     models = dict(fp32=to_onnx(model, pre.size))
     same = _parity(run, model, task, open_session(models['fp32'], 1), n_check)

@@ -22,13 +22,13 @@ from ..image.read import read_image
 def _grey(rng)->np.ndarray: # uint8 (256,320,3)
     "A picture of smooth random grey: noise of four sizes"
     def layer(s): return cv2.resize(rng.random((s,s), dtype=np.float32), (320,256), interpolation=cv2.INTER_CUBIC)
-    a = sum(layer(s)/s**.5 for s in (3, 8, 24, 64))
+    a = np.sum([layer(s)/s**.5 for s in (3, 8, 24, 64)], axis=0)
     a = (a - a.min())/(a.max() - a.min())
     return np.repeat((a*255).astype(np.uint8)[...,None], 3, 2)
 
 # %% ../../nbs/deploy/35_golden.ipynb #3e3c0d13
 def golden_images(
-    task:Task,
+    task:Task, # its kind of picture decides
     n:int=8, # how many; eight eyes hold every grade
 )->list: # uint8 (H,W,3)
     "The synthetic images of a task, always the same"
@@ -54,8 +54,8 @@ def write_golden(
         Image.fromarray(a).save(folder/row['image'], optimize=True)
         x = preprocess(folder/row['image'])
         Image.fromarray(x).save(folder/row['input'], optimize=True)
-        row['probabilities'] = {k: s.run(['probabilities'], {'image': x[None]})[0][0] for k,s in sessions.items()}
-        rows.append(row)
+        ps = {k: s.run(['probabilities'], {'image': x[None]})[0][0] for k,s in sessions.items()}
+        rows.append(row | dict(probabilities=ps))
     write_json(folder/'golden'/'golden.json', dict(images=rows))
     return rows
 
@@ -77,8 +77,8 @@ def golden_rows(
         ok = isinstance(rows, list) and 0 < len(rows) <= GOLDEN
         ok = ok and all(_sound_row(r, bundle.sums, len(bundle.task)) for r in rows)
     except (TypeError, KeyError, AttributeError): ok = False
-    if not ok: raise BundleError(f'{bundle.path}: golden/golden.json is not a list of images and probabilities')
-    return rows
+    if ok and rows: return rows
+    raise BundleError(f'{bundle.path}: golden/golden.json is not a list of images and probabilities')
 
 # %% ../../nbs/deploy/35_golden.ipynb #fc4d49c1
 def golden_answer(

@@ -155,7 +155,7 @@ def _in_folder(folder)->list:
 # %% ../../nbs/deploy/45_grader.ipynb #77b3b820
 def image_files(
     images, # paths, folders, or anything else that `Grader` takes; one of them, or a list
-)->list:
+)->list: # paths as texts, and the other things
     "Expand folders into the image files in them; everything else stays as it is"
     out = []
     for o in images if isinstance(images, (list,tuple)) else [images]: out += _in_folder(o) if _is_folder(o) else [o]
@@ -222,7 +222,7 @@ def _done(partial, cols, model)->dict:
 
 # %% ../../nbs/deploy/45_grader.ipynb #0b3ed20d
 def grade_to_csv(
-    grader:Grader,
+    grader:Grader, # its bundle is named in every row
     images, # as for `Grader.grade_many`
     out, # the CSV to write
     *,
@@ -287,11 +287,12 @@ def _graded(grader, images, show, progress)->list:
     return bad
 
 # %% ../../nbs/deploy/45_grader.ipynb #ae81361e
+# pyright: reportInvalidTypeForm=false
 @call_parse
 @one_line_errors
 def retina_grade(
     bundle:str, # a bundle folder
-    images:Param("photographs, or folders of them", str, nargs='+', opt=False),
+    images:Param("photographs, or folders of them", str, nargs='+', opt=False), # one or several
     json:store_true=False, # print a JSON array, one object an image
     out:str=None, # also write a CSV here
     threshold:float=None, # operating point for referral; by default the bundle's own

@@ -22,14 +22,14 @@ class Grading:
     grade: int                     # class with the highest probability
     name: str                      # its name
     probabilities: list            # one per class, adding up to 1
-    referable: bool = None         # does the positive probability reach the threshold? None without positive classes
-    referable_probability: float = None # sum over the positive classes
-    threshold: float = None        # the operating point that was used
+    referable: bool|None = None    # does the positive probability reach the threshold? None without positive classes
+    referable_probability: float|None = None # sum over the positive classes
+    threshold: float|None = None   # the operating point that was used
     quality: dict = field(default_factory=dict)  # ok, score 0..1, reasons in words; empty where it is not judged
     seconds: dict = field(default_factory=dict)  # time to read, prepare, and run the model
     model: dict = field(default_factory=dict)    # name and id of the bundle, preprocessing hash, number format
-    task: Task = None              # what the classes mean
-    cam: np.ndarray = field(default=None, repr=False) # class activation maps (k, h, w), where asked for and available
+    task: Task|None = None         # what the classes mean
+    cam: np.ndarray|None = field(default=None, repr=False) # class activation maps (k,h,w), where asked for and there
 
     @property
     def meaning(self)->str:
@@ -121,7 +121,7 @@ class Ungraded:
 # %% ../../nbs/deploy/40_grading.ipynb #6c8f5116
 def grading_columns(
     task, # a `Task`: a probability for each of its classes
-)->list:
+)->list: # names, in order
     "The columns of a table of gradings"
     ps = [f'p_{i}' for i in range(len(task))]
     return ['file', 'grade', 'name', *ps, 'referable', 'threshold', 'quality', 'quality_score', 'quality_reasons',
@@ -157,7 +157,7 @@ def _bar_html(name, p, colour, stressed)->str:
 # %% ../../nbs/deploy/40_grading.ipynb #c196195d
 def bars_html(
     probabilities, # one per class
-    task:Task,
+    task, # the `Task`: its names, and with them the colours
     grade:int=None, # the class to stress; by default the most probable
 )->str: # HTML
     "Probabilities as horizontal bars in the colours of the classes"

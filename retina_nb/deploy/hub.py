@@ -90,7 +90,7 @@ def _wanted(repo, info)->list:
     missing = [f for f in (*REQUIRED, 'SHA256SUMS') if f not in sizes]
     if missing: raise BundleError(f'{repo}: not a bundle: it has no {missing[0]}')
     for f,n in sizes.items():
-        limit = bundle_limit(f)
+        limit = bundle_limit(f) or 0
         if n > limit: raise BundleError(f'{repo}: {f} has {n:,} bytes, more than the {limit:,} allowed')
     return list(sizes)
 

@@ -7,6 +7,7 @@ __all__ = ['MIN_INT8', 'has_vnni', 'quantise', 'try_int8']
 
 # %% ../../nbs/deploy/20_int8.ipynb #7d4c20a9
 import platform, tempfile, time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,8 @@ def _measured(data, xs, targets, task, threshold)->dict:
     session = open_session(data, 1)
     p = np.concatenate([session.run(['probabilities'], {'image': x[None]})[0] for x in xs])
     out = dict(mb=len(data)/1e6, ms=_milliseconds(session, xs))
-    out['score'] = float((qwk if task.ordinal else accuracy)(targets, p.argmax(1), len(task)))
+    score: Callable = qwk if task.ordinal else accuracy
+    out['score'] = float(score(targets, p.argmax(1), len(task)))
     sensitivity = _sensitivity(p, targets, task, threshold)
     return out if sensitivity is None else out | dict(sensitivity=sensitivity)
 
@@ -93,6 +95,7 @@ def _why_not(fp32, int8)->str:
     "Why `int8` may not take the place of `fp32`; empty if it may"
     if 'error' in int8: return f"quantisation failed ({int8['error']})"
     a, b = fp32['score'], int8['score']
+    if not np.isfinite(a - b): return 'the score is not defined on these images'
     if a - b > .01: return f'score fell from {a:.3f} to {b:.3f} (0.01 allowed)'
     a, b = fp32.get('sensitivity', 0), int8.get('sensitivity', 0)
     if a - b > .005: return f'sensitivity fell from {a:.1%} to {b:.1%} (half a point allowed)'
@@ -117,7 +120,7 @@ def try_int8(
     xs:list, # uint8 (size,size,3) validation images to judge on; 50 or more
     *,
     targets:np.ndarray, # their labels
-    task:Task,
+    task:Task, # whose labels they are
     threshold:float=None, # operating point on the positive probability; None: a positive grade counts
 )->tuple: # the int8 model, or None; what `config.json` says about it (`shipped`, `reason`, measurements)
     "Quantise, measure, and keep the int8 model only if it earns its place"

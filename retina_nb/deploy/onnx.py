@@ -8,6 +8,7 @@ __all__ = ['CONTROL', 'TOLERANCE', 'scan_onnx', 'checked_onnx', 'to_onnx', 'open
 # %% ../../nbs/deploy/10_onnx.ipynb #837794ca
 import contextlib, io, logging, warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -179,7 +180,7 @@ def to_onnx(
 def open_session(
     data:bytes, # content of an ONNX file
     threads:int=0, # processor cores that one image may use; 0: all
-): # an `onnxruntime.InferenceSession`
+)->Any: # an `onnxruntime.InferenceSession`
     "An ONNX Runtime session on the CPU, silent; a `BundleError` where the runtime cannot open the model"
     import onnxruntime as ort
     o = ort.SessionOptions()

@@ -115,8 +115,8 @@ def retina_panel(
     if samples: image_files([samples])
     if theme not in ('light','dark'): raise SettingError(f'theme is {theme!r}: choose light or dark')
     _free(ip, port)
-    bundle, samples, feedback = (Path(o).resolve() if o else None for o in (bundle, samples, feedback))
-    env = _settings_env(bundle=bundle, samples=samples, feedback=feedback, max_mb=max_mb)
+    def whole(path): return Path(path).resolve() if path else None # Voila works in another folder
+    env = _settings_env(bundle=whole(bundle), samples=whole(samples), feedback=whole(feedback), max_mb=max_mb)
     text = f'The panel for {b.name} is at http://{ip}:{port}/ (files up to {max_mb} MB; stop with Ctrl-C)\n{DISCLAIMER}'
     with tempfile.TemporaryDirectory(prefix='retina_panel_') as d:
         write_json(Path(d)/'voila.json', voila_settings(port, ip=ip, theme=theme))

@@ -202,7 +202,8 @@ def _move_threshold(self:GradingPanel, change):
 # %% ../../nbs/deploy/70_panel.ipynb #5572e0f3
 @patch
 def _export(self:GradingPanel):
-    name = f'gradings-{datetime.now():%Y%m%d-%H%M}.csv'
+    now = datetime.now().astimezone() # the clock on the reader's wall
+    name = f'gradings-{now:%Y%m%d-%H%M}.csv'
     self.viewer.send(dict(t='save', name=name), [self.session.to_csv().encode('utf-8-sig')])
 
 # %% ../../nbs/deploy/70_panel.ipynb #9dfb6bd0

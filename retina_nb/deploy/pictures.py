@@ -30,7 +30,7 @@ def _png(a)->bytes:
 
 # %% ../../nbs/deploy/48_pictures.ipynb #2d92573a
 def case_pictures(
-    grader:Grader,
+    grader:Grader, # its preprocessing says what the model sees
     src, # bytes, or an array
 )->tuple: # name to encoded picture; frame of the model's square, as fractions; SHA-256 of the pixels
     "What the panel shows of a photograph: 'taken', 'seen' (by the model) and 'thumb'"
@@ -53,7 +53,7 @@ def enhance_contrast(
     return _jpeg(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
 
 # %% ../../nbs/deploy/48_pictures.ipynb #07419955
-def _evidence(cam, grade)->np.ndarray:
+def _evidence(cam, grade)->np.ndarray|None:
     "What speaks for a grade more than for the others, 1 at its strongest; None where nothing does"
     m = cam[grade if len(cam) > 1 else 0]
     m = m - (np.median(m) if len(cam) == 1 else cam.mean(0))
@@ -67,7 +67,7 @@ def heat_map(
     *,
     round_field:bool=True, # nothing outside the circle that fills the square?
     side:int=256, # pixels of the result
-)->bytes: # PNG with transparency; None where nothing speaks for the grade
+)->bytes|None: # PNG with transparency; None where nothing speaks for the grade
     "A class activation map as a coloured, transparent picture"
     m = _evidence(cam, grade)
     if m is None: return None

@@ -8,7 +8,7 @@ __all__ = ['MAX_CASES', 'FEEDBACK', 'Case', 'Session', 'too_large']
 # %% ../../nbs/deploy/50_session.ipynb #35b11e7f
 import csv, io, os, re
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -25,12 +25,12 @@ class Case:
     key: int                 # its number in the session
     name: str                # the file's name, without folders
     state: str               # 'graded', 'withheld' (too poor, not asked for) or 'failed'
-    grading: Grading = None  # what the model said; None if it failed
+    grading: Grading|None = None # what the model said; None if it failed
     error: str = ''          # why it failed
     digest: str = ''         # SHA-256 of the pixels, to find the photograph again
     pictures: dict = field(default_factory=dict, repr=False) # name to encoded bytes: 'taken', 'seen', 'thumb'
     frame: tuple = (0,0,1,1) # the model's square in the picture as taken: x, y, width, height, as fractions of it
-    feedback: dict = None    # what the user said: `verdict` 'agree' or 'correct', `grade`, `reason`
+    feedback: dict|None = None # what the user said: `verdict` 'agree' or 'correct', `grade`, `reason`
 
 # %% ../../nbs/deploy/50_session.ipynb #dc2c5232
 @patch(as_prop=True)
@@ -59,7 +59,9 @@ class Session:
         self.task, self.threshold, self.gate, self.max_mb = self.grader.task, self.grader.threshold, gate, max_mb
         own = cache_dir()/'feedback'/f'{self.grader.bundle.id}.csv'
         self.feedback = Path(feedback) if feedback else own
-        self.cases, self.current, self._next = [], None, 0
+        self.cases:list[Case] = []
+        self.current:Case|None = None
+        self._next = 0
 
     @property
     def state(self)->str:
@@ -78,7 +80,7 @@ def _need(self:Session, state, what):
 def select(
     self:Session,
     key:int, # number of a case; an unknown one changes nothing
-)->Case:
+)->Case|None: # the case in view
     "Bring a case into view"
     self.current = next((c for c in self.cases if c.key == key), None) or self.current
     return self.current
@@ -110,8 +112,8 @@ def _new_case(self:Session, name, **kwargs)->Case:
     "A failed case with a name that is safe to show, in view from now on"
     self._next += 1
     name = os.path.basename(str(name).replace('\\', '/'))[:120] or 'photograph'
-    self.current = Case(self._next, name, 'failed', **kwargs)
-    return self.current
+    c = self.current = Case(self._next, name, 'failed', **kwargs)
+    return c
 
 # %% ../../nbs/deploy/50_session.ipynb #a9899a1c
 @patch
@@ -119,10 +121,11 @@ def reject(
     self:Session,
     name:str, # the file's name
     why:str, # what is wrong with it, to follow the name
-)->Case:
+)->Case: # failed
     "A file that was not even taken: a case that says why"
-    self.cases.append(self._new_case(name, error=why))
-    return self.current
+    c = self._new_case(name, error=why)
+    self.cases.append(c)
+    return c
 
 # %% ../../nbs/deploy/50_session.ipynb #27607191
 @patch
@@ -130,7 +133,7 @@ def add(
     self:Session,
     name:str, # the file's name; folders in it are dropped
     data, # its bytes, or an array
-)->Case:
+)->Case: # graded, withheld or failed
     "Grade a photograph and bring it into view"
     c = self._new_case(name)
     try:
@@ -168,7 +171,7 @@ def _say(self:Session, verdict, grade, reason)->dict:
     "Append what the user said of the case in view"
     self._need('graded', verdict)
     c, g = self.current, self.current.grading
-    row = dict(time=datetime.now(timezone.utc).isoformat(timespec='seconds'), file=c.name, sha256=c.digest,
+    row = dict(time=datetime.now(UTC).isoformat(timespec='seconds'), file=c.name, sha256=c.digest,
                model=g.model['id'], grade=g.grade, p=' '.join(f'{p:.6f}' for p in g.probabilities), verdict=verdict,
                corrected=grade, reason=' '.join(reason.split())[:500], threshold=round(self.threshold, 4),
                referable=self.refers(c))
@@ -202,7 +205,7 @@ def correct(
 def refers(
     self:Session,
     c:Case, # a graded case
-)->bool: # None where the task does not ask
+)->bool|None: # None where the task does not ask
     "Is a case referable at the session's threshold?"
     p = c.grading.referable_probability
     return None if p is None else bool(p >= self.threshold)

@@ -34,7 +34,7 @@ def pbtxt(
     message:dict, # field to value; a list is a repeated field, a dict a nested message
     *,
     indent:int=0, # levels of two spaces
-)->str:
+)->str: # without a line break at the end
     "A protobuf message in text form"
     pad, lines = '  '*indent, []
     for k,v in message.items():
@@ -64,7 +64,7 @@ def triton_config(
     *,
     max_batch:int=32, # images graded at once; ResNet-18 at 224 px then needs under 1 GB
     delay_us:int=2000, # microseconds that a request may wait for company
-)->dict:
+)->dict: # field to value, as `pbtxt` takes it
     "The fields of `config.pbtxt`"
     b = load_bundle(bundle)
     x = np.zeros((1, b.preprocess.size, b.preprocess.size, 3), np.uint8)
@@ -117,9 +117,9 @@ def to_triton(
     return Path(out)/name
 
 # %% ../../nbs/deploy/90_triton.ipynb #fb6397f8
-def _http(url, body=None, *, headers={}, timeout=30):
+def _http(url, body=None, *, headers=None, timeout=30):
     "The JSON that a server answers; whatever goes wrong is a `BundleError` that names the address"
-    request = urllib.request.Request(url, body, headers)
+    request = urllib.request.Request(url, body, headers or {})
     try:
         with urllib.request.urlopen(request, timeout=timeout) as r: return json.loads(r.read())
     except urllib.error.HTTPError as e:
@@ -164,13 +164,14 @@ def ask_triton(
     return _infer(at, np.stack([b.preprocess(o) for o in images]), timeout)
 
 # %% ../../nbs/deploy/90_triton.ipynb #fbe1b56c
+# pyright: reportInvalidTypeForm=false
 @call_parse
 @one_line_errors
 def retina_triton(
     bundle:str, # a bundle folder
     out:str='triton', # the model repository; the model becomes a folder in it
     name:str=None, # of the model on the server; by default the bundle's
-    precision:Param('fp32, or int8 for a server without a GPU', str, choices=['fp32','int8'])='fp32',
+    precision:Param('fp32, or int8 for a server without a GPU', str, choices=['fp32','int8'])='fp32', # which model
     max_batch:int=32, # images graded at once
     delay_us:int=2000, # microseconds that a request may wait for company
 ):

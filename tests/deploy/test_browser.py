@@ -1,7 +1,7 @@
 """The panel in a real browser: by Voila and in JupyterLab.
 
 Headless Chromium does what a user does. Where it is missing these tests are skipped; CHROMIUM names another one."""
-import json, os, re, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
+import os, re, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
 from pathlib import Path
 
 import numpy as np, pytest
@@ -101,7 +101,7 @@ def test_voila_from_upload_to_clear(page, voila, photos):
 
     with page.expect_download() as d: page.click('button:has-text("Export CSV")')
     table = Path(d.value.path()).read_text(encoding='utf-8-sig').splitlines()
-    assert len(table) == 6 and 'Proliferative' in ''.join(table) or 'new vessels' in ''.join(table)
+    assert (len(table) == 6 and 'Proliferative' in ''.join(table)) or 'new vessels' in ''.join(table)
     page.click('button:has-text("Clear all")'); in_panel(page, 'No photograph yet')
     page.wait_for_function("document.querySelectorAll('.rnb-thumb, .rnb-photo').length == 0")
     assert not page.faults

@@ -87,7 +87,7 @@ def test_int8_ships_or_says_why(bundle):
     xs = [np.random.default_rng(i).integers(0, 256, (64,64,3), dtype=np.uint8) for i in range(60)]
     y = np.concatenate([open_session(data, 1).run(['probabilities'], {'image': x[None]})[0] for x in xs]).argmax(1)
     model, about = try_int8(data, xs[:16], xs, targets=y, task=get_task('dr'))
-    assert set(about['table']) == {'fp32','int8 static','int8 dynamic'} and about['table']['fp32']['score'] in (1, pytest.approx(1)) or np.isnan(about['table']['fp32']['score'])
+    assert (set(about['table']) == {'fp32','int8 static','int8 dynamic'} and about['table']['fp32']['score'] in (1, pytest.approx(1))) or np.isnan(about['table']['fp32']['score'])
     assert (model is None) == (about['shipped'] == 'fp32') and about['reason']
     small = quantise(data, xs[:16])
     assert len(small) < .4*len(data) and scan_onnx(small)['outputs'] == ['probabilities','cam']

@@ -1,12 +1,12 @@
 "Grading: every form of input, bad files, batches, threads, interrupted tables, the command, what an import costs."
-import csv, io, json, os, shutil, signal, subprocess, sys, threading, time, zlib, struct
+import csv, io, json, shutil, signal, subprocess, sys, threading, zlib, struct
 from pathlib import Path
 
 import numpy as np, pytest
 from PIL import Image
 
 from retina_nb.core import DataError, ImageError, SettingError
-from retina_nb.deploy import Grader, Grading, Ungraded, grade_to_csv, grading_columns, image_files
+from retina_nb.deploy import Grader, Grading, Ungraded, grade_to_csv, grading_columns
 from dicoms import rgb_dicom
 from random_model import shared
 
@@ -67,7 +67,7 @@ def test_alone_in_a_batch_in_threads_on_one_core(grader, bundle, eyes):
 
 def test_the_model_sees_what_training_saw(grader, eyes):
     for f in eyes:
-        x, q = grader.prepare(f)
+        x, _ = grader.prepare(f)
         assert (x == grader.preprocess(f)).all()
 
 def test_bad_files_are_named_and_do_not_stop_the_others(grader, eyes, bad):

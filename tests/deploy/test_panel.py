@@ -1,11 +1,10 @@
 "The panel without a browser: states, hostile input, privacy, the page's settings."
-import io, json, os, subprocess, sys
-from pathlib import Path
+import io
 
 import nbformat, numpy as np, pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from retina_nb.core import SettingError, Task
+from retina_nb.core import SettingError
 from retina_nb.deploy import Grader, GradingPanel, Session, export, heat_map, voila_settings
 from retina_nb.deploy.viewer import verdict_html
 from retina_nb.synth import synth_eye
@@ -80,6 +79,18 @@ def test_no_sample_and_no_operating_point_for_other_tasks(tmp_path):
     p = GradingPanel(export(random_run(tmp_path/'r', 'oct'), tmp_path/'b'), feedback=tmp_path/'f.csv')
     upload(p, 'scan.png', encoded(np.random.default_rng(0).integers(0, 255, (200,300), dtype=np.uint8)))
     assert p.session.state == 'graded' and 'CNV' in p.verdict.value and 'urgent referral' in p.refer.value
+
+def test_a_task_of_ones_own_is_spoken_of_in_its_own_words(tmp_path):
+    from retina_nb.core import Task, forget_task
+    mine = Task('disc', ('healthy', 'glaucoma'), positive='glaucoma', title='Optic discs')
+    bundle = export(random_run(tmp_path/'r', mine, operating_point=dict(threshold=.3)), tmp_path/'b')
+    forget_task('disc')
+    p = GradingPanel(bundle, feedback=tmp_path/'f.csv', gate=False)
+    p.take_sample(next(iter(p._samples)))       # a fundus task has synthetic eyes, whatever its classes are
+    assert p.session.state == 'graded' and '<h2>glaucoma</h2>' in p.refer.value and '>Glaucoma</th>' in p.table.value
+    assert 'Optic discs' in p.children[0].value and [o[0] for o in p.grade.options][1:] == ['0 healthy', '1 glaucoma']
+    p.grade.value = 1; p.save.click()
+    assert 'corrected it to glaucoma' in p.said.value
 
 def test_heat_map_is_silent_without_evidence():
     assert heat_map(np.zeros((5,7,7), np.float32), 2) is None
