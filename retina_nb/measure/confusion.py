@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..core import TASKS, DataError, RetinaError, SettingError, get_task, task_of
+from ..core import DataError, RetinaError, SettingError, get_task, task_of
 from .metrics import count_matrix
 from .predictions import (PredictionsLike, known_rows, positive_score, prob_columns, probabilities,
                                            read_predictions)
@@ -67,7 +67,8 @@ def draw_matrix(ax, values, text, task, *, vmax=1., cmap='Blues', vmin=0., bar=N
     values = np.nan_to_num(values)
     im = ax.imshow(values, cmap=cmap, norm=norm, aspect='auto')
     for i, j in np.ndindex(k, k): _cell(ax, i, j, text[i][j], cmap(norm(values[i,j])))
-    names = [f'{i} {c}' if task.ordinal and task.name in TASKS else c for i,c in enumerate(task.classes)]
+    numbered = task.ordinal and task.source     # the numbers are those of a published scale
+    names = [f'{i} {c}' if numbered else c for i,c in enumerate(task.classes)]
     ax.set_xticks(range(k), names, rotation=30 if k > 3 else 0, ha='right' if k > 3 else 'center')
     ax.set_yticks(range(k), names)
     ax.set(xlabel='predicted (columns)', ylabel='true (rows)')

@@ -105,7 +105,7 @@ def plot_subgroups(
     for i, r in enumerate(d.itertuples()): _interval_line(ax, i, r)
     ax.axvline(d.value[0], color='#555555', lw=1, ls=':', zorder=0)
     ax.set_yticks(range(len(d)), [_group_name(r) for r in d.itertuples()])
-    ax.invert_yaxis(); ax.grid(True, axis='x'); ax.grid(False, axis='y')
+    ax.set_ylim(len(d)-.5, -.5); ax.grid(True, axis='x'); ax.grid(False, axis='y')
     ax.set_xlabel('95% interval over patients')
     name = score.replace('.', ' ').replace('_', ' ')
     return caption(ax, f'{name} by subgroup', 'n: patients; hollow: rests on few patients')
