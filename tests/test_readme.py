@@ -4,14 +4,13 @@ import ast, json, os, re, subprocess, sys
 import pytest
 
 import checks
-import website  # puts the project's folder on the path
-from tools.site_nbdev import faces
+import website
 
 def _block(root, language): return re.search(rf'```{language}\n(from .*?)```', (root/'README.md').read_text(), re.S)[1]
 
 def test_names_exist(root):
     "Every name that the example imports is one of the face it is imported from"
-    shown = faces(str(root/'nbs'))
+    shown = website.plug.faces(str(root/'nbs'))
     for n in ast.parse(_block(root, 'python')).body:
         if not isinstance(n, ast.ImportFrom): continue
         wing = n.module.removeprefix('retina_nb.')

@@ -476,12 +476,18 @@ class Site(Processor):
             return
         text = no_citations(to_html_links(source(c)))
         if '<!-- cards -->' in text: text = re.sub(r'(?:^- .*\n?)+', lambda m: f'\n::: {{.cards}}\n{m[0].rstrip()}\n:::\n', text, flags=re.M)
+        text = re.sub(r'^(#{1,6}) `?([\w.]+)`?$', self.heading, text, flags=re.M)
         c.source = link_terms(link_names(text, self.page, self.folder), self.page, self.folder, self.terms)
+
+    def heading(self, m):
+        "A heading that is called like a name of the page leaves the anchor to the name"
+        return f'{m[0]} {{#about-{m[2].lower()}}}' if m[2].lower() in {n.lower() for n in self.own} else m[0]
 
     def code(self, c):
         text = source(c)
         if re.search(r'^show_doc\(', text, re.M): return self.documented(c)
-        for o in c.get('outputs', []):
+        c.outputs = [o for o in c.get('outputs', []) if not (o.get('name') == 'stderr' and '%|' in ''.join(o['text']))]  # progress bars
+        for o in c.outputs:
             if 'text/markdown' in o.get('data', {}):
                 said = to_html_links(''.join(o['data']['text/markdown']))
                 o['data']['text/markdown'] = f'::: {{.result}}\n{said}\n:::' if self.name == 'index.ipynb' else said

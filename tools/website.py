@@ -58,8 +58,8 @@ def llms_text(folder):
     "The site for a language model: each page with its line, after https://llmstxt.org"
     nbs = plug.notebooks(str(folder))
     home, line = title_of(nbs['index.ipynb'])
-    out = [f'# {home}', '', f'> {line}', '', 'Install with `pip install "retina_nb[all]"`; import from a wing: `from retina_nb.data import load_records`. '
-           'Every page is also a notebook of the repository, under `nbs/`. For research and teaching: not a medical device.']
+    out = [f'# {home}', '', f'> {line}', '', ('Install with `pip install "retina_nb[all]"`; import from a wing: `from retina_nb.data import load_records`. '
+           'Every page is also a notebook of the repository, under `nbs/`. For research and teaching: not a medical device.')]
     for part, entries in parts(folder):
         out += ['', f'## {part}', '']
         out += [f'- [{title_of(nbs[n])[0] or n}]({URL}/{plug.page_of(n)}): {title_of(nbs[n])[1]}' for n in flat(entries)]
@@ -91,7 +91,7 @@ def names(page, text, _):
     found, out = plug.public_names(page.folder), []
     groups = {}
     for name, row in found.items():
-        if name.split('.')[0] in (*WINGS, *plug.root_rooms(page.folder)) and name.split('.')[0] == row['face'].split('.')[-1]: groups.setdefault(row['face'], []).append((name.partition('.')[2], row))
+        if '.' in name and name.split('.')[0] in (*WINGS, *plug.root_rooms(page.folder)) and name.split('.')[0] == row['face'].split('.')[-1]: groups.setdefault(row['face'], []).append((name.partition('.')[2], row))
     order = [f'{plug.PACKAGE}.{w}' for w in (*plug.root_rooms(page.folder), *WINGS)]
     for face in sorted(groups, key=order.index):
         wing = face.split('.')[-1]
@@ -177,7 +177,9 @@ def _make_page(job):
             cell = re.search(r'in cell (\d+) :\n(.*)', text, re.S)
             line = next((s for s in cell[2].splitlines() if s.strip() and not s.startswith('#|')), '')[:60] if cell else ''
             return name, [f'nbs/{name}: ' + (f'cell {cell[1]} ({line}) fails while the site is made: ' if cell else '') + f'{type(cause).__name__}: {cause}'.splitlines()[0]]
-    return name, [f'nbs/{name}: {str(w.message).splitlines()[0]}' for w in seen if 'imports and other code' in str(w.message)]
+    def _first(text): return next((s for s in str(text).partition('---')[2].splitlines() if s.strip() and not s.startswith('#|')), '')[:60]
+    return name, [f'nbs/{name}: a cell mixes imports with other code, and so runs while the site is made: {_first(w.message)}' for w in seen
+                  if 'imports and other code' in str(w.message)]
 
 def make_pages(root, out, only=None, workers=None):
     "nbdev's half of the site for every notebook (or those of `only`), into the folder `out`; faults"
