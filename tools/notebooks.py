@@ -64,6 +64,7 @@ def clean(nb):
         if c['cell_type'] != 'code': continue
         c['execution_count'] = None
         outputs = [_clean_output(o) for o in c['outputs']]
+        outputs = [o for o in outputs if not (o.get('name') == 'stderr' and '%|' in ''.join(o['text']))]  # progress bars
         c['outputs'] = [o for o in outputs if o['output_type'] in ('stream', 'error') or o['data']]
     kept = {'retina_nb': {'fresh': nb['metadata']['retina_nb']['fresh']}} if nb['metadata'].get('retina_nb', {}).get('fresh') else {}
     nb.update(metadata={'kernelspec': dict(KERNEL), **kept}, nbformat=4, nbformat_minor=5)

@@ -486,8 +486,7 @@ class Site(Processor):
     def code(self, c):
         text = source(c)
         if re.search(r'^show_doc\(', text, re.M): return self.documented(c)
-        c.outputs = [o for o in c.get('outputs', []) if not (o.get('name') == 'stderr' and '%|' in ''.join(o['text']))]  # progress bars
-        for o in c.outputs:
+        for o in c.get('outputs', []):
             if 'text/markdown' in o.get('data', {}):
                 said = to_html_links(''.join(o['data']['text/markdown']))
                 o['data']['text/markdown'] = f'::: {{.result}}\n{said}\n:::' if self.name == 'index.ipynb' else said
