@@ -30,7 +30,7 @@ def _figure(v)->str:
 
 # %% ../../nbs/deploy/38_exporter.ipynb #5d452028
 _SCORES = 'qwk', 'accuracy', 'balanced_accuracy', 'macro_auc', 'f1_macro'
-_GROUPS = (('referable', 'referable: ', ('auc', 'sensitivity', 'specificity', 'threshold')),
+_GROUPS = (('referable', '{positive_name}: ', ('auc', 'sensitivity', 'specificity', 'threshold')),
            ('majority', 'always the commonest class: ', ('qwk', 'accuracy', 'balanced_accuracy')))
 
 def _scores_md(metrics)->str:
@@ -39,6 +39,7 @@ def _scores_md(metrics)->str:
     rows = [(k, metrics[k]) for k in _SCORES if k in metrics]
     for group,label,keys in _GROUPS:
         found = metrics.get(group) or {}
+        label = label.format(positive_name=metrics.get('positive_name') or 'positive')
         rows += [(label + k, found[k]) for k in keys if k in found]
     n, patients = metrics.get('n_images', '?'), metrics.get('n_patients', '?')
     head = f'On {n} test images of {patients} patients, with 95% intervals where given.'

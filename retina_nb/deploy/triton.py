@@ -14,7 +14,7 @@ from fastcore.script import Param, call_parse
 
 from ..core import BundleError, DISCLAIMER, SettingError, new_folder, one_line_errors, write_json
 from .bundle import load_bundle
-from .golden import golden_answer, golden_rows, tolerance
+from .golden import golden_answer, golden_rows, golden_tolerance
 from .onnx import open_session
 from ..image.read import read_image
 
@@ -90,7 +90,7 @@ def _check_golden(b, data, precision):
     x = np.stack([read_image(b.path/r['input']) for r in rows])
     want = np.array([golden_answer(r, precision) for r in rows])
     diff = np.abs(open_session(data).run(['probabilities'], {'image': x})[0] - want).max()
-    if not diff <= tolerance(precision):
+    if not diff <= golden_tolerance(precision):
         raise BundleError(f'{b.path}: the golden images come out differently in a batch ({diff:.2g}): see retina_check')
 
 # %% ../../nbs/deploy/90_triton.ipynb #bc75dbb3

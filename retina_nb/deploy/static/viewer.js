@@ -1,6 +1,6 @@
-// The viewer of the grading panel: takes files, shows a strip of thumbnails, and a stage on which pictures zoom and pan.
-// Plain JavaScript for anywidget, without any library. What can be reasoned about without a browser is exported as small
-// functions and tested by tests/deploy/viewer.test.mjs; the rest builds elements and connects them with Python.
+// The viewer of the grading panel: takes files, shows a strip of thumbnails, and a stage on which pictures zoom and
+// pan. Plain JavaScript for anywidget, without any library. What can be reasoned about without a browser is exported as
+// small functions and tested by tests/deploy/viewer.test.mjs; the rest builds elements and connects them with Python.
 // nbs/deploy/60_viewer.ipynb shows what it does.
 
 // ---- Geometry of the stage
@@ -338,8 +338,8 @@ function makeDrop(model, send) {
     send(input.files);
     input.value = "";
   };
-  const limit = `up to ${model.get("max_mb")} MB each`;
-  const small = `JPEG, PNG, TIFF and others, ${limit}. They are held in memory while this page is open, and never stored.`;
+  const kinds = `JPEG, PNG, TIFF and others, up to ${model.get("max_mb")} MB each.`;
+  const small = `${kinds} They are held in memory while this page is open, and never stored.`;
   const invite = element("b", "", {}, "Drop photographs here");
   const words = element(
     "span",

@@ -1,0 +1,46 @@
+# Written by `make prepare` from the face of retina_nb.deploy: edit its notebook.
+from .onnx import open_session as open_session
+from .onnx import parity as parity
+from .onnx import scan_onnx as scan_onnx
+from .onnx import to_onnx as to_onnx
+from .int8 import has_vnni as has_vnni
+from .int8 import quantise as quantise
+from .int8 import try_int8 as try_int8
+from .bundle import Bundle as Bundle
+from .bundle import load_bundle as load_bundle
+from .bundle import write_sums as write_sums
+from .golden import check_bundle as check_bundle
+from .golden import golden_images as golden_images
+from .golden import retina_check as retina_check
+from .exporter import export as export
+from .exporter import operating_curve as operating_curve
+from .exporter import retina_export as retina_export
+from .grading import Grading as Grading
+from .grading import Ungraded as Ungraded
+from .grading import bars_html as bars_html
+from .grading import grading_columns as grading_columns
+from .grader import Grader as Grader
+from .grader import grade_to_csv as grade_to_csv
+from .grader import image_files as image_files
+from .grader import retina_grade as retina_grade
+from .pictures import case_pictures as case_pictures
+from .pictures import enhance_contrast as enhance_contrast
+from .pictures import heat_map as heat_map
+from .session import Case as Case
+from .session import Session as Session
+from .viewer import Viewer as Viewer
+from .panel import GradingPanel as GradingPanel
+from .page import retina_panel as retina_panel
+from .page import voila_settings as voila_settings
+from .hub import hub_card as hub_card
+from .hub import pull_bundle as pull_bundle
+from .hub import push_bundle as push_bundle
+from .hub import retina_pull as retina_pull
+from .hub import retina_push as retina_push
+from .triton import ask_triton as ask_triton
+from .triton import pbtxt as pbtxt
+from .triton import retina_triton as retina_triton
+from .triton import to_triton as to_triton
+from .triton import triton_config as triton_config
+
+__all__ = ['open_session', 'parity', 'scan_onnx', 'to_onnx', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'export', 'operating_curve', 'retina_export', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'Grader', 'grade_to_csv', 'image_files', 'retina_grade', 'case_pictures', 'enhance_contrast', 'heat_map', 'Case', 'Session', 'Viewer', 'GradingPanel', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config']
