@@ -142,6 +142,22 @@ def test_classes_are_classes():
     class Bare(dict): pass
     assert 'lead-doc' not in documented(Bare, 'Bare'), 'no docstring is lent by a base class'
 
+def test_dataclasses_and_patched_methods():
+    from dataclasses import dataclass, field
+    from fastcore.basics import patch
+    from retina_nb.core import Task
+    text = documented(Task, 'Task')
+    assert 'class Task(' in text and '<code>ordinal</code> | <code>bool</code> | <code>False</code> | do the classes stand in an order' in text
+    @dataclass(frozen=True)
+    class Plain:
+        many: list = field(default_factory=list)
+    assert 'lead-doc' not in documented(Plain, 'Plain') and '<code>...</code>' in documented(Plain, 'Plain'), 'no docstring that Python made'
+    @patch
+    def twice(self:Plain, n:int=2 # how often
+             )->int: "Two of them"; return n
+    text = documented(Plain.twice)
+    assert 'def test_dataclasses' not in text and 'twice(n=2) -> int' in text and 'how often' in text and '<code>self</code>' not in text
+
 def test_long_signatures_break():
     def f(a, bbbbbbbbbbbbbbbbbbbbbbbbbbbbbb=1, cccccccccccccccccccccccccccccccccc=2, dddddddddddddddddddddddddddd=3): "Do"
     code = re.search(r'```python\n(.*?)```', documented(f, 'f'), re.S)[1]

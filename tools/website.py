@@ -283,7 +283,9 @@ def build(root=ROOT):
            'PATH': os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])}
     shutil.rmtree(root/'_proc', ignore_errors=True)
     subprocess.run([sys.executable, root/'tools'/'notebooks.py', 'readme'], cwd=root, check=True)  # newer than its notebook, so nbdev leaves it
-    sys.exit(subprocess.run([Path(sys.executable).with_name('nbdev_docs')], cwd=root, env=env).returncode)
+    skip = '^([_.]|(runs|bundles|models)$)'  # what running the notebooks leaves beside them
+    code = f'from nbdev.quarto import nbdev_docs; nbdev_docs.__wrapped__(skip_folder_re={skip!r})'
+    sys.exit(subprocess.run([sys.executable, '-c', code], cwd=root, env=env).returncode)
 
 VERSIONS = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Versions of retina_nb</title><meta name="color-scheme" content="light dark">
