@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from retina_nb.base import (  # noqa: F401
+from .base import (  # noqa: F401
     DISCLAIMER, BundleError, DataError, ImageError, MissingPackage, RetinaError, RunError, SettingError, attach,
-    cache_dir, file_sha256, json_hash, need, new_folder, one_line_errors, read_json, read_table, watched, write_file, write_json,
-    write_table)
+    cache_dir, file_sha256, json_hash, need, new_folder, one_line_errors, read_json, read_table, watched, write_file,
+    write_json, write_table)
 
 # %% ../nbs/05_core.ipynb #6285b26a
 _all_ = ['DISCLAIMER', 'BundleError', 'DataError', 'ImageError', 'MissingPackage', 'RetinaError', 'RunError',
@@ -197,8 +197,8 @@ def get_task(task # name of a task, a `Task`, its dictionary, or the path of a J
         d = read_json(task, SettingError)
         try: return Task.from_dict(d.get('task_detail', d) if isinstance(d, dict) else d) # a run's config.json, too
         except SettingError as e: raise SettingError(f'{task}: {e}') from None
-    raise SettingError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}, or give the definition of your own: "
-                       'a Task, or a JSON file such as task.json')
+    raise SettingError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}, or give your own: a Task, "
+                       'or the JSON file that defines it, such as task.json')
 
 # %% ../nbs/05_core.ipynb #6de2ccdd
 def with_task(table, # records or predictions
@@ -297,8 +297,8 @@ def _table(name, what):
     "A property of `Run` that reads one of its tables"
     def _get(self):
         self.check(name)
-        df = read_table(self.path/name, RunError)
-        return df if name == 'history.csv' or 'task' in df else with_task(df, self.task)
+        task, df = self.task, read_table(self.path/name, RunError) # a task of one's own is known from here on
+        return df if name == 'history.csv' or 'task' in df else with_task(df, task)
     return property(_get, doc=f'{what}: the table `{name}`')
 
 # %% ../nbs/05_core.ipynb #f7b3ee9c

@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.ticker import MaxNLocator
 
 from .core import get_task, write_file
 
@@ -138,7 +139,8 @@ def draw_curve(ax, # axes
     valid, train = ('valid_loss', 'train_loss') if score == 'loss' else (score, f'train_{score}')
     line, = ax.plot(history['epoch'], history[valid], marker='o', ms=3, color=colour, label=label or score)
     if train in history and history[train].notna().any():
-        ax.plot(history['epoch'], history[train], ls=':', color=line.get_color())
+        ax.plot(history['epoch'], history[train], marker='.', ms=2, ls=':', color=line.get_color())
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
 # %% ../nbs/10_plotting.ipynb #f8c77238

@@ -33,7 +33,7 @@ def _can_show(run)->dict:
 # %% ../../nbs/report/10_run_report.ipynb #cd661e52
 def _cells(text):
     "(kind, source) of the cells of a Markdown text: a fence is code, and a heading begins a new cell of prose"
-    for i, piece in enumerate(re.split(r'^```(?:python)?\n', text, flags=re.M)):
+    for i, piece in enumerate(re.split(r'^```(?:python)?(?:\n|\Z)', text, flags=re.M)):
         sources = [piece] if i % 2 else re.split(r'^(?=#)', piece, flags=re.M)
         for s in sources:
             if s.strip(): yield 'code' if i % 2 else 'markdown', s.strip()

@@ -68,7 +68,7 @@ def score_text(score, # a figure: a dictionary with `value` and `ci95`, or None
 
 # %% ../../nbs/report/05_tables.ipynb #da506b97
 _SCORES = dict(qwk='Quadratic weighted kappa', accuracy='Accuracy', balanced_accuracy='Balanced accuracy',
-               adjacent_accuracy='Adjacent accuracy', f1_macro='Macro F1', macro_auc='Macro AUC', mae='Mean absolute error (grades)',
+               adjacent_accuracy='Adjacent accuracy', f1_macro='Macro F1', macro_auc='Macro AUC', mae='Mean absolute error',
                brier='Brier score', log_loss='Log loss')
 
 def score_table(metrics:dict # a run's `metrics`
