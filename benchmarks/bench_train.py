@@ -12,9 +12,9 @@ from fastai.vision.data import ImageBlock
 from retina_nb.core import set_seed
 from retina_nb.data.records import load_records
 from retina_nb.train.losses import make_loss
-from retina_nb.train.model import Net
+from retina_nb.train.network import Net
 from retina_nb.data.split import split_records
-from retina_nb.synth.render import sample_dir
+from retina_nb.synth.dataset import sample_dir
 from retina_nb.train.learner import make_learner
 from timing import compare
 

@@ -18,13 +18,14 @@ from PIL import Image
 from scipy import stats
 
 from retina_nb.core import Run, get_task, set_seed, write_json
-from retina_nb.data.records import load_records, require_usable
+from retina_nb.data.records import load_records
+from retina_nb.data.checks import require_usable
 from retina_nb.measure.evaluation import evaluate
 from retina_nb.measure.metrics import qwk
 from retina_nb.train.model import build_model, grade_records
 from retina_nb.data.split import kfold, split_records
-from retina_nb.synth.render import sample_dir
-from retina_nb.train.learner import train
+from retina_nb.synth.dataset import sample_dir
+from retina_nb.train.training import train
 from fastai.callback.core import Callback, CancelFitException
 from fastai.data.transforms import ColReader, ColSplitter
 from fastai.data.block import CategoryBlock, DataBlock
@@ -201,7 +202,7 @@ def idrid(a):
         pooled = pd.concat([pd.DataFrame(f['predictions']) for f in folds], ignore_index=True)
         s = evaluate(pooled, 'dr', seed=42)
         summary[arm] = dict(folds=mean_interval([f['qwk'] for f in folds]), qwk=s['qwk'], accuracy=s['accuracy'], referable_auc=s['referable']['auc'], majority=s['majority'])
-    from retina_nb.measure.compare_models import compare_models
+    from retina_nb.measure.comparison import compare_models
     table = lambda arm: pd.concat([pd.DataFrame(store.d['runs'][f'{arm}/{i}']['predictions']) for i in range(5)], ignore_index=True)
     pairs = {f'{y} minus {x}': compare_models(table(x), table(y), 'dr').query("score in ('qwk', 'accuracy', 'referable.auc')").to_dict('records')
              for x,y in (('plain fastai', 'random weights'), ('random weights', 'synthetic pretraining')) if x in summary and y in summary}
@@ -253,7 +254,7 @@ class Reached(Callback):
 def sample(a):
     "Processor seconds from the records to a validation QWK of .70, decoding included, on the same split; at most 20 epochs"
     from retina_nb.train.learner import make_learner
-    from retina_nb.train.config import peak_lr, settings
+    from retina_nb.train import TrainConfig
     store, records = Store('sample', sample.__doc__), split_records(load_records(sample_dir()), seed=42)
     def to_goal(make, fit, seed):
         set_seed(seed)
@@ -263,8 +264,8 @@ def sample(a):
         with learn.no_bar(), learn.no_logging(): fit(learn)
         return dict(wall_seconds=reached.seconds, cpu_seconds=time.process_time() - cpu, reached=reached.seconds is not None, epochs=len(learn.recorder.values))
     def ours(seed, **kwargs):
-        c = settings(size=112, epochs=12, pretrained=False, seed=seed, **kwargs)
-        return to_goal(lambda: make_learner(records, c, progress=False), lambda l: l.fit_one_cycle(c['epochs'], peak_lr(c)), seed)
+        c = TrainConfig(size=112, epochs=12, pretrained=False, seed=seed, **kwargs)
+        return to_goal(lambda: make_learner(records, c, progress=False), lambda l: l.fit_one_cycle(c.epochs, c.peak_lr), seed)
     arms = {'ours, test_resnet': lambda s: ours(s, arch='test_resnet', lr=6e-3), 'ours, resnet18': lambda s: ours(s),
             'plain fastai, resnet18': lambda s: to_goal(lambda: plain_learner(records, 112), lambda l: l.fit_one_cycle(20, 1e-3), s)}
     for arm in a.only or arms:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 
-from retina_nb.deploy.bundle import export
+from retina_nb.deploy.exporter import export
 from retina_nb.core import get_task, write_json
 from retina_nb.data.records import load_records
 from retina_nb.measure.evaluation import evaluate
 from retina_nb.deploy.grader import Grader
 from retina_nb.measure.metrics import qwk
 from retina_nb.data.split import kfold, split_records
-from retina_nb.train.learner import train
+from retina_nb.train.training import train
 
 HERE = Path(__file__).parent
 SCORES = ('accuracy', 'balanced_accuracy', 'qwk', 'macro_auc')

@@ -18,7 +18,7 @@ from retina_nb.core import write_table
 from retina_nb.data.records import load_records
 from retina_nb.measure.metrics import qwk
 from retina_nb.data.split import kfold
-from retina_nb.train.learner import train
+from retina_nb.train.training import train
 
 HERE = Path(__file__).resolve().parent
 RECIPE = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False)

@@ -10,9 +10,8 @@ from .. import core
 
 # %% ../../nbs/explain/index.ipynb #explain-face
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
-    methods=['Evidence', 'METHODS', 'blurred', 'carry', 'grad_cam',
-        'integrated_gradients', 'mark_maps', 'occlusion', 'other_eyes',
-        'plot_explanation', 'plot_explanation_scores', 'plot_explanations',
-        'random_maps', 'rank_agreement', 'score_explanations', 'truths',
-        'untrained'],
+    methods=['METHODS', 'blurred', 'grad_cam', 'integrated_gradients', 'occlusion',
+        'plot_explanation', 'plot_explanations'],
+    scoring=['coverage', 'mark_maps', 'other_eyes', 'plot_explanation_scores',
+        'random_maps', 'rank_agreement', 'score_explanations', 'truths', 'untrained'],
 ))

@@ -6,7 +6,12 @@
 __all__ = []
 
 # %% ../../nbs/train/index.ipynb #train-imp
+import warnings
 from .. import core
+
+# %% ../../nbs/train/index.ipynb #4c2c85bd
+# torch 2.15 announces the end of torch.jit on every import of fastai and timm: nothing a user could act on
+warnings.filterwarnings('ignore', message='.*torch.jit', category=FutureWarning)
 
 # %% ../../nbs/train/index.ipynb #train-face
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
@@ -18,7 +23,8 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     model=['GradingModel', 'build_model', 'grade_records', 'predictions_table',
         'views'],
     distributed=['processes'],
-    callbacks=['Accumulate', 'Checkpoint', 'EMA', 'GrowSize', 'HalfPrecision',
+    checkpoint=['Checkpoint', 'load_checkpoint', 'save_checkpoint'],
+    callbacks=['Accumulate', 'EMA', 'GrowSize', 'HalfPrecision',
         'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics'],
     tracking=['make_tracker', 'register'],
     config=['TrainConfig'],

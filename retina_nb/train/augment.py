@@ -5,11 +5,8 @@
 # %% auto #0
 __all__ = ['OffBackground', 'OnBackground', 'background', 'Tint', 'Blur', 'augmentations', 'Each', 'own_transforms']
 
-# %% ../../nbs/train/05_augment.ipynb #46246c6c
-import math, warnings
-
-# torch 2.15 announces the end of torch.jit on every import of fastai: nothing a user could act on
-warnings.filterwarnings('ignore', message='.*torch.jit', category=FutureWarning)
+# %% ../../nbs/train/05_augment.ipynb #a7e73f4c
+import math
 
 import torch, torch.nn.functional as F
 from fastai.torch_core import TensorImage

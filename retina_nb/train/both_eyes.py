@@ -114,7 +114,7 @@ def train_both_eyes(run, # the first stage: a finished run, or its folder
                     lr:float=1e-3, # of AdamW
                     seed:int=42, # of the second stage's weights and dropout
                     fellow:bool=True # False hides the fellow eye: the control that says what is due to it
-                   )->Run:
+                   )->Run: # finished and sealed
     "A second stage that grades each eye from both eyes' features"
     start, run = time.perf_counter(), run if isinstance(run, Run) else Run(run)
     model, tables, eyes = _first_stage(run, fellow)

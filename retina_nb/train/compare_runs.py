@@ -8,13 +8,14 @@ __all__ = ['n_parameters', 'start_of', 'compare', 'paired', 'plot_curves_by_arch
 
 # %% ../../nbs/train/70_compare_runs.ipynb #217f5f0c
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from fastcore.script import Param, call_parse
 from safetensors import SafetensorError, safe_open
 
 from ..core import DISCLAIMER, Run, RunError, SettingError, one_line_errors, read_table, write_table
-from ..measure.compare_models import compare_models
+from ..measure.comparison import compare_models
 from ..plotting import draw_curve, save_figure, set_style
 
 # %% ../../nbs/train/70_compare_runs.ipynb #b111bec0
@@ -95,7 +96,7 @@ def _groups(named):
 # %% ../../nbs/train/70_compare_runs.ipynb #1b27d1a8
 def plot_curves_by_arch(runs, # two or more runs, or their folders
                         axs=None # an array of 2 rows and a column for each architecture and size, or None
-                       ): # the axes
+                       )->np.ndarray: # the axes
     "Accuracy and QWK by epoch for training (dotted) and validation, a column an architecture and size"
     groups = _groups(_open(runs))
     if axs is None: _, axs = plt.subplots(2, len(groups), figsize=(4*len(groups), 5.4), layout='constrained',
@@ -152,7 +153,7 @@ def plot_runs(runs, # two or more runs, or their folders; the first is what the 
               differences:pd.DataFrame|None=None, # what `paired` said of them; None works it out
               n_boot:int=2000, # resamples of the paired differences
               score:str='qwk' # 'qwk' or 'accuracy'
-             ): # the axes
+             )->Any: # the three axes
     "Test score with its interval, paired difference to the first run, and cost"
     table, name = compare(runs), 'QWK' if score == 'qwk' else score
     if axs is None: _, axs = plt.subplots(1, 3, figsize=(12, 1.6 + .4*len(table)), layout='constrained')
@@ -186,8 +187,8 @@ _PAIRED = ['run', 'against', 'difference', 'low', 'high', 'p']
 @call_parse
 @one_line_errors
 def retina_compare(
-    runs:Param('two or more finished run folders; the first is what the others are held against',
-               str, nargs='+', opt=False),
+    runs:Param('two or more finished run folders; the first is what the others are held against', # one or several
+               str, nargs='+', opt=False), # pyright: ignore[reportInvalidTypeForm]
     out:str='comparison' # folder for the table, the paired differences and the figures
 ):
     "Runs side by side: scores, costs and paired differences"

@@ -6,23 +6,21 @@
 __all__ = ['LR', 'MIX', 'PRECISION', 'TrainConfig', 'Named', 'name_of', 'takes', 'names_of', 'known_options', 'Phase']
 
 # %% ../../nbs/train/45_config.ipynb #44e8b12f
-import difflib, json, numbers, warnings
+import difflib, json, numbers
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
-
-# torch 2.15 announces the end of torch.jit on every import of fastai and timm: nothing a user could act on
-warnings.filterwarnings('ignore', message='.*torch.jit', category=FutureWarning)
 
 from fastai.callback.mixup import CutMix, MixUp
 from fastcore.basics import patch
 from fastcore.meta import delegates
 
-from ..core import SettingError, Task, get_task
+from ..core import SettingError, get_task
 from ..data.balance import BALANCE
 from ..data.cache import cache_fields
 from ..image.preprocess import Preprocess
-from .losses import GradeLoss, make_loss
+from .losses import make_loss
 from .network import qualified_name
 
 # %% ../../nbs/train/45_config.ipynb #3bad594e
@@ -34,18 +32,18 @@ PRECISION = 'fp32', 'bf16', 'fp16'
 @dataclass(frozen=True, kw_only=True)
 class _Basics:
     "What every training has to decide"
-    task:str|Task = 'dr' # a task, its name or its JSON file
-    arch:object = 'resnet18' # a timm name, torchvision/NAME, a module, or what makes one (n_out -> module)
+    task:Any = 'dr' # a task, its name or its JSON file
+    arch:Any = 'resnet18' # a timm name, torchvision/NAME, a module, or what makes one (n_out -> module)
     size:int = 224 # side of the model's input in pixels
     epochs:int = 10 # passes over the training split
     bs:int = 32 # images a batch, over all processes
     lr:float|None = None # peak learning rate; None: 3e-3 from random weights, 1e-3 from others
-    loss:object = None # 'ce', 'focal', 'corn', 'qwk', 'regression' or your own; None: 'qwk' for ordered classes, 'ce'
+    loss:Any = None # 'ce', 'focal', 'corn', 'qwk', 'regression' or your own; None: 'qwk' for ordered classes, 'ce'
     seed:int = 42 # of the split, the weights, the order and the augmentation
     pretrained:bool = True # start from ImageNet weights? Ignored with `weights`, and for a network of your own
     weights:str|None = None # start from this safetensors file, such as an earlier run's model.safetensors
     contrast:str|None = None # 'none', 'ben_graham' or 'clahe'; None: 'ben_graham' for fundus photographs, else 'none'
-    aug:object = 1. # strength of augmentation, 0 for none; or a list of fastai or torchvision transforms
+    aug:Any = 1. # strength of augmentation, 0 for none; or a list of fastai or torchvision transforms
     sampling:str = 'none' # how often rare classes are drawn: 'none', 'sqrt', 'effective' or 'balanced'
     metrics:tuple = () # functions of probabilities (n, k) and labels (n,), or fastai metrics, beside accuracy and QWK
     cache:dict|None = None # the cache that the images come from, as `cache_fields` says; `train` finds it out
@@ -84,13 +82,14 @@ _LIKE = {int: numbers.Integral, float: numbers.Real, bool: (bool, np.bool_), tup
 def _check_kinds(c):
     "Plain values of the kinds that the fields say; another kind is a `SettingError`"
     for f in fields(c):
-        v, kinds = getattr(c, f.name), getattr(f.type, '__args__', (f.type,))
+        v:Any = getattr(c, f.name)
+        kinds:Any = getattr(f.type, '__args__', (f.type,))
         kind = kinds[0]
-        if kind is object or f.name == 'task' or (v is None and type(None) in kinds): continue
+        if kind is Any or (v is None and type(None) in kinds): continue
         if kind is str and hasattr(v, '__fspath__'): v = str(v)
         if not isinstance(v, _LIKE.get(kind, kind)) or (kind in (int, float) and isinstance(v, bool)):
             raise SettingError(f'{f.name}={v!r}: {_WORDS[kind]} is needed')
-        object.__setattr__(c, f.name, kind(v))
+        object.__setattr__(c, f.name, kind(v)) # pyright: ignore[reportArgumentType]
 
 # %% ../../nbs/train/45_config.ipynb #50d62809
 def _complete(c):
@@ -173,6 +172,7 @@ def preprocess(self:TrainConfig)->Preprocess:
 # %% ../../nbs/train/45_config.ipynb #6fdef18d
 def _task_keys(task): return dict(task=task.name, task_detail=task.to_dict(), classes=list(task.classes))
 
+# %% ../../nbs/train/45_config.ipynb #6d05f3a3
 @patch
 def to_dict(self:TrainConfig)->dict:
     "All fields as JSON holds them, and what follows from them"
@@ -263,7 +263,7 @@ class Phase:
     "One cycle of a training"
     epochs:int
     frozen:bool # does the head learn alone?
-    lr_max:object # peak learning rate, or the slice of those of body and head
+    lr_max:Any # peak learning rate, or the slice of those of body and head
     pct_start:float = .25 # fraction of the cycle in which the rate rises, as fastai has it
     div:float = 25. # the rate begins at its peak divided by this
 

@@ -106,7 +106,7 @@ def train_ensemble(runs, # finished runs on the same split, or their folders
                    out, # the run folder to make
                    *,
                    weights=None # one for each run; None: equal ones
-                  )->Run:
+                  )->Run: # finished and sealed
     "The mean of several runs as a run of its own; its members stay where they are"
     start, runs = time.perf_counter(), _common(runs)
     w = _weights(weights, len(runs))

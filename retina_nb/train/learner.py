@@ -11,11 +11,8 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-# torch 2.15 announces the end of torch.jit on every import of fastai and timm: nothing a user could act on
-warnings.filterwarnings('ignore', message='.*torch.jit', category=FutureWarning)
-
 import pandas as pd, torch
-from fastai.callback.progress import Learner # the import adds `no_bar`
+import fastai.callback.progress # noqa: F401, it adds `no_bar` to every learner
 from fastai.callback.schedule import Learner # and this one `fit_one_cycle` and `lr_find`
 from fastai.optimizer import Adam
 from fastcore.basics import patch
@@ -51,11 +48,12 @@ def _check_splits(records, task):
             n = records['patient'].nunique()
             raise DataError(f"no images in the split '{split}': there are too few patients ({n}) to split")
         if gone := _absent(records, split, task):
-            warnings.warn(f"no image of class {', '.join(gone)} in the {split} split: its scores there are empty")
+            warnings.warn(f"no image of class {', '.join(gone)} in the {split} split: its scores there are empty",
+                          stacklevel=2)
 
 # %% ../../nbs/train/50_learner.ipynb #50f1e962
 def split_for_training(records:pd.DataFrame, # official splits stay, missing ones are carved by patient
-                       task:str|Task,
+                       task:str|Task, # what the labels mean
                        *,
                        seed:int=42, # of the split
                        skip_bad:bool=False # leave out what cannot be read, instead of stopping
@@ -78,7 +76,8 @@ def as_records(records, # a table, or what names one: a folder, a CSV or synth:N
               )->pd.DataFrame:
     "Records as a table; of several processes the first one loads first, so that the others find it done"
     if isinstance(records, (str, Path)):
-        return rank0_first(lambda: load_records(str(records), get_task(task or 'dr'), seed=seed, warn=False, **kwargs))
+        name = get_task(task or 'dr').name
+        return rank0_first(lambda: load_records(str(records), name, seed=seed, warn=False, **kwargs))
     if isinstance(records, pd.DataFrame): return records
     kind = type(records).__name__
     raise DataError(f'records are a table, a folder, a CSV or synth:N, not a {kind}; see load_records')

@@ -6,11 +6,8 @@
 __all__ = ['prepare', 'GradedImages', 'BatchDL', 'WeightedBatchDL', 'ToFloat', 'sample_weights', 'loaders']
 
 # %% ../../nbs/train/10_loader.ipynb #5cdd2145
-import tempfile, warnings
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
-
-# torch 2.15 announces the end of torch.jit on every import of fastai and timm: nothing a user could act on
-warnings.filterwarnings('ignore', message='.*torch.jit', category=FutureWarning)
 
 import numpy as np, pandas as pd, torch
 from fastai.callback.data import WeightedDL

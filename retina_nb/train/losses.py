@@ -27,7 +27,9 @@ class GradeLoss(nn.Module):
     def probs(self, raw): # (n, n_out) raw outputs -> (n, k) probabilities
         "What the raw outputs mean"
         return raw.softmax(1)
-    def activation(self, raw): return self.probs(raw)
+    def activation(self, raw):
+        "The same, under the name that fastai calls"
+        return self.probs(raw)
     def decodes(self, p): return p.argmax(1)
 
 # %% ../../nbs/train/15_losses.ipynb #20dc5f4b
@@ -62,13 +64,16 @@ class Focal(GradeLoss):
 class Corn(GradeLoss):
     "Conditional ordinal regression: output j is the log-odds of grade > j given grade > j-1"
     @property
-    def n_out(self): return self.k - 1
+    def n_out(self)->int:
+        "A question fewer than there are classes"
+        return self.k - 1
     def forward(self, raw, y, reduction='mean'):
         j = torch.arange(self.k - 1, device=raw.device)
         asked, worse = y[:,None] >= j, (y[:,None] > j).to(raw.dtype)
         loss = F.binary_cross_entropy_with_logits(raw, worse, reduction='none') * asked
         return loss.sum() / asked.sum() if reduction == 'mean' else loss.sum(1)
     def probs(self, raw):
+        "Products of the answers, and their differences"
         worse = raw.sigmoid().cumprod(1) # P(grade > j)
         one, zero = torch.ones_like(worse[:,:1]), torch.zeros_like(worse[:,:1])
         return torch.cat([one, worse], 1) - torch.cat([worse, zero], 1)
@@ -99,7 +104,9 @@ class Regression(GradeLoss):
         self.register_buffer('cuts', torch.arange(k-1) + .5)
         self.register_buffer('spread', torch.tensor(.5))
     @property
-    def n_out(self): return 1
+    def n_out(self)->int:
+        "One output"
+        return 1
     def value(self, raw):
         "The predicted number; it starts in the middle of the scale"
         return raw[:,0] + (self.k-1)/2
@@ -111,6 +118,7 @@ class Regression(GradeLoss):
         inner = ((v - c[:-1]) / (c[1:] - c[:-1]).clamp_min(1e-3)).clamp(0, 1).sum(1) if self.k > 2 else 0.
         return .5 + inner + (v[:,0] - c[0]).clamp(max=0) + (v[:,0] - c[-1]).clamp(min=0)
     def probs(self, raw):
+        "A bell curve around the predicted number"
         away = self.position(raw)[:,None] - self.grades
         return (-away**2 / (2*self.spread**2)).softmax(1)
 
@@ -179,7 +187,7 @@ def make_loss(loss, # 'ce', 'focal', 'corn', 'qwk' or 'regression'; a function, 
               k:int, # number of classes
               ordinal:bool=True, # do the classes have an order? Without one only 'ce' and 'focal' make sense
               **kwargs # options of a loss that is named
-             )->GradeLoss:
+             )->GradeLoss: # for `k` classes
     "A loss by its name, or one of your own in the form that training needs"
     if isinstance(loss, str):
         if loss not in LOSSES: raise SettingError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}")

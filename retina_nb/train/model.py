@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['GradingModel', 'build_model', 'views', 'predictions_table', 'grade_records']
 
-# %% ../../nbs/train/25_model.ipynb #0391c8d6
+# %% ../../nbs/train/25_model.ipynb #f0251db6
 import numpy as np, pandas as pd, torch
+from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -14,13 +15,14 @@ from torch import nn
 from ..core import RunError, SettingError, Task, get_task
 from ..image.preprocess import Preprocess
 from .loader import prepare
-from .losses import LOSSES, CrossEntropy, GradeLoss, make_loss
+from .losses import CrossEntropy, GradeLoss, make_loss
 from .network import Net
 
 # %% ../../nbs/train/25_model.ipynb #910f1658
 class GradingModel(nn.Module):
     "uint8 images (n, h, w, 3), prepared by `preprocess`, to probabilities (n, k)"
-    def __init__(self, net:Net, loss:GradeLoss,
+    def __init__(self, net:Net, # the network
+                 loss:GradeLoss, # what its outputs mean
                  pre:Preprocess, # the contract that images went through
                  task:str|Task|None=None # for what depends on it, such as the views of test-time augmentation
                 ):
@@ -30,16 +32,46 @@ class GradingModel(nn.Module):
         self.register_buffer('temperature', torch.tensor(1.))
         for n,v in (('mean', pre.mean), ('std', pre.std)):
             self.register_buffer(n, torch.tensor(v).float().view(1,-1,1,1), persistent=False)
-    @property
-    def body(self): return self.net.body # float (n, 3, h, w) to features (n, c, h/32, w/32), where `has_map`
-    @property
-    def head(self): return self.net.head # features to raw outputs
-    @property
-    def has_map(self): return self.net.has_map
-    def normalise(self, x): return self.net.channels((x.permute(0,3,1,2).float()/255 - self.mean) / self.std)
-    def raw(self, x): return self.net(self.normalise(x))
-    def calibrated(self, raw): return (self.loss.probs(raw).clamp_min(1e-12).log() / self.temperature).softmax(1)
     def forward(self, x): return self.calibrated(self.raw(x))
+
+# %% ../../nbs/train/25_model.ipynb #99ee2b4b
+@patch
+def normalise(self:GradingModel, x:torch.Tensor # uint8 (n, h, w, 3)
+             )->torch.Tensor: # float (n, channels, h, w)
+    "Pictures as the network takes them"
+    return self.net.channels((x.permute(0,3,1,2).float()/255 - self.mean) / self.std)
+
+# %% ../../nbs/train/25_model.ipynb #c779a17e
+@patch
+def raw(self:GradingModel, x:torch.Tensor # uint8 (n, h, w, 3)
+       )->torch.Tensor: # (n, n_out)
+    "What the network says, before it means probabilities"
+    return self.net(self.normalise(x))
+
+# %% ../../nbs/train/25_model.ipynb #b4651c76
+@patch
+def calibrated(self:GradingModel, raw:torch.Tensor # (n, n_out) raw outputs
+              )->torch.Tensor: # (n, k)
+    "Probabilities at the model's temperature"
+    return (self.loss.probs(raw).clamp_min(1e-12).log() / self.temperature).softmax(1)
+
+# %% ../../nbs/train/25_model.ipynb #2885d812
+@patch(as_prop=True)
+def body(self:GradingModel):
+    "The backbone: float (n, channels, h, w) to features (n, c, h/32, w/32), where `has_map`"
+    return self.net.body
+
+# %% ../../nbs/train/25_model.ipynb #e4d5885d
+@patch(as_prop=True)
+def head(self:GradingModel):
+    "The last layer: features to raw outputs"
+    return self.net.head
+
+# %% ../../nbs/train/25_model.ipynb #88af775f
+@patch(as_prop=True)
+def has_map(self:GradingModel)->bool:
+    "Does the body end in a feature map?"
+    return self.net.has_map
 
 # %% ../../nbs/train/25_model.ipynb #7d530a5d
 def _rebuilt(config, field, given):
@@ -111,7 +143,8 @@ def predictions_table(records:pd.DataFrame, # `image`, `patient` and `label`; fu
 
 # %% ../../nbs/train/25_model.ipynb #73d68cd3
 @torch.inference_mode()
-def grade_records(model:GradingModel, records:pd.DataFrame, # records; labels may be missing
+def grade_records(model:GradingModel, # how to grade
+                  records:pd.DataFrame, # what to grade; labels may be missing
                   *,
                   bs:int=64, # images a batch
                   device=None, # where to run; by default where the model is

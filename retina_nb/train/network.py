@@ -6,12 +6,10 @@
 __all__ = ['require_weights', 'qualified_name', 'Net', 'fresh', 'load_weights', 'model_cost']
 
 # %% ../../nbs/train/20_network.ipynb #119434ab
-import copy, difflib, os, threading, urllib.error, urllib.request, warnings
+import copy, difflib, os, threading, urllib.error, urllib.request
 from functools import partial
 from pathlib import Path
-
-# torch 2.15 announces the end of torch.jit on every import of fastai and timm: nothing a user could act on
-warnings.filterwarnings('ignore', message='.*torch.jit', category=FutureWarning)
+from typing import Any
 
 import timm, torch, torchvision
 from fastai.vision.learner import create_body, model_meta
@@ -166,7 +164,7 @@ def _own_body(arch, n_out, n_in, size):
 # %% ../../nbs/train/20_network.ipynb #83e0b99b
 class Net(nn.Module):
     "A backbone and one linear layer: normalised float (n, channels, h, w) to `n_out` raw outputs"
-    def __init__(self, arch='resnet18', # a timm name, torchvision/NAME, a module, or what makes one (n_out -> module)
+    def __init__(self, arch:Any='resnet18', # a timm name, torchvision/NAME, a module, or what makes one of `n_out`
                  n_out:int=5, # raw outputs, as many as the loss asks for
                  *,
                  pretrained:bool=False, # ImageNet weights? Only for a network that is named
@@ -177,13 +175,17 @@ class Net(nn.Module):
         super().__init__()
         self.is_own = not isinstance(arch, str)
         self.arch, self.n_out, self.n_in = qualified_name(arch) if self.is_own else arch, n_out, n_in
-        made = _own_body(arch, n_out, n_in, size) if self.is_own else _named_body(arch, pretrained, n_in)
-        self.body, width, self.has_map = made
+        self.body, width, self.has_map = (_own_body(arch, n_out, n_in, size) if self.is_own
+                                          else _named_body(arch, pretrained, n_in))
         self.drop = nn.Dropout(drop)
         self.head = nn.Identity() if width is None else nn.Linear(width, n_out)
-    def channels(self, x): return x.mean(1, keepdim=True) if self.n_in == 1 and x.shape[1] > 1 else x
-    def pool(self, f): return f.mean((2,3)) if self.has_map else f
-    def features(self, x): return self.pool(self.body(self.channels(x))) # what the last layer sees, (n, c)
+    def channels(self, x):
+        "As many channels as the body takes"
+        return x.mean(1, keepdim=True) if self.n_in == 1 and x.shape[1] > 1 else x
+    def features(self, x):
+        "What the last layer sees, (n, c)"
+        f = self.body(self.channels(x))
+        return f.mean((2,3)) if self.has_map else f
     def forward(self, x): return self.head(self.drop(self.features(x)))
 
 # %% ../../nbs/train/20_network.ipynb #331217c1

@@ -7,7 +7,9 @@ __all__ = ['load_model', 'predict', 'evaluate_run', 'retina_evaluate']
 
 # %% ../../nbs/train/60_prediction.ipynb #4f432834
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from fastcore.script import call_parse, store_true
 
 from ..core import Run, RunError, Task, one_line_errors, task_of
@@ -37,7 +39,7 @@ def load_model(run:Run|str|Path, # a run or its folder
                *,
                model=None, # the network of a run whose network was given as an object: a module, or what makes one
                loss=None # the loss of a run whose `GradeLoss` was given as an object
-              ): # a `GradingModel`
+              )->Any: # a `GradingModel` in evaluation mode
     "The trained model of a run: uint8 images in, probabilities out. A run without weights is a `RunError`"
     run = run if isinstance(run, Run) else Run(run)
     _one_network(run)
@@ -53,7 +55,7 @@ def predict(run, # a `Run`, its folder, or a `GradingModel`
             model=None, # the network of a run whose network was given as an object: a module, or what makes one
             loss=None, # the loss of a run whose `GradeLoss` was given as an object
             **kwargs # `bs`, `device`, `progress` and `tta` of `grade_records`
-           ): # predictions: image, patient, target, grade, p_0 ... p_k, then the tags
+           )->pd.DataFrame: # predictions: image, patient, target, grade, p_0 ... p_k, then the tags
     "The predictions of a run's model on `records`"
     from retina_nb.train.model import GradingModel, grade_records
     if not isinstance(run, GradingModel): run = load_model(run, model=model, loss=loss)

@@ -5,12 +5,9 @@
 # %% auto #0
 __all__ = ['begun', 'check_out', 'open_run', 'facts_of', 'grade_together', 'finish_run', 'save_run_figures']
 
-# %% ../../nbs/train/52_run_folder.ipynb #f445a9aa
-import platform, sys, warnings
+# %% ../../nbs/train/52_run_folder.ipynb #b212fdf9
+import platform, sys
 from pathlib import Path
-
-# torch 2.15 announces the end of torch.jit on every import of fastai and timm: nothing a user could act on
-warnings.filterwarnings('ignore', message='.*torch.jit', category=FutureWarning)
 
 import fastai, matplotlib.pyplot as plt, numpy as np, pandas as pd, timm, torch
 from safetensors.torch import save as save_tensors

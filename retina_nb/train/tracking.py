@@ -8,14 +8,18 @@ __all__ = ['TRACKERS', 'need_tracker', 'default_uri', 'final_scores', 'MLflowTra
 # %% ../../nbs/train/40_tracking.ipynb #ff4b0f70
 import importlib, math, uuid
 from pathlib import Path
+from typing import Any
+
+from fastai.callback.core import Callback
 
 from ..core import Run, RunError, SettingError, read_json, write_json
 from .distributed import rank
-from fastai.callback.core import Callback
+
+# %% ../../nbs/train/40_tracking.ipynb #e8a514c9
+TRACKERS = dict(mlflow='mlflow-skinny sqlalchemy alembic', # and what each needs
+                tensorboard='tensorboard', wandb='wandb')
 
 # %% ../../nbs/train/40_tracking.ipynb #48a42913
-TRACKERS = dict(mlflow='mlflow-skinny sqlalchemy alembic', tensorboard='tensorboard', wandb='wandb') # and what each needs
-
 def need_tracker(name:str # 'mlflow', 'tensorboard' or 'wandb'
                 ):
     "The tracker's module; a `SettingError` where it is unknown or not installed"
@@ -23,7 +27,9 @@ def need_tracker(name:str # 'mlflow', 'tensorboard' or 'wandb'
     try:
         for module in ('sqlalchemy', 'alembic') if name == 'mlflow' else (): importlib.import_module(module)
         return importlib.import_module(name)
-    except ImportError as e: raise SettingError(f'--track {name} needs {e.name}, which is not installed: pip install {TRACKERS[name]}') from None
+    except ImportError as e:
+        raise SettingError(f'--track {name} needs {e.name}, which is not installed: '
+                           f'pip install {TRACKERS[name]}') from None
 
 # %% ../../nbs/train/40_tracking.ipynb #8d73282f
 def default_uri(run # a run folder
@@ -31,8 +37,10 @@ def default_uri(run # a run folder
     "Where the runs of a folder are tracked"
     return f"sqlite:///{Path(run).absolute().parent/'mlflow.db'}"
 
+# %% ../../nbs/train/40_tracking.ipynb #824b7a2b
 def _client(uri): return need_tracker('mlflow').MlflowClient(tracking_uri=uri, registry_uri=uri)
 
+# %% ../../nbs/train/40_tracking.ipynb #a092dd72
 def _flat(config, start=''):
     "Settings as MLflow takes them: one level, short texts"
     out = {}
@@ -44,33 +52,44 @@ def _flat(config, start=''):
 # %% ../../nbs/train/40_tracking.ipynb #9546c227
 def final_scores(run # a finished run, or its folder
                )->dict: # names that begin with `test_` to figures
-    "The main scores of the test part, as trackers take them"
+    "The main scores of the test split, as trackers take them"
     run = run if isinstance(run, Run) else Run(run)
-    return {f'test_{k}': float(v['value']) for k,v in run.metrics.items() if isinstance(v, dict) and v.get('value') is not None}
+    found = {k: v.get('value') for k,v in run.metrics.items() if isinstance(v, dict)}
+    return {f'test_{k}': float(v) for k,v in found.items() if v is not None}
+
+# %% ../../nbs/train/40_tracking.ipynb #01566b20
+def _experiment(client, name, place):
+    "The number of an experiment, new or known"
+    if found := client.get_experiment_by_name(name): return found.experiment_id
+    return client.create_experiment(name, artifact_location=place.as_uri())
+
+# %% ../../nbs/train/40_tracking.ipynb #cac37c84
+_FILES = 'config.json', 'metrics.json', 'history.csv', 'figures/curves.png', 'figures/confusion.png'
+
+def _begin(tracker):
+    "The MLflow run of a run folder, new or continued"
+    folder, client = tracker.run_path, tracker.client
+    known = folder/'mlflow.json'
+    if known.is_file(): return read_json(known, RunError)['id']
+    experiment = _experiment(client, tracker.experiment, folder.absolute().parent/'mlartifacts')
+    new = client.create_run(experiment, run_name=folder.resolve().name).info.run_id
+    for k,v in _flat(Run(folder).config).items(): client.log_param(new, k, v)
+    write_json(known, dict(id=new, uri=tracker.uri, experiment=tracker.experiment))
+    return new
 
 # %% ../../nbs/train/40_tracking.ipynb #20d64fb3
 class MLflowTracker(Callback):
     "Write settings, curves and scores of a training to MLflow"
     order, run_valid = 75, False # after History (70)
     def __init__(self, run, # the run folder
-                 uri:str=None, # tracking address; by default `mlflow.db` beside the run folder
+                 uri:str|None=None, # tracking address; by default `mlflow.db` beside the run folder
                  experiment:str='retina_nb' # MLflow's name for what belongs together
                 ):
         self.run_path, self.uri, self.experiment = Path(run), uri or default_uri(run), experiment
         self.client = _client(self.uri) # fails here, before the first epoch
         self.id = self.trained = None
     def before_fit(self):
-        if self.id is None and not hasattr(self, 'lr_finder') and not rank(): self.id = self._begin()
-    def _begin(self):
-        known = self.run_path/'mlflow.json'
-        if known.is_file(): return read_json(known, RunError)['id']
-        found = self.client.get_experiment_by_name(self.experiment)
-        place = (self.run_path.absolute().parent/'mlartifacts').as_uri()
-        experiment = found.experiment_id if found else self.client.create_experiment(self.experiment, artifact_location=place)
-        new = self.client.create_run(experiment, run_name=self.run_path.resolve().name).info.run_id
-        for k,v in _flat(Run(self.run_path).config).items(): self.client.log_param(new, k, v)
-        write_json(known, dict(id=new, uri=self.uri, experiment=self.experiment))
-        return new
+        if self.id is None and not hasattr(self, 'lr_finder') and not rank(): self.id = _begin(self)
     def before_train(self): self.trained = True
     def after_epoch(self):
         if self.id is None or not self.trained: return
@@ -78,31 +97,38 @@ class MLflowTracker(Callback):
         for k,v in row.items():
             if k != 'epoch' and math.isfinite(v): self.client.log_metric(self.id, k, float(v), step=int(row['epoch']))
     def finish(self):
-        "The scores and files of the finished run"
-        if self.id is None: return
-        for k,v in final_scores(self.run_path).items(): self.client.log_metric(self.id, k, v)
-        for f in ('config.json', 'metrics.json', 'history.csv', 'figures/curves.png', 'figures/confusion.png'):
-            if (self.run_path/f).is_file(): self.client.log_artifact(self.id, self.run_path/f)
-        self.client.set_terminated(self.id)
+        "Tell the scores and files of the finished run"
+        if self.id is not None: _finish(self)
 
-# %% ../../nbs/train/40_tracking.ipynb #08fd3958
+# %% ../../nbs/train/40_tracking.ipynb #b2b2f2e5
+def _finish(tracker):
+    "The scores and files of a finished run, told to MLflow"
+    for k,v in final_scores(tracker.run_path).items(): tracker.client.log_metric(tracker.id, k, v)
+    for f in _FILES:
+        if (tracker.run_path/f).is_file(): tracker.client.log_artifact(tracker.id, tracker.run_path/f)
+    tracker.client.set_terminated(tracker.id)
+
+# %% ../../nbs/train/40_tracking.ipynb #1d0c6c65
 def tracked(run # a run, or its folder
            )->dict: # `id`, `uri` and `experiment`
     "Where MLflow has followed a run; a `RunError` if it has not"
     path = run.path if isinstance(run, Run) else Path(run)
-    if not (path/'mlflow.json').is_file(): raise RunError(f'{path}: was not tracked by MLflow; train it with --track mlflow')
-    return read_json(path/'mlflow.json', RunError)
+    if (path/'mlflow.json').is_file(): return read_json(path/'mlflow.json', RunError)
+    raise RunError(f'{path}: was not tracked by MLflow; train it with --track mlflow')
 
+# %% ../../nbs/train/40_tracking.ipynb #08fd3958
 def register(run, # a tracked run, or its folder
              bundle, # its bundle folder, as `export` made it
              name:str='retina_nb' # the model's name in the registry
-            ): # MLflow's ModelVersion
+            )->Any: # the new version, as MLflow describes it
     "Put a bundle into MLflow's registry as a new version of `name`"
     about = tracked(run)
-    if not (Path(bundle)/'SHA256SUMS').is_file(): raise RunError(f'{bundle}: not a bundle; make one with retina_export RUN --out {bundle}')
+    if not (Path(bundle)/'SHA256SUMS').is_file():
+        raise RunError(f'{bundle}: not a bundle; make one with retina_export RUN --out {bundle}')
     client = _client(about['uri'])
     client.log_artifacts(about['id'], bundle, 'bundle')
-    if not any(m.name == name for m in client.search_registered_models(f"name = '{name}'")): client.create_registered_model(name)
+    known = client.search_registered_models(f"name = '{name}'")
+    if not any(m.name == name for m in known): client.create_registered_model(name)
     source = client.get_run(about['id']).info.artifact_uri + '/bundle'
     return client.create_model_version(name, source, about['id'])
 
@@ -111,6 +137,7 @@ def _steps_before(learn):
     "Batches of the epochs before this one, frozen ones and those before a resumption included"
     return (getattr(learn, 'epochs_before', 0) + learn.epoch) * len(learn.dls.train)
 
+# %% ../../nbs/train/40_tracking.ipynb #1037b978
 def _tensorboard(run, uri):
     need_tracker('tensorboard')
     from fastai.callback.tensorboard import TensorBoardCallback
@@ -126,20 +153,25 @@ def _tensorboard(run, uri):
             self.writer.close()
     return TensorBoard(uri or Path(run)/'tensorboard', trace_model=False, log_preds=False)
 
-# %% ../../nbs/train/40_tracking.ipynb #dd8c1971
+# %% ../../nbs/train/40_tracking.ipynb #3907d867
 def _wandb_run(wandb, run, uri):
     "The Weights & Biases run of a run folder, new or continued"
     known = Path(run)/'wandb.json'
-    about = read_json(known, RunError) if known.is_file() else dict(id=uuid.uuid4().hex[:8], project=uri or 'retina_nb')
-    try: wandb.init(project=about['project'], id=about['id'], resume='allow', name=Path(run).resolve().name, dir=str(run), settings=wandb.Settings(init_timeout=20))
+    about = dict(id=uuid.uuid4().hex[:8], project=uri or 'retina_nb')
+    if known.is_file(): about = read_json(known, RunError)
+    try: wandb.init(project=about['project'], id=about['id'], resume='allow', name=Path(run).resolve().name,
+                    dir=str(run), settings=wandb.Settings(init_timeout=20))
     except wandb.Error as e:
-        raise SettingError(f'--track wandb: {str(e).splitlines()[0]} (log in with wandb login, or keep it on this machine with WANDB_MODE=offline)') from None
+        raise SettingError(f'--track wandb: {str(e).splitlines()[0]} '
+                           '(log in with wandb login, or keep it on this machine with WANDB_MODE=offline)') from None
     write_json(known, about)
 
+# %% ../../nbs/train/40_tracking.ipynb #dd8c1971
 def _wandb(run, uri):
     wandb = need_tracker('wandb')
     from fastai.callback.wandb import WandbCallback
-    if own := wandb.run is None: _wandb_run(wandb, run, uri)
+    own = wandb.run is None
+    if own: _wandb_run(wandb, run, uri)
     class WeightsAndBiases(WandbCallback):
         "fastai's callback, and the settings and test scores of the run"
         def before_fit(self):
@@ -156,8 +188,8 @@ def _wandb(run, uri):
 # %% ../../nbs/train/40_tracking.ipynb #3dcedd4d
 def make_tracker(name:str, # 'mlflow', 'tensorboard' or 'wandb'
                  run, # the run folder
-                 uri:str=None # MLflow's tracking address, TensorBoard's folder or the Weights & Biases project; each has a default
-                )->Callback:
+                 uri:str|None=None # MLflow's address, TensorBoard's folder or the W&B project; each has a default
+                )->Callback: # for a `Learner`
     "The fastai callback that follows a training; a `SettingError` where the tracker is missing or refuses"
     need_tracker(name)
     return dict(mlflow=MLflowTracker, tensorboard=_tensorboard, wandb=_wandb)[name](run, uri)

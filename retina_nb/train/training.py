@@ -10,15 +10,13 @@ import inspect, sys, time, warnings
 from dataclasses import replace
 from pathlib import Path
 
-# torch 2.15 announces the end of torch.jit on every import of fastai and timm: nothing a user could act on
-warnings.filterwarnings('ignore', message='.*torch.jit', category=FutureWarning)
-
 import torch
 from fastcore.script import call_parse, store_true
 
 from ..core import RetinaError, Run, RunError, Task, one_line_errors, task_of, watched, write_json
 from ..measure.evaluation import evaluate
-from .callbacks import Checkpoint, HalfPrecision, History, KeepBest, StopOnNaN
+from .checkpoint import Checkpoint
+from .callbacks import HalfPrecision, History, KeepBest, StopOnNaN
 from .config import TrainConfig, known_options, names_of, takes
 from .distributed import processes, rank, rank0_first, wait, world
 from .learner import as_records, check_machine, make_learner, split_for_training
@@ -66,7 +64,7 @@ def _halved(config, epoch):
     if bs < 2: raise RunError(f'out of memory in epoch {epoch} with batches of {config.bs}: '
                               'try a smaller --size or --arch')
     warnings.warn(f'out of memory in epoch {epoch}: going on with bs={bs} and accumulate={accumulate} '
-                  'from the last checkpoint')
+                  'from the last checkpoint', stacklevel=2)
     return replace(config, bs=bs, accumulate=accumulate)
 
 # %% ../../nbs/train/55_training.ipynb #2f799ee7
@@ -208,7 +206,7 @@ def retina_train(
     track_uri:str=None, # where to: MLflow's address, TensorBoard's folder or the wandb project
     resume:store_true=False, # continue what is in the run folder
     skip_bad:store_true=False, # leave out what cannot be read instead of stopping
-    **kwargs
+    **kwargs # fields of `TrainConfig`
 ):
     "Train on DATA and write a run folder: weights, history, predictions, scores and figures"
     options = kwargs | dict(arch=arch, loss=loss, aug=aug, pretrained=not no_pretrained)
