@@ -12,6 +12,10 @@ def pytest_configure(config):
     os.environ.setdefault('MPLBACKEND', 'Agg')
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//2)))
 
+LONG = 'train', 'deploy', 'report'  # wings whose files take minutes: first, so that the cores are done at about the same time
+
+def pytest_collection_modifyitems(items): items.sort(key=lambda i: i.path.parent.name not in LONG)
+
 @pytest.fixture(scope='session', autouse=True)
 def _own_cache(tmp_path_factory):
     "Generated and downloaded files of the tests go to a folder of their own, shared by the tests of one session"

@@ -319,9 +319,13 @@ def test_every_check_has_its_gate():
     text = inspect.getsource(gate)
     for f in ALL: assert f.__name__ in text, f'{f.__name__} is in no gate'
 
-def test_faults_of_one_wing(root):
-    r = subprocess.run([sys.executable, str(root/'tools/gate.py'), '--list-faults', 'no_such_wing'], capture_output=True, text=True)
-    assert r.returncode == 0 and r.stdout == 'no faults\n'
+@pytest.mark.parametrize('wing,found', [('low', True), ('high', False), ('base', False), ('', True)])
+def test_faults_of_one_wing(project, monkeypatch, capsys, wing, found):
+    monkeypatch.setattr(notebooks, 'ROOT', project)
+    monkeypatch.setattr(linters, 'LINTERS', [])
+    edit(project, 'low/10_one', _add(code('import os\nos.getcwd()')))
+    assert checks.main(wing) == found
+    assert ('mixes imports' in capsys.readouterr().out) == found
 
 # --- 7. the wheel
 SMOKE = gate.SMOKE.split('from retina_nb.data')[0]

@@ -85,7 +85,7 @@ def notebook_tests():
 def pytest_tests():
     "Every test, files spread over the cores; what of the package the tests of this process reach is measured along the way"
     workers = min(CPUS, 4)
-    spread = ['-n', workers, '--dist', 'loadfile'] if workers > 1 else []
+    spread = ['-n', workers, '--dist', 'loadfile', '--no-loadscope-reorder'] if workers > 1 else []
     status, lines = stream(PYTHON, '-m', 'pytest', '-rs', '--durations=5', *spread, '--cov=retina_nb', '--cov-report=', *(['-m', ''] if '--full' in sys.argv else []),
                            'tests', env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers))))
     last = next((s for s in reversed(lines) if re.search(r'\d+ passed.* in [\d.]+s', s)), '')
@@ -119,7 +119,7 @@ for n in names:
     for name in m.__all__: getattr(m, name)  # a face brings each of its names
     public += len(m.__all__)
 from retina_nb.data.records import load_records
-from retina_nb.synth.render import sample_dir
+from retina_nb.synth.dataset import sample_dir
 print(f'{len(names)} modules imported from the wheel, {public} names of their faces, {len(load_records(sample_dir()))} sample images')
 """
 
