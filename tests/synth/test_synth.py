@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from retina_nb.core import DataError, SettingError
-from retina_nb.synth.geometry import CAMERAS, HOSPITALS, KINDS, draw_look, grade_from_lesions
-from retina_nb.synth.render import global_statistics, linear_probe, plan_synth, sample_dir, synth_dataset, synth_eye, synth_patient, synth_truth, write_sample, write_synth
+from retina_nb.synth.look import CAMERAS, HOSPITALS, draw_look
+from retina_nb.synth.geometry import KINDS, grade_from_lesions
+from retina_nb.synth.render import global_statistics, linear_probe, synth_eye, synth_patient
+from retina_nb.synth.dataset import plan_synth, sample_dir, synth_dataset, synth_truth, write_sample, write_synth
 
 def digest(folder): return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}
 def probe(n, seed):
@@ -118,7 +120,7 @@ def test_plan(n):
     if n >= 100: assert (df.groupby('split').label.nunique() == 5).all() and df.split.nunique() == 3
 
 def test_write_is_whole_or_absent(tmp_path, monkeypatch):
-    import retina_nb.synth.render as S
+    import retina_nb.synth.dataset as S
     draw = S._write_eye
     def fails(out, row, *a):
         if row.Index == 5: raise KeyboardInterrupt
@@ -181,7 +183,7 @@ def test_sample_has_the_same_bytes_again(tmp_path, root):
     assert digest(tmp_path/'a') == digest(tmp_path/'b')
 
 def test_same_bytes_in_another_process(tmp_path):
-    code = 'import sys; from retina_nb.synth.render import write_synth; write_synth(sys.argv[1], 6, size=128, layout="pairs")'
+    code = 'import sys; from retina_nb.synth.dataset import write_synth; write_synth(sys.argv[1], 6, size=128, layout="pairs")'
     for o in 'ab':
         env = {**os.environ, 'PYTHONHASHSEED': str(ord(o)), 'OMP_NUM_THREADS': '1' if o == 'a' else '2'}
         subprocess.run([sys.executable, '-c', code, str(tmp_path/o)], check=True, capture_output=True, env=env)
