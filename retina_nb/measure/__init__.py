@@ -12,9 +12,10 @@ from .. import core
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     predictions=['PredictionsLike', 'binary_questions', 'example_predictions', 'known_rows', 'positive_score',
         'prob_columns', 'probabilities', 'read_predictions', 'yes_no'],
-    metrics=['Ranking', 'accuracy', 'adjacent_accuracy', 'average_precision', 'balanced_accuracy', 'binary_counts',
-        'brier_each', 'class_f1', 'class_precision', 'class_sensitivity', 'count_matrix', 'f1_macro', 'kappa',
-        'linear_kappa', 'log_loss_each', 'macro_auc', 'mae', 'qwk', 'roc_auc', 'sensitivity', 'specificity'],
+    metrics=['accuracy', 'adjacent_accuracy', 'balanced_accuracy', 'binary_counts', 'class_f1', 'class_precision',
+        'class_sensitivity', 'count_matrix', 'f1_macro', 'kappa', 'linear_kappa', 'mae', 'qwk', 'sensitivity',
+        'specificity'],
+    ranking=['Ranking', 'average_precision', 'brier_each', 'log_loss_each', 'macro_auc', 'roc_auc'],
     resampling=['Resampled', 'clopper_pearson', 'count_stat', 'mean_stat', 'patient_codes', 'rank_stat', 'resample'],
     evaluation=['Scores', 'evaluate'],
     confusion=['ERROR_KINDS', 'cell_images', 'confused_pairs', 'confusion_matrix', 'error_kinds', 'grade_at_threshold',

@@ -10,15 +10,17 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from ..core import DataError
 from .predictions import PredictionsLike, _scored, probabilities
 from .resampling import mean_stat, patient_codes, resample
 from ..plotting import OKABE_ITO, caption, new_axes
 
-# %% ../../nbs/measure/36_abstain.ipynb #a3416dbf
+# %% ../../nbs/measure/36_abstain.ipynb #e2f06ad0
 def _area(coverage, risk): return float((np.diff(coverage, prepend=0)*risk).sum())
 
+# %% ../../nbs/measure/36_abstain.ipynb #a3416dbf
 def risk_coverage(
     preds:PredictionsLike, # predictions with probabilities
     task=None, # by default the table's own, or dr
@@ -59,7 +61,7 @@ def plot_risk_coverage(
     label:str='model', # name in the legend
     colour:str=OKABE_ITO[0], # of curve and band
     n_boot:int=200, # resamples of the band
-): # the axes
+)->Axes: # the axes
     "Draw risk against coverage with a 95% band over patients"
     preds, task = _scored(preds, task)
     r, ax, grid = risk_coverage(preds, task), new_axes(ax, (6, 4)), np.linspace(.05, 1, 40)

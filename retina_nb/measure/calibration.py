@@ -10,23 +10,27 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from . import metrics as m
 from .predictions import PredictionsLike, _scored, probabilities, yes_no
+from .ranking import log_loss_each
 from .resampling import patient_codes, resample
 from ..plotting import OKABE_ITO, caption, new_axes
 
-# %% ../../nbs/measure/38_calibration.ipynb #76c066a1
+# %% ../../nbs/measure/38_calibration.ipynb #177ac1a4
 def _bins(p, bins):
     "Bin of each image: equal numbers of images, equal probabilities stay together"
     edges = np.unique(np.quantile(p, np.linspace(0, 1, bins+1)[1:-1]))
     code = np.searchsorted(edges, p, side='right')
     return np.unique(code, return_inverse=True)[1]
 
+# %% ../../nbs/measure/38_calibration.ipynb #8ed93373
 def _by_bin(unit, n, b, k, weights):
     "Sum of weights of each unit in each bin: (n, k)"
     return np.bincount(unit*k+b, weights=weights, minlength=n*k).reshape(n, k)
 
+# %% ../../nbs/measure/38_calibration.ipynb #76c066a1
 def _bin_stat(yes, unit, n, b, k):
     "Statistic: observed frequency in each bin; NaN where a resample has no image there"
     size, hits = (_by_bin(unit, n, b, k, w) for w in (np.ones(len(b)), yes.astype(float)))
@@ -58,12 +62,13 @@ def reliability(
                          n=int((b==j).sum())))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/measure/38_calibration.ipynb #95de85b1
+# %% ../../nbs/measure/38_calibration.ipynb #99fc144c
 def _ece_stat(yes, p, unit, n, b):
     "Statistic: mean distance between probability and frequency in the bins `b`"
     gap, size = _by_bin(unit, n, b, b.max()+1, yes-p), np.bincount(unit, minlength=n)
     return lambda W: dict(ece=m.safe_divide(np.abs(W@gap).sum(1), W@size))
 
+# %% ../../nbs/measure/38_calibration.ipynb #95de85b1
 def _ece_if_calibrated(p, b, seed, draws=200):
     "What a calibrated model would show on these images: truths drawn anew from its probabilities"
     rng = np.random.default_rng(seed)
@@ -89,11 +94,12 @@ def ece(
     null = _ece_if_calibrated(p, b, seed)
     return dict(value=got.value, ci95=got.interval(), if_calibrated=null, question=str(question), bins=bins)
 
-# %% ../../nbs/measure/38_calibration.ipynb #c5808984
+# %% ../../nbs/measure/38_calibration.ipynb #ae3a8475
 def _named(task, question):
     "A question in words, for the axes"
     return {'referable': task.positive_name, 'top': 'likeliest class'}.get(question, str(question).replace('_', ' '))
 
+# %% ../../nbs/measure/38_calibration.ipynb #c5808984
 def _histogram(ax, p, colour):
     "Bars along the foot of the axes: where the images lie"
     n, edges = np.histogram(p, np.linspace(0, 1, 21))
@@ -106,10 +112,10 @@ def plot_reliability(
     question='referable', # see `yes_no`
     *, bins:int=10, # bins with equal numbers of images
     ax=None, # where to draw; by default a new figure
-    label:str=None, # name in the legend
+    label:str|None=None, # name in the legend
     colour:str=OKABE_ITO[0], # of the curve
     hist:bool=True, # draw where the images lie?
-): # the axes
+)->Axes: # the axes
     "Draw the reliability diagram, with 95% intervals over patients and, below, where the images lie"
     preds, task = _scored(preds, task)
     ax, r = new_axes(ax, (5.4, 4.8)), reliability(preds, task, question, bins=bins)
@@ -144,7 +150,7 @@ def fit_temperature(
     from scipy.optimize import minimize_scalar
     preds, task = _scored(preds, task)
     at = lambda logt: probabilities(apply_temperature(preds, math.exp(logt)))
-    loss = lambda logt: m.log_loss_each(preds['target'], at(logt)).mean()
+    loss = lambda logt: log_loss_each(preds['target'], at(logt)).mean()
     best = minimize_scalar(loss, bounds=(math.log(.05), math.log(20)), method='bounded', options=dict(xatol=1e-5))
     return dict(temperature=float(math.exp(best.x)), log_loss_before=float(loss(0.)),
                 log_loss_after=float(best.fun), n_images=len(preds))

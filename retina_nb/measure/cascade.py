@@ -9,6 +9,7 @@ __all__ = ['final_task', 'keep_labels', 'merge_labels', 'cascade_predictions', '
 # %% ../../nbs/measure/70_cascade.ipynb #8bbaac80
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from ..core import DataError, SettingError, Task, get_task, task_of, with_task
 from . import metrics as m
@@ -32,13 +33,14 @@ def final_task(
                 positive=tuple(range(1, len(task2)+1)), positive_name=task1.positive_name, modality=task1.modality,
                 title=f'{task1.title}, then {task2.title[0].lower()}{task2.title[1:]}')
 
-# %% ../../nbs/measure/70_cascade.ipynb #af365964
+# %% ../../nbs/measure/70_cascade.ipynb #4818c21d
 def _sub_task(task, labels):
     "The task of some labels of a task only"
     said = ', '.join(map(str, labels))
     return Task(name=f'{task.name}_{"".join(map(str, labels))}', classes=tuple(task.classes[l] for l in labels),
                 ordinal=task.ordinal, title=f'{task.title}, grades {said}', modality=task.modality)
 
+# %% ../../nbs/measure/70_cascade.ipynb #af365964
 def keep_labels(
     preds:PredictionsLike, # predictions with probabilities
     labels, # the labels to keep, in order
@@ -143,7 +145,7 @@ def cascade_cost(
     np.fill_diagonal(cost, 0)
     return cost
 
-# %% ../../nbs/measure/70_cascade.ipynb #b21cd77d
+# %% ../../nbs/measure/70_cascade.ipynb #77b5e836
 def _stage_scores(cost):
     "Figures of (b, k, k) end-to-end counts"
     def scores(cm):
@@ -155,6 +157,7 @@ def _stage_scores(cost):
                     balanced_accuracy=m.balanced_accuracy.counts(cm), cost=m.safe_divide((cm*cost).sum((1,2)), n))
     return scores
 
+# %% ../../nbs/measure/70_cascade.ipynb #b21cd77d
 def _units(d, unit, n):
     "Patients that each proportion rests on"
     sick, sent = (d[c].to_numpy(int) > 0 for c in ('target', 'grade'))
@@ -190,7 +193,7 @@ def plot_cascade(
     *,
     ax=None, # where to draw; by default a new figure
     title:str='Where each class ends', # of the figure
-): # the axes
+)->Axes: # the axes
     "Draw for each true class what was lost at stage one, wrong at stage two, and right"
     d = pd.DataFrame(losses)
     ax, left, total = new_axes(ax, (7, 1.5+.45*len(d))), np.zeros(len(d)), d['n'].to_numpy(float).clip(1)
@@ -205,9 +208,10 @@ def plot_cascade(
     ax.legend(loc='upper center', bbox_to_anchor=(.5, -.22), ncols=3, fontsize=8)
     return caption(ax, title, 'Counts in the bars')
 
-# %% ../../nbs/measure/70_cascade.ipynb #c337059c
+# %% ../../nbs/measure/70_cascade.ipynb #006279cc
 def _mean_cost(name, cost): return lambda cm: {name: (cm*cost).sum((1,2))/cm.sum((1,2))}
 
+# %% ../../nbs/measure/70_cascade.ipynb #c337059c
 def compare_cost(
     a:PredictionsLike, # predictions of one way
     b:PredictionsLike, # predictions of another on the same images and scale
@@ -218,10 +222,10 @@ def compare_cost(
     seed:int=42, # of the resamples
 )->dict: # a, b, difference b-a {value, ci95}
     "Mean cost per image of two ways, and their difference with its 95% interval over patients"
-    a, b = pair_predictions(a, b, task)
-    task, (unit, n, _) = task_of(a), patient_codes(a)
+    one, two = pair_predictions(a, b, task)
+    task, (unit, n, _) = task_of(one), patient_codes(one)
     cost = cascade_cost(task) if cost is None else np.asarray(cost, float)
     stats = [count_stat(_mean_cost(s, cost), d['target'], d['grade'], unit=unit, n=n, k=len(task))
-             for s,d in (('a',a), ('b',b))]
-    got = resample(stats, n, n_boot=n_boot, seed=seed, images=2*len(a))
+             for s,d in (('a',one), ('b',two))]
+    got = resample(stats, n, n_boot=n_boot, seed=seed, images=2*len(one))
     return dict(a=got['a'].figure(), b=got['b'].figure(), difference=(got['b']-got['a']).figure())

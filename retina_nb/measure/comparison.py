@@ -19,7 +19,7 @@ from .predictions import (PredictionsLike, _table_of, binary_questions, positive
 from .resampling import patient_codes, resample
 from ..plotting import caption, new_axes
 
-# %% ../../nbs/measure/50_comparison.ipynb #d0be7a86
+# %% ../../nbs/measure/50_comparison.ipynb #9d31b9f0
 def _common_task(a, b, task):
     "The task of two tables; two different ones are a `DataError` with both names"
     names = [task_of(x).name for x in (a, b) if 'task' in x]
@@ -27,12 +27,14 @@ def _common_task(a, b, task):
     if len(set(names)) > 1: raise DataError(f'the first table is of the task {names[0]}, the second of {names[1]}')
     return names[0] if names else None
 
+# %% ../../nbs/measure/50_comparison.ipynb #b1363850
 def _unique_images(x, which):
     "Refuse a table that cannot be joined by image"
     if 'image' not in x: raise DataError(f"the {which} table has no column 'image', so the two cannot be joined")
     twice = x['image'].duplicated()
     if twice.any(): raise DataError(f"the {which} table repeats the image {x['image'][twice].iloc[0]}")
 
+# %% ../../nbs/measure/50_comparison.ipynb #d0be7a86
 def _same_truth(a, b):
     "Rows whose truth both tables know; refuse those that disagree"
     known = a['target'].notna() & b['target'].notna()
@@ -59,17 +61,19 @@ def pair_predictions(
     known = _same_truth(a, b)
     return a[known].reset_index(drop=True), b[known].reset_index(drop=True)
 
-# %% ../../nbs/measure/50_comparison.ipynb #a6ee7c49
+# %% ../../nbs/measure/50_comparison.ipynb #1183deb1
 _HEADLINE = ('qwk', 'accuracy', 'balanced_accuracy', 'f1_macro', 'macro_auc', 'referable.auc', 'referable.sensitivity',
              'referable.specificity', 'brier')
 
 def _tagged(stat, tag): return lambda W: {tag+name: x for name, x in stat(W).items()}
 
+# %% ../../nbs/measure/50_comparison.ipynb #dbd3a51a
 def _p_value(d, different):
     "Two-sided p-value of resampled differences; 1 where the two values are the same"
     d = d[~np.isnan(d)]
     return min(1., 2*(min((d<=0).sum(), (d>=0).sum())+1)/(len(d)+1)) if different else 1.
 
+# %% ../../nbs/measure/50_comparison.ipynb #a6ee7c49
 def _difference_row(name, a, b, method):
     "One score of both models and their difference"
     low, high = (b-a).interval(method=method)
@@ -98,7 +102,7 @@ def compare_models(
     rows = [_difference_row(s, got[f'a:{s}'], got[f'b:{s}'], method) for s in names]
     return pd.DataFrame(rows + _delong_rows(a, b, task, unit))
 
-# %% ../../nbs/measure/50_comparison.ipynb #1b13d338
+# %% ../../nbs/measure/50_comparison.ipynb #9cf61694
 def _placements(yes, score):
     "Fraction of negatives that each positive beats, and of positives that beat each negative; ties half"
     pos, neg = np.sort(score[yes]), np.sort(score[~yes])
@@ -106,10 +110,12 @@ def _placements(yes, score):
     over = 1 - (np.searchsorted(pos, score[~yes], 'left') + np.searchsorted(pos, score[~yes], 'right'))/2/len(pos)
     return under, over
 
+# %% ../../nbs/measure/50_comparison.ipynb #d0fea39b
 def _who(patient, n):
     "A number for the patient of each image; images are patients of their own where none are given"
     return np.arange(n) if patient is None else pd.factorize(np.asarray(patient, object))[0]
 
+# %% ../../nbs/measure/50_comparison.ipynb #1b13d338
 def _two_a_side(i1, i0):
     if min(i1, i0) > 1: return
     raise DataError('DeLong needs at least two patients with positive and two with negative images; '
@@ -134,7 +140,7 @@ def delong(
     cross = X@Y.T/m1/m0*n/(n-1)
     return auc, X@X.T*i1/(i1-1)/m1**2 + Y@Y.T*i0/(i0-1)/m0**2 + cross + cross.T
 
-# %% ../../nbs/measure/50_comparison.ipynb #5d2ea821
+# %% ../../nbs/measure/50_comparison.ipynb #6aeb028c
 def delong_test(
     positive, # truth (n,), bool
     a, # one model's scores (n,)
@@ -150,6 +156,7 @@ def delong_test(
     p = math.erfc(abs(z)/math.sqrt(2))
     return dict(auc_a=float(auc[0]), auc_b=float(auc[1]), difference=d, low=low, high=high, z=z, p=p)
 
+# %% ../../nbs/measure/50_comparison.ipynb #5d2ea821
 def _delong_rows(a, b, task, unit):
     "DeLong's test of each yes-or-no question, as rows of `compare_models`"
     if not (prob_columns(a) and prob_columns(b)): return []
@@ -162,12 +169,13 @@ def _delong_rows(a, b, task, unit):
                     {c: t[c] for c in ('difference','low','high','p')} | dict(test='DeLong, by patient'))
     return rows
 
-# %% ../../nbs/measure/50_comparison.ipynb #54a10468
+# %% ../../nbs/measure/50_comparison.ipynb #f78f9baa
 def _cell_counts(d, unit, n, k):
     "Images of each patient in each cell (n, k*k)"
     cell = unit*k*k + d['target'].to_numpy(int)*k + d['grade'].to_numpy(int)
     return np.bincount(cell, minlength=n*k*k).reshape(n, k*k)
 
+# %% ../../nbs/measure/50_comparison.ipynb #54a10468
 def _max_t(diff, n_perm, seed):
     "p-value of each column's sum under random signs of the rows, adjusted for all columns"
     diff = diff[diff.any(1)].astype(np.float32)     # patients for whom both models said the same change nothing
@@ -196,9 +204,10 @@ def compare_confusion(
     return dict(a=shape(each[0].sum(0)), b=shape(each[1].sum(0)), difference=shape((each[1]-each[0]).sum(0)),
                 p=shape(_max_t(each[1]-each[0], n_perm, seed)))
 
-# %% ../../nbs/measure/50_comparison.ipynb #a36890b0
+# %% ../../nbs/measure/50_comparison.ipynb #26fb2e69
 def _signed(d, p, level): return (f'{d:+d}' if d else '0') + ('*' if p < level else '')
 
+# %% ../../nbs/measure/50_comparison.ipynb #a36890b0
 def plot_confusion_pair(
     a:PredictionsLike, # predictions of one model
     b:PredictionsLike, # predictions of another on the same images
@@ -208,7 +217,7 @@ def plot_confusion_pair(
     level:float=.05, # of the stars, all cells together
     n_perm:int=5000, # random swaps
     seed:int=42, # of the swaps
-): # three axes: A, B, B-A
+)->np.ndarray: # three axes: A, B, B-A
     "Draw two confusion matrices and their difference in images; stars mark differences beyond chance"
     a, b = pair_predictions(a, b, task)
     task, cmp = task_of(a), compare_confusion(a, b, n_perm=n_perm, seed=seed)

@@ -13,6 +13,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ..core import DataError, RetinaError, SettingError, get_task, task_of
@@ -22,7 +24,7 @@ from .predictions import (PredictionsLike, known_rows, positive_score, prob_colu
 from .resampling import mean_stat, patient_codes, resample
 from ..plotting import caption, new_axes, text_on
 
-# %% ../../nbs/measure/30_confusion.ipynb #a41ca9b1
+# %% ../../nbs/measure/30_confusion.ipynb #9daa97b0
 _NORMALIZE = (None, 'true', 'pred', 'all', 'patients', 'distance')
 
 def _patients(preds, k):
@@ -32,6 +34,7 @@ def _patients(preds, k):
     seen = np.unique(unit*k*k + cell) % (k*k)
     return np.bincount(seen, minlength=k*k).reshape(k, k), n
 
+# %% ../../nbs/measure/30_confusion.ipynb #a41ca9b1
 def _fractions(cm, normalize):
     "Counts as fractions of their row, column, sum or quadratic disagreement; NaN where that is 0"
     i = np.arange(len(cm))
@@ -44,7 +47,7 @@ def confusion_matrix(
     preds:PredictionsLike, # `target`, `grade`, and `patient` for fractions of patients
     task=None, # gives the number of classes; by default the table's own, or dr
     *,
-    normalize:str=None, # None, 'true', 'pred', 'all', 'patients' or 'distance': see the table above
+    normalize:str|None=None, # None, 'true', 'pred', 'all', 'patients' or 'distance': see the table above
 )->np.ndarray: # (k, k): rows true, columns predicted; NaN where a fraction has nothing to be a fraction of
     "Count, for each true class, how often each class was predicted"
     if normalize not in _NORMALIZE:
@@ -56,11 +59,12 @@ def confusion_matrix(
     seen, n = _patients(preds, len(task))
     return seen/n
 
-# %% ../../nbs/measure/30_confusion.ipynb #2e548b0f
+# %% ../../nbs/measure/30_confusion.ipynb #ccd73810
 def _cell(ax, i, j, words, colour):
     "The text of one cell, readable on its colour"
     ax.text(j, i, words, ha='center', va='center', fontsize=8.5, color=text_on(colour), gid=f'cell-{i}-{j}')
 
+# %% ../../nbs/measure/30_confusion.ipynb #2e548b0f
 def draw_matrix(ax, values, text, task, *, vmax=1., cmap='Blues', vmin=0., bar=None):
     "Draw a (k, k) array as coloured cells with `text` in them; rows true, columns predicted, first class on top"
     k, cmap, norm = len(task), plt.get_cmap(cmap), mpl.colors.Normalize(vmin, vmax)
@@ -76,12 +80,13 @@ def draw_matrix(ax, values, text, task, *, vmax=1., cmap='Blues', vmin=0., bar=N
     if bar: plt.colorbar(im, ax=ax, label=bar, shrink=.8)
     return im
 
-# %% ../../nbs/measure/30_confusion.ipynb #5357c701
+# %% ../../nbs/measure/30_confusion.ipynb #7c9ae7c9
 def _runs(yes):
     "Start and end of each run of neighbours that are True"
     edge = np.flatnonzero(np.diff(np.r_[0, np.asarray(yes, int), 0]))
     return list(zip(edge[::2], edge[1::2]))
 
+# %% ../../nbs/measure/30_confusion.ipynb #5357c701
 def mark_dangerous(ax, task, **kwargs):
     "Outline the cells where a positive class is graded negative; returns the rectangles"
     pos = np.isin(np.arange(len(task)), task.positive)
@@ -89,7 +94,7 @@ def mark_dangerous(ax, task, **kwargs):
     boxes = [((c-.5, r-.5), d-c, e-r) for r,e in _runs(pos) for c,d in _runs(~pos)]
     return [ax.add_patch(mpl.patches.Rectangle(*box, **style)) for box in boxes]
 
-# %% ../../nbs/measure/30_confusion.ipynb #deb0b65b
+# %% ../../nbs/measure/30_confusion.ipynb #c9932199
 _TITLES = {None: 'Counts of images; colour: fraction of the row',
            'true': 'Fraction of each row (true class), and counts',
            'pred': 'Fraction of each column (predicted class), and counts',
@@ -99,11 +104,13 @@ _TITLES = {None: 'Counts of images; colour: fraction of the row',
 
 def _percent(x): return '–' if np.isnan(x) else f'{x:.0%}' if x >= .0995 or x == 0 else f'{x:.1%}'
 
+# %% ../../nbs/measure/30_confusion.ipynb #148318a5
 def _cell_text(cm, fraction, normalize):
     "Text of each cell: the count, or the fraction and the count"
     if normalize is None: return [[f'{c:,}' for c in row] for row in cm]
     return [[f'{_percent(x)}\n{c:,}' for x,c in zip(*rows)] for rows in zip(fraction, cm)]
 
+# %% ../../nbs/measure/30_confusion.ipynb #deb0b65b
 def _top(fraction, normalize):
     "What the darkest colour stands for"
     return 1. if normalize in (None, 'true', 'pred') else max(np.nanmax(np.nan_to_num(fraction)), 1e-9)
@@ -114,18 +121,18 @@ def plot_confusion(
     task=None, # by default the table's own, or dr
     *,
     ax=None, # where to draw; by default a new figure
-    normalize:str=None, # see `confusion_matrix`
-    title:str=None, # by default says what the cells are
+    normalize:str|None=None, # see `confusion_matrix`
+    title:str|None=None, # by default says what the cells are
     dangerous:bool=True, # outline positives that were graded negative?
     bar:bool=False, # draw a colour bar?
     **kwargs, # for the drawing, such as `cmap`
-): # the axes
+)->Axes: # the axes
     "Draw the confusion matrix: rows true, columns predicted, with the counts in the cells"
     preds, task = known_rows(preds, task)
     ax = new_axes(ax, (1.6+1.02*len(task), 1.3+.85*len(task)))
     fraction = confusion_matrix(preds, task, normalize=normalize or 'true')
     cm = _patients(preds, len(task))[0] if normalize == 'patients' else confusion_matrix(preds, task)
-    look = dict(vmax=_top(fraction, normalize), bar='fraction' if bar else None) | kwargs
+    look:dict = dict(vmax=_top(fraction, normalize), bar='fraction' if bar else None) | kwargs
     draw_matrix(ax, fraction, _cell_text(cm, fraction, normalize), task, **look)
     detail = _TITLES[normalize]
     if dangerous and task.positive and mark_dangerous(ax, task): detail += f'\nOutlined: {task.positive_name} missed'
@@ -196,19 +203,20 @@ def cell_images(
     task=None, # by default the table's own, or dr
 )->pd.DataFrame: # rows of the table, surest first
     "The images of one cell, those first for which the model was surest of its answer"
-    preds, task = known_rows(preds, task)
+    rows, task = known_rows(preds, task)
     for x in (true, predicted):
         if x not in range(len(task)): raise SettingError(f'no class {x!r}: {task.name} has 0 to {len(task)-1}')
-    d = preds[(preds['target']==true) & (preds['grade']==predicted)]
+    d = rows[(rows['target']==true) & (rows['grade']==predicted)]
     return d.sort_values(f'p_{predicted}', ascending=False, kind='stable') if prob_columns(d) else d
 
-# %% ../../nbs/measure/30_confusion.ipynb #afd7e6ca
+# %% ../../nbs/measure/30_confusion.ipynb #46288dba
 def _says(row, task):
     "True and predicted class of a row, with the probability of the prediction"
     grade = int(row.grade)
     p = f" ({row[f'p_{grade}']:.0%})" if f'p_{grade}' in row else ''
     return f'true {task.classes[int(row.target)]}', f'predicted {task.classes[grade]}{p}'
 
+# %% ../../nbs/measure/30_confusion.ipynb #afd7e6ca
 def _thumbnail(row, root, size):
     "A photograph at most `size` pixels a side, or the reason why there is none"
     from retina_nb.image.read import read_image # decoders are loaded when a photograph is shown
@@ -237,7 +245,7 @@ def show_cell(
     n:int=8, # photographs at most
     ncols:int=4, # photographs in a row
     size:float=2.2, # inches a photograph
-): # the figure
+)->Figure: # the figure
     "Show the photographs of one cell, surest first, each with its true and predicted class and the probability"
     preds, task = known_rows(preds, task)
     d = cell_images(preds, true, predicted, task=task)

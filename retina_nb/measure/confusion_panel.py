@@ -18,13 +18,14 @@ from .confusion import (ERROR_KINDS, _says, _thumbnail, cell_images, confusion_m
 from .predictions import PredictionsLike, known_rows, prob_columns
 from ..plotting import text_on
 
-# %% ../../nbs/measure/33_confusion_panel.ipynb #e8084ebd
+# %% ../../nbs/measure/33_confusion_panel.ipynb #bd2d4f92
 def _slider(w, task):
     "A slider for the threshold, off until its box is ticked"
     return w.FloatSlider(.5, min=0, max=1, step=.01, description=f'{task.positive_name or "positive"} from',
                          continuous_update=False, readout_format='.2f', style=dict(description_width='initial'),
                          layout=w.Layout(width='420px'), disabled=True)
 
+# %% ../../nbs/measure/33_confusion_panel.ipynb #e8084ebd
 def _button(w): return w.Button(layout=w.Layout(width='92px', height='52px', margin='1px'))
 
 # %% ../../nbs/measure/33_confusion_panel.ipynb #30b5de72
@@ -42,7 +43,9 @@ class ConfusionPanel:
         import ipywidgets as w
         self._w, self.root, self.n, self.size = w, root, n, size
         self.preds, self.task = known_rows(preds, task)
-        self.cell, self._threshold, k = None, None, len(self.task)
+        k = len(self.task)
+        self.cell: tuple|None = None
+        self._threshold: float|None = None
         self._buttons = [[_button(w) for _ in range(k)] for _ in range(k)]
         self._use = w.Checkbox(description='move the threshold', indent=False, layout=w.Layout(width='160px'))
         self._slider, self._head, self._note = _slider(w, self.task), w.HTML(), w.HTML()
@@ -51,7 +54,7 @@ class ConfusionPanel:
         self.widget = w.VBox([self._head, *self._top(), self._grid(), self._note, self._shots])
         self._draw()
 
-# %% ../../nbs/measure/33_confusion_panel.ipynb #c8b9ca7d
+# %% ../../nbs/measure/33_confusion_panel.ipynb #6a7ca171
 @patch
 def _wire(self:ConfusionPanel):
     "What clicks and moves do"
@@ -60,20 +63,23 @@ def _wire(self:ConfusionPanel):
     self._use.observe(lambda c: self._set(self._slider.value if c['new'] else None), 'value')
     self._slider.observe(lambda c: self._use.value and self._set(c['new']), 'value')
 
+# %% ../../nbs/measure/33_confusion_panel.ipynb #07cecc83
 @patch
 def _top(self:ConfusionPanel):
     "The slider, where there is something to move"
     movable = self.task.positive and prob_columns(self.preds)
     return [self._w.HBox([self._use, self._slider])] if movable else []
 
+# %% ../../nbs/measure/33_confusion_panel.ipynb #c8b9ca7d
 @patch
 def _ipython_display_(self:ConfusionPanel):
     from IPython.display import display
     display(self.widget)
 
-# %% ../../nbs/measure/33_confusion_panel.ipynb #a84657b7
+# %% ../../nbs/measure/33_confusion_panel.ipynb #7639a801
 def _words(w, text, style): return w.HTML(f'<div style="font-size:12px;{style}">{text}</div>')
 
+# %% ../../nbs/measure/33_confusion_panel.ipynb #a84657b7
 @patch
 def _grid(self:ConfusionPanel):
     "The buttons with the names of the classes around them"
@@ -84,12 +90,13 @@ def _grid(self:ConfusionPanel):
     middle = w.Layout(align_items='center')
     return w.VBox([head, *(w.HBox([s, *row], layout=middle) for s, row in zip(side, self._buttons))])
 
-# %% ../../nbs/measure/33_confusion_panel.ipynb #b4b790aa
+# %% ../../nbs/measure/33_confusion_panel.ipynb #c6109195
 @patch(as_prop=True)
 def threshold(self:ConfusionPanel):
     "The threshold in force, or None for the grades as they were given; can be set"
     return self._threshold
 
+# %% ../../nbs/measure/33_confusion_panel.ipynb #3c2f6f2e
 def _set_threshold(self, t):
     if t is not None and not 0 <= t <= 1: raise SettingError(f'a threshold lies between 0 and 1, not {t}')
     if t is not None: self._slider.value = t
@@ -98,29 +105,32 @@ def _set_threshold(self, t):
 
 ConfusionPanel.threshold = ConfusionPanel.threshold.setter(_set_threshold)
 
+# %% ../../nbs/measure/33_confusion_panel.ipynb #b4b790aa
 @patch
 def _set(self:ConfusionPanel, t):
     self._threshold, self._slider.disabled = t, t is None
     self._draw()
 
-# %% ../../nbs/measure/33_confusion_panel.ipynb #e94b355b
+# %% ../../nbs/measure/33_confusion_panel.ipynb #307ef322
 @patch(as_prop=True)
 def graded(self:ConfusionPanel):
     "The predictions, graded by the threshold in force"
     if self._threshold is None: return self.preds
     return grade_at_threshold(self.preds, self._threshold, task=self.task)
 
+# %% ../../nbs/measure/33_confusion_panel.ipynb #b5222925
 @patch(as_prop=True)
 def matrix(self:ConfusionPanel):
     "The matrix shown: rows true, columns predicted"
     return confusion_matrix(self.graded, self.task)
 
+# %% ../../nbs/measure/33_confusion_panel.ipynb #e94b355b
 @patch(as_prop=True)
 def images(self:ConfusionPanel):
     "The rows behind the chosen cell, surest first"
     return self.graded.iloc[:0] if self.cell is None else cell_images(self.graded, *self.cell, task=self.task)
 
-# %% ../../nbs/measure/33_confusion_panel.ipynb #19763e08
+# %% ../../nbs/measure/33_confusion_panel.ipynb #b2e0c23e
 @patch
 def click(
     self:ConfusionPanel,
@@ -131,6 +141,7 @@ def click(
     self.cell = (true, predicted)
     self._draw()
 
+# %% ../../nbs/measure/33_confusion_panel.ipynb #19763e08
 @patch
 def _draw(self:ConfusionPanel):
     "Bring everything that is shown up to date"
@@ -142,7 +153,7 @@ def _draw(self:ConfusionPanel):
     self._note.value = self._says_cell(len(d))
     self._shots.children = [self._shot(row) for _, row in d.head(self.n).iterrows()]
 
-# %% ../../nbs/measure/33_confusion_panel.ipynb #7a3a1e0c
+# %% ../../nbs/measure/33_confusion_panel.ipynb #cac695ca
 @patch
 def _draw_button(self:ConfusionPanel, button, i, j, cm, kind):
     "Count, colour, tooltip and border of one cell"
@@ -154,6 +165,7 @@ def _draw_button(self:ConfusionPanel, button, i, j, cm, kind):
     border = '2px solid #D55E00' if kind == 4 else '2px solid transparent'
     button.layout.border = '3px solid #000000' if self.cell == (i,j) else border
 
+# %% ../../nbs/measure/33_confusion_panel.ipynb #7a3a1e0c
 @patch
 def _says_all(self:ConfusionPanel, cm, kinds):
     "The line above the matrix"
@@ -164,7 +176,7 @@ def _says_all(self:ConfusionPanel, cm, kinds):
     return (f"<b>{title}</b>: rows true, columns predicted. {n['right']:,} right of {cm.sum():,}{wrong}. "
             f'<small>{DISCLAIMER}</small>')
 
-# %% ../../nbs/measure/33_confusion_panel.ipynb #8d795819
+# %% ../../nbs/measure/33_confusion_panel.ipynb #2378214c
 @patch
 def _says_cell(self:ConfusionPanel, n):
     "The line above the photographs"
@@ -173,6 +185,7 @@ def _says_cell(self:ConfusionPanel, n):
     more = f', the {self.n} surest shown' if n > self.n else ''
     return f'<b>{true} graded {predicted}</b>: {n} images{more}'
 
+# %% ../../nbs/measure/33_confusion_panel.ipynb #8d795819
 @patch
 def _shot(self:ConfusionPanel, row):
     "One photograph with its words"

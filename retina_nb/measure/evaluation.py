@@ -18,9 +18,10 @@ from ..data.balance import predictive_values
 from . import metrics as m
 from .predictions import (PredictionsLike, binary_questions, positive_score, prob_columns,
                                            probabilities, read_predictions)
+from .ranking import Ranking, brier_each, log_loss_each
 from .resampling import count_stat, mean_stat, patient_codes, rank_stat, resample
 
-# %% ../../nbs/measure/25_evaluation.ipynb #8dd913c6
+# %% ../../nbs/measure/25_evaluation.ipynb #aea37254
 def _majority(cm, common, ordinal):
     "Scores of the model that always answers the class `common`, from the same counts"
     always = np.zeros_like(cm)
@@ -28,6 +29,7 @@ def _majority(cm, common, ordinal):
     scores = (m.accuracy, m.balanced_accuracy) + ((m.qwk,) if ordinal else ())
     return {f'majority.{f.__name__}': f.counts(always) for f in scores}
 
+# %% ../../nbs/measure/25_evaluation.ipynb #8dd913c6
 def _count_scores(k, ordinal, common):
     "All scores of (b, k, k) matrices by name; dots in a name are levels of the result"
     whole = [m.accuracy, m.balanced_accuracy, m.f1_macro, m.kappa]
@@ -41,7 +43,7 @@ def _count_scores(k, ordinal, common):
         return out | _majority(cm, common, ordinal)
     return scores
 
-# %% ../../nbs/measure/25_evaluation.ipynb #7d771d01
+# %% ../../nbs/measure/25_evaluation.ipynb #657ae0b7
 def _binary_scores(name, prevalence):
     "Scores of a yes-or-no question from (b, 2, 2) counts; the prevalence of the table where none is given"
     def scores(cm):
@@ -51,9 +53,10 @@ def _binary_scores(name, prevalence):
         return {f'{name}.sensitivity': sens, f'{name}.specificity': spec, f'{name}.ppv': ppv, f'{name}.npv': npv}
     return scores
 
+# %% ../../nbs/measure/25_evaluation.ipynb #7d771d01
 def _one_vs_rest(t, p, unit):
     "Statistic: AUC and average precision of each class against the rest, and their unweighted means"
-    rankings = [m.Ranking(t==j, p[:,j], unit) for j in range(p.shape[1])]
+    rankings = [Ranking(t==j, p[:,j], unit) for j in range(p.shape[1])]
     def stat(W):
         both = [r.auc_ap(W) for r in rankings]
         out = dict(macro_auc=np.mean([a for a,_ in both], 0), macro_average_precision=np.mean([b for _,b in both], 0))
@@ -94,10 +97,10 @@ def score_statistics(
     rests |= dict(accuracy=n, adjacent_accuracy=n)
     if not prob_columns(preds): return stats, rests
     p = probabilities(preds)
-    stats.append(mean_stat(unit, n, brier=m.brier_each(t, p), log_loss=m.log_loss_each(t, p)))
+    stats.append(mean_stat(unit, n, brier=brier_each(t, p), log_loss=log_loss_each(t, p)))
     return [*stats, _one_vs_rest(t, p, unit)], rests
 
-# %% ../../nbs/measure/25_evaluation.ipynb #c53528a9
+# %% ../../nbs/measure/25_evaluation.ipynb #6e46a1f3
 def _warn_of_rare(rare, warn):
     "Say that some intervals are rough, because many resamples miss a class"
     names = [name.replace('per_class.', 'class ').replace('.', ' ') for name in rare]
@@ -105,12 +108,13 @@ def _warn_of_rare(rare, warn):
     warn.append(f"a class is in so few patients that over 5% of the resamples have no "
                 f"{', '.join(names[:2] if more else names)}{more}: those intervals are rough")
 
+# %% ../../nbs/measure/25_evaluation.ipynb #c53528a9
 def score_figures(
     got, # what `resample` returned
     rests, # {proportion: patients it rests on}
     *,
     method:str='bca', # 'bca' or 'percentile'
-    warn:list=None, # takes a warning where resamples say little
+    warn:list|None=None, # takes a warning where resamples say little
 )->dict: # name -> {'value', 'ci95'}
     "Each resampled score as a figure with its interval"
     rare = [name for name, r in got.items() if not np.isnan(r.value) and np.isnan(r.resampled).mean() > .05]
@@ -164,7 +168,7 @@ def notes(self:Scores)->list: # sentences
         out.append(f"{self['positive_name']} from probability {ref['threshold']:.3f} on ({ref['threshold_from']}).")
     return out + [f'Left out: {s}' for s in self['left_out']] + [f'Warning: {s}' for s in self['warnings']]
 
-# %% ../../nbs/measure/25_evaluation.ipynb #9f952d4e
+# %% ../../nbs/measure/25_evaluation.ipynb #9bdd6601
 def _fmt(f):
     "A figure as two texts: value and interval"
     if f is None: return '', ''
@@ -172,8 +176,10 @@ def _fmt(f):
     low, high = f['ci95']
     return f"{f['value']:.3f}", '' if low is None else f'{low:.3f} to {high:.3f}'
 
+# %% ../../nbs/measure/25_evaluation.ipynb #a30b5d9e
 def _text_rows(self): return [(name, *_fmt(f), _fmt(majority)[0]) for name,f,majority in self.rows()]
 
+# %% ../../nbs/measure/25_evaluation.ipynb #9f952d4e
 def _text(self):
     rows = [('', 'model', '95% interval', 'majority'), *_text_rows(self)]
     wide = [max(len(r[i]) for r in rows) for i in range(4)]
@@ -182,13 +188,14 @@ def _text(self):
 
 Scores.__str__ = Scores.__repr__ = _text
 
-# %% ../../nbs/measure/25_evaluation.ipynb #8e49f73c
+# %% ../../nbs/measure/25_evaluation.ipynb #759dfad0
 def _row(cells, tag='td'):
     "A row of an HTML table: the first cell to the left, the others to the right"
     side = ['left'] + ['right']*(len(cells)-1)
     texts = [f'<{tag} style="text-align:{s}">{html.escape(c)}</{tag}>' for s,c in zip(side, cells)]
     return f"<tr>{''.join(texts)}</tr>"
 
+# %% ../../nbs/measure/25_evaluation.ipynb #8e49f73c
 def _html(self):
     head = _row(('score', 'model', '95% interval', 'majority'), 'th')
     body = ''.join(map(_row, _text_rows(self)))
@@ -197,7 +204,7 @@ def _html(self):
 
 Scores._repr_html_ = _html
 
-# %% ../../nbs/measure/25_evaluation.ipynb #827d1ea0
+# %% ../../nbs/measure/25_evaluation.ipynb #00300ce3
 def _walk(x, name=''):
     "Every figure below a level, by its dotted name"
     if isinstance(x, dict) and {'value', 'ci95'} <= set(x): yield name, x
@@ -205,6 +212,7 @@ def _walk(x, name=''):
         items = x.items() if isinstance(x, dict) else enumerate(x)
         for k, v in items: yield from _walk(v, f'{name}.{k}' if name else str(k))
 
+# %% ../../nbs/measure/25_evaluation.ipynb #827d1ea0
 @patch
 def to_frame(self:Scores)->pd.DataFrame: # a row a figure, named like `referable.auc`: value, low, high, majority
     "Every figure as a table; NaN where a score is undefined"
@@ -214,16 +222,18 @@ def to_frame(self:Scores)->pd.DataFrame: # a row a figure, named like `referable
     columns = ['value', 'low', 'high', 'majority']
     return pd.DataFrame(rows, index=pd.Index(figures, name='score'), columns=columns, dtype=float)
 
-# %% ../../nbs/measure/25_evaluation.ipynb #ca05d3e2
+# %% ../../nbs/measure/25_evaluation.ipynb #198fa90a
 def _run_threshold(what):
     "The operating point that a run was given on its validation part, if `what` is a run that has one"
     if isinstance(what, (str, Path)) and Path(what).is_dir(): what = Run(what)
     return (what.config.get('operating_point') or {}).get('threshold') if isinstance(what, Run) else None
 
+# %% ../../nbs/measure/25_evaluation.ipynb #33f38be0
 def _thresholds(task, referable=None):
     "A threshold for each yes-or-no question: one half, but for `referable` where one is given"
-    return {q: .5 for q in binary_questions(task)} | {'referable': .5 if referable is None else referable}
+    return dict.fromkeys(binary_questions(task), .5) | {'referable': .5 if referable is None else referable}
 
+# %% ../../nbs/measure/25_evaluation.ipynb #ca05d3e2
 def _threshold(given, chosen):
     "The threshold in force and where it comes from"
     if isinstance(given, dict): return given['threshold'], f"chosen on {given.get('chosen_on', 'other images')}"
@@ -231,7 +241,7 @@ def _threshold(given, chosen):
     if not 0 <= given <= 1: raise SettingError(f'threshold is {given}: it must lie between 0 and 1')
     return given, 'given'
 
-# %% ../../nbs/measure/25_evaluation.ipynb #041e0a36
+# %% ../../nbs/measure/25_evaluation.ipynb #40f18490
 def _left_out(preds, task, unit):
     "Sentences on what is left out"
     k = len(task)
@@ -243,6 +253,7 @@ def _left_out(preds, task, unit):
     if not (task.ordinal or k == 2):
         yield f'qwk, linear_kappa, mae, adjacent_accuracy: the classes of {task.name} have no order'
 
+# %% ../../nbs/measure/25_evaluation.ipynb #041e0a36
 def _warnings(preds, unknown, task, unit, n):
     "Sentences on what to be careful with"
     if unknown: yield f'{unknown} images without a target are not scored'
@@ -256,7 +267,7 @@ def _warnings(preds, unknown, task, unit, n):
     if empty: yield f'{empty} images without a patient count as patients of their own'
     if n < 30: yield f'only {n} {unit}s: the intervals are rough'
 
-# %% ../../nbs/measure/25_evaluation.ipynb #1e6d83e1
+# %% ../../nbs/measure/25_evaluation.ipynb #54e4c359
 def _nest(figures):
     "{'a.b': x} -> {'a': {'b': x}}"
     out = {}
@@ -267,6 +278,7 @@ def _nest(figures):
         level[last] = x
     return out
 
+# %% ../../nbs/measure/25_evaluation.ipynb #1e6d83e1
 def _finish(fig, preds, task, thresholds, origin, prevalence):
     "Add to the figures what is not resampled: counts, names, thresholds"
     cm, ranked = m.count_matrix(preds['target'], preds['grade'], len(task)), bool(prob_columns(preds))
@@ -304,7 +316,7 @@ def evaluate(
     n_boot:int=2000, # resamples of patients; 2,000 keep the ends of an interval steady to about 2% of its width
     seed:int=42, # same seed, same intervals
     threshold=None, # probability from which an image is predicted positive, or an operating point; the run's, else 0.5
-    prevalence:float=None, # for the predictive values, between 0 and 1; by default the table's own
+    prevalence:float|None=None, # for the predictive values, between 0 and 1; by default the table's own
     method:str='bca', # intervals: 'bca' or 'percentile'
 )->Scores: # a dictionary in the shape of `metrics.json`, and attributes
     """Score predictions, with 95% intervals over patients and the majority model beside them. A table that cannot be

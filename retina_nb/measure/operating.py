@@ -8,11 +8,13 @@ __all__ = ['PUBLISHED', 'roc_points', 'choose_threshold', 'roc_band', 'plot_roc'
 
 # %% ../../nbs/measure/40_operating.ipynb #2ef22805
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from ..core import DataError, Run, SettingError, get_task, task_of, write_json, write_table
 from ..data.balance import predictive_values
@@ -40,7 +42,7 @@ def roc_points(
     return pd.DataFrame(dict(threshold=thr, sensitivity=tp/yes.sum(), specificity=1-fp/(~yes).sum(),
                              true_positives=tp, false_positives=fp))
 
-# %% ../../nbs/measure/40_operating.ipynb #3f856e0c
+# %% ../../nbs/measure/40_operating.ipynb #cc06fd46
 def _assured(fraction, rows, assurance):
     "What a fraction of these images says of the truth: itself, or its one-sided exact bound, counted in patients"
     x, n = fraction.to_numpy(), patient_codes(rows)[1]
@@ -48,6 +50,7 @@ def _assured(fraction, rows, assurance):
     from scipy.stats import beta
     return np.where(x == 0, 0, beta.ppf(1-assurance, np.maximum(x*n, 1e-9), n-x*n+1))
 
+# %% ../../nbs/measure/40_operating.ipynb #3f856e0c
 def _first(x, target, what, assurance):
     "First place where the target is reached"
     ok = x >= target-1e-12
@@ -59,7 +62,7 @@ def _first(x, target, what, assurance):
         need = f': that takes at least {least} patients on that side' if least else ''
     raise DataError(f'no threshold reaches {what} {target:g}{sure}{need}')
 
-# %% ../../nbs/measure/40_operating.ipynb #ab6a23cd
+# %% ../../nbs/measure/40_operating.ipynb #652a27da
 def _between(thresholds, i):
     "Halfway between the threshold `i` and the next score below"
     below = thresholds[i+1] if i+1 < len(thresholds) else 0.
@@ -67,6 +70,7 @@ def _between(thresholds, i):
     mid = (here+below)/2
     return float(mid if below < mid <= here else here)
 
+# %% ../../nbs/measure/40_operating.ipynb #ab6a23cd
 def _place(r, wish, rows, yes):
     "Row of the ROC points that fulfils the wish"
     sens, spec, cost = (wish.get(k) for k in ('target_sensitivity', 'target_specificity', 'cost_ratio'))
@@ -79,10 +83,10 @@ def _place(r, wish, rows, yes):
 def choose_threshold(
     preds:PredictionsLike, # predictions on the *validation* split, with probabilities
     task=None, # by default the table's own, or dr
-    *, sensitivity:float=None, # find at least this fraction of the positives; .9 when no wish is given
-    specificity:float=None, # or let go at least this fraction of the negatives
-    cost_ratio:float=None, # or: a false negative costs as much as this many false positives
-    assurance:float=None, # confidence that the target holds for the true value; by default only on these images
+    *, sensitivity:float|None=None, # find at least this fraction of the positives; .9 when no wish is given
+    specificity:float|None=None, # or let go at least this fraction of the negatives
+    cost_ratio:float|None=None, # or: a false negative costs as much as this many false positives
+    assurance:float|None=None, # confidence that the target holds for the true value; by default only on these images
     question='referable', # see `yes_no`
 )->dict: # threshold, the wish, the sensitivity and specificity it gives here, n_images, n_patients, chosen_on
     "Threshold that fulfils one wish; one that no threshold fulfils is a `DataError`"
@@ -103,7 +107,8 @@ _RUAM = 'Ruamviboonsuk et al. 2019, doi:10.1038/s41746-019-0099-8'
 _GULSHAN = 'Gulshan et al. 2016, doi:10.1001/jama.2016.17216'
 _TING, _IDX = 'Ting et al. 2017, doi:10.1001/jama.2017.18152', 'Abràmoff et al. 2018, doi:10.1038/s41746-018-0040-6'
 
-PUBLISHED = [dict(zip(('who', 'kind', 'sensitivity', 'specificity', 'source'), row)) for row in [ # referable DR
+_COLUMNS = 'who', 'kind', 'sensitivity', 'specificity', 'source'
+PUBLISHED:list[dict] = [dict(zip(_COLUMNS, row)) for row in [ # referable DR
     ('graders, Thailand', 'people', .74, .98, _RUAM),
     ('algorithm, Thailand', 'system', .97, .96, _RUAM),
     ('Gulshan, EyePACS-1, high specificity', 'system', .903, .981, _GULSHAN),
@@ -134,7 +139,7 @@ def roc_band(
     curves = np.array([np.interp(at, f, t) for f,t in zip(fp, tp)])
     return at, *np.quantile(curves, [(1-level)/2, (1+level)/2], axis=0)
 
-# %% ../../nbs/measure/40_operating.ipynb #c98682d8
+# %% ../../nbs/measure/40_operating.ipynb #c7c67f0d
 def _mark_point(ax, yes, score, point):
     "Draw the operating point"
     thr = point['threshold'] if isinstance(point, dict) else point
@@ -142,6 +147,7 @@ def _mark_point(ax, yes, score, point):
     ax.plot(1-spec, sens, 'o', ms=9, mfc='white', mec='k', mew=1.6, zorder=5,
             label=f'operating point {thr:.3f}: {sens:.1%} / {spec:.1%}')
 
+# %% ../../nbs/measure/40_operating.ipynb #c98682d8
 def _landmarks(ax):
     "Draw the published points"
     for kind, mark, colour in (('people', 'P', OKABE_ITO[4]), ('system', 'd', '#777777')):
@@ -166,9 +172,9 @@ def plot_roc(
     *, point=None, # operating point: a threshold, or what `choose_threshold` gave
     published:bool=True, # draw the published points? Only for referable DR
     ax=None, # where to draw; by default a new figure
-    label:str=None, # name in the legend; by default the AUC
+    label:str|None=None, # name in the legend; by default the AUC
     colour:str=OKABE_ITO[0], # of curve and band
-): # the axes
+)->Axes: # the axes
     "Draw the ROC curve with a 95% band over patients, the operating point and published landmarks"
     preds, task = _scored(preds, task)
     (yes, score), (unit, n, what) = yes_no(preds, task, question), patient_codes(preds)
@@ -192,7 +198,7 @@ def plot_predictive_values(
     *, question='referable', # see `yes_no`
     n_boot:int=500, # resamples of the bands
     ax=None, # where to draw; by default a new figure
-): # the axes
+)->Axes: # the axes
     "Draw positive and negative predictive value against prevalence with 95% bands over patients"
     from retina_nb.explore.labels import plot_prevalence as curves # the same curves, of two given numbers
     preds, task = _scored(preds, task)
@@ -244,7 +250,7 @@ def evaluation_figures(
     task=None, # by default the table's own, or dr
     *,
     threshold=None, # operating point to draw
-): # yields (name, axes)
+)->Iterator: # of (name, axes)
     "The figures that an evaluation is shown with; those that need probabilities are left out where there are none"
     preds = read_predictions(preds, task)
     task = task_of(preds)

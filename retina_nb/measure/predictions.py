@@ -16,17 +16,19 @@ import pandas as pd
 
 from ..core import DataError, Run, RunError, SettingError, get_task, read_table, task_of, with_task
 
-# %% ../../nbs/measure/05_predictions.ipynb #c979c42b
+# %% ../../nbs/measure/05_predictions.ipynb #0b79e609
 _ndtr = np.vectorize(lambda z: .5*math.erfc(-z/math.sqrt(2)), otypes=[float])  # normal distribution function
 
 def _cut(e):
     "Where a standard normal has the fraction `e` below it; infinite at the ends"
     return -np.inf if e <= 1e-12 else np.inf if e >= 1-1e-12 else NormalDist().inv_cdf(e)
 
+# %% ../../nbs/measure/05_predictions.ipynb #2402263c
 def _cuts(prevalence):
     "Inner cut-points of a standard normal that give the classes these fractions"
     return np.array([_cut(e) for e in np.cumsum(prevalence)[:-1]/np.sum(prevalence)])
 
+# %% ../../nbs/measure/05_predictions.ipynb #c979c42b
 def _posterior(seen, noise, cuts, chunk=100_000):
     "Probability of each class for a standard normal severity seen through Gaussian noise: (n, classes)"
     mean, sd = seen/(1+noise**2), noise/math.sqrt(1+noise**2)
@@ -35,7 +37,7 @@ def _posterior(seen, noise, cuts, chunk=100_000):
     for i in range(0, len(seen), chunk): cdf[i:i+chunk,1:-1] = _ndtr((cuts-mean[i:i+chunk,None])/sd)
     return np.diff(cdf, axis=1)
 
-# %% ../../nbs/measure/05_predictions.ipynb #0acc1a8f
+# %% ../../nbs/measure/05_predictions.ipynb #45f7977e
 _EYEPACS = (.735,.070,.151,.025,.020) # fractions of the grades in the training labels of Kaggle 2015
 
 def _prevalence(given, task):
@@ -44,6 +46,7 @@ def _prevalence(given, task):
     if len(given) == len(task): return given
     raise SettingError(f'prevalence has {len(given)} shares, {task.name} has {len(task)} classes')
 
+# %% ../../nbs/measure/05_predictions.ipynb #0acc1a8f
 def _tags(rng, n_patients):
     "Tags of two eyes a patient: eye, hospital, age"
     eye = np.tile(['left', 'right'], n_patients)
@@ -120,7 +123,7 @@ def yes_no(
     raise SettingError(f"unknown question {question!r} for {get_task(task).name}: choose one of {', '.join(asked)}, "
                        "'top', or a class label")
 
-# %% ../../nbs/measure/05_predictions.ipynb #dd57f39b
+# %% ../../nbs/measure/05_predictions.ipynb #761cf022
 PredictionsLike = pd.DataFrame | Run | str | Path | list # a table, a run, the path of either, or a list of rows (dicts)
 
 def _of_path(path):
@@ -131,6 +134,7 @@ def _of_path(path):
     if path.suffix: raise DataError(f'{path}: no such file')
     raise RunError(f'{path}: no such run folder, and no predictions table')
 
+# %% ../../nbs/measure/05_predictions.ipynb #7f29fcaa
 def _of_run(run):
     "The predictions of a finished run"
     if not (run.path/'predictions.csv').is_file():
@@ -139,6 +143,7 @@ def _of_run(run):
     table = run.predictions
     return table if 'task' in table else with_task(table, run.task)
 
+# %% ../../nbs/measure/05_predictions.ipynb #dd57f39b
 def _table_of(what):
     "The predictions table that somebody means, not checked yet"
     if isinstance(what, (str, Path)): what = _of_path(what)
@@ -147,7 +152,7 @@ def _table_of(what):
     if isinstance(what, pd.DataFrame): return what
     raise DataError(f'predictions are a table, a run, or the path of one, not {type(what).__name__}')
 
-# %% ../../nbs/measure/05_predictions.ipynb #8beb09f7
+# %% ../../nbs/measure/05_predictions.ipynb #f9fb3434
 def _where(preds, bad, file):
     "Words for the first bad row: its line in a file, or its index in a table, and its image"
     i = int(np.flatnonzero(bad)[0])
@@ -155,6 +160,7 @@ def _where(preds, bad, file):
     more = f' (and {int(bad.sum())-1} more rows)' if bad.sum() > 1 else ''
     return (f'line {i+2}' if file else f'row {preds.index[i]}') + image, i, more
 
+# %% ../../nbs/measure/05_predictions.ipynb #8beb09f7
 def _labels(preds, col, k, name, file, empty_ok):
     "A column of labels as Int64, or a DataError that names the first row that is none"
     raw = preds[col]
@@ -187,7 +193,7 @@ def _check_probabilities(preds, k, name, file, tol):
         where, i, more = _where(preds, bad, file)
         raise DataError(f'{name}, {where}: the probabilities add up to {p[i].sum():.4g}, not 1{more}')
 
-# %% ../../nbs/measure/05_predictions.ipynb #36e78c78
+# %% ../../nbs/measure/05_predictions.ipynb #ff8689cb
 def _check_repeats(preds, name):
     "Refuse a file that holds an image twice"
     if 'image' not in preds: return
@@ -197,6 +203,7 @@ def _check_repeats(preds, name):
     first = int(np.flatnonzero((preds['image'] == preds['image'].iloc[i]).to_numpy())[0])
     raise DataError(f'{name}, {where}: the image is already in line {first+2}{more}')
 
+# %% ../../nbs/measure/05_predictions.ipynb #36e78c78
 def _checked(preds, task, name, file, tol):
     "A copy with labels as Int64 and probabilities as floats; a DataError names what cannot be scored"
     for col in ('target', 'grade'):
@@ -215,7 +222,7 @@ def read_predictions(
     preds:PredictionsLike, # a table, a run or its folder, the path of a CSV, or a list of rows
     task=None, # a name or a `Task`; by default what the table or the run says of itself, or dr
     *,
-    name:str=None, # what to call the table in errors; by default its path
+    name:str|None=None, # what to call the table in errors; by default its path
     tol:float=.01, # how far probabilities may be from adding up to 1; files hold rounded numbers
 )->pd.DataFrame: # a checked copy: labels as Int64, probabilities as floats, the task in the column `task`
     """Read and check predictions that any program may have written. A `DataError` names the first row that cannot be
@@ -227,7 +234,7 @@ def read_predictions(
     task = task_of(table, task)
     return with_task(_checked(table, task, name or 'predictions', file, tol), task)
 
-# %% ../../nbs/measure/05_predictions.ipynb #edf530e9
+# %% ../../nbs/measure/05_predictions.ipynb #a8baba5f
 def known_rows(
     preds:PredictionsLike, # predictions in any form
     task=None, # by default the table's own
@@ -242,6 +249,7 @@ def known_rows(
                         'calibration and thresholds need probabilities')
     return preds[preds['target'].notna()], task
 
+# %% ../../nbs/measure/05_predictions.ipynb #edf530e9
 def _scored(preds, task):
     "Rows with targets and probabilities, numbered afresh, and the task"
     preds, task = known_rows(preds, task, need_probabilities=True)

@@ -40,16 +40,18 @@ class Condition:
             _refuse(self, "can only be compared with 'majority' or 'current'")
         if self.subgroups and (self.above or self.not_below): _refuse(self, 'subgroups take at_least or low_at_least')
 
-# %% ../../nbs/measure/60_promotion.ipynb #a5580e76
+# %% ../../nbs/measure/60_promotion.ipynb #4f4065ac
 def _to_dict(self)->dict: # only what was set
     "The condition as JSON has it"
     default = {f.name: f.default for f in fields(self)}
     return {k: v for k,v in asdict(self).items() if v != default[k]}
 
+# %% ../../nbs/measure/60_promotion.ipynb #7413663f
 def _bounds(self)->dict: # {'at_least': x, 'low_at_least': y}, those that were set
     "The bounds that a value must reach"
     return {k: v for k,v in (('at_least', self.at_least), ('low_at_least', self.low_at_least)) if v is not None}
 
+# %% ../../nbs/measure/60_promotion.ipynb #a5580e76
 def _from_dict(d)->'Condition':
     "A condition from JSON; an unknown word is a `SettingError`"
     known = [f.name for f in fields(Condition)]
@@ -87,31 +89,34 @@ def read_gate(
     if not isinstance(gate, (list, tuple)) or not gate: raise SettingError('a gate is a list of conditions')
     return [c if isinstance(c, Condition) else Condition.from_dict(c) for c in gate]
 
-# %% ../../nbs/measure/60_promotion.ipynb #b2f1e16b
+# %% ../../nbs/measure/60_promotion.ipynb #982b7d4a
 def _reaches(c, value, low):
     "Are `at_least` and `low_at_least` met?"
     found = dict(at_least=value, low_at_least=low)
     return all(found[k] is not None and not np.isnan(found[k]) and found[k] >= x for k,x in c.bounds().items())
 
+# %% ../../nbs/measure/60_promotion.ipynb #e22282a7
 def _show(f):
     "A figure in words"
     if f['value'] is None: return 'undefined'
     low, high = f['ci95']
     return f"{f['value']:.3f}" if low is None else f"{f['value']:.3f} ({low:.3f} to {high:.3f})"
 
+# %% ../../nbs/measure/60_promotion.ipynb #b2f1e16b
 def _against_majority(f, majority):
     "(is the interval above that of the majority model?, what was found)"
     if majority is None or majority['ci95'][1] is None or f['ci95'][0] is None:
         return False, ': no interval to compare with the majority model'
     return f['ci95'][0] > majority['ci95'][1], f', majority {_show(majority)}'
 
-# %% ../../nbs/measure/60_promotion.ipynb #3a7866db
+# %% ../../nbs/measure/60_promotion.ipynb #fc883771
 def _against_current(c, d):
     "(is the paired difference above its bound?, what was found)"
     if d is None: return False, ': could not be compared with the current model'
     found = f', difference {d.difference:+.3f} ({d.low:+.3f} to {d.high:+.3f})'
     return d.low > (0 if c.above == 'current' else -c.margin), found
 
+# %% ../../nbs/measure/60_promotion.ipynb #3a7866db
 def _judge(c, fig, on, paired):
     "(met?, what was found) for a condition on all patients"
     f = fig.get(c.score)
@@ -149,18 +154,20 @@ class Decision(dict):
         return '\n'.join([*rows, f"{'promote' if self else 'do not promote'}: {self['why']}"])
     __repr__ = __str__
 
-# %% ../../nbs/measure/60_promotion.ipynb #7ffbb0ee
+# %% ../../nbs/measure/60_promotion.ipynb #d80c19a0
 def _paired(preds, current, thresholds, n_boot, seed):
     "Differences to the model in use by score, where there is one"
     if current is None: return {}
     t = compare_models(current, preds, thresholds=thresholds, n_boot=n_boot, seed=seed)
     return {r.score: r for r in t[t.test=='bootstrap'].itertuples()}
 
+# %% ../../nbs/measure/60_promotion.ipynb #f5eccf85
 def _needs_current(conditions, current):
     "Refuse conditions on a current model that was not given"
     odd = [c for c in conditions if 'current' in (c.above, c.not_below)]
     if odd and current is None: _refuse(odd[0], 'compares with the current model, but none was given')
 
+# %% ../../nbs/measure/60_promotion.ipynb #7ffbb0ee
 def _decision(conditions, rows, **about):
     "The answer: promoted only if every condition is met"
     rows = [dict(condition=str(c), met=met, found=found) for c, (met, found) in zip(conditions, rows)]
@@ -173,9 +180,9 @@ def promote(
     preds:PredictionsLike, # the candidate's predictions, on test images that nothing was chosen on
     conditions=GATE, # what it must show; see `read_gate` for its forms
     task=None, # by default the table's own, or dr
-    *, threshold:float=None, # its operating point, chosen on validation; by default .5
-    current:PredictionsLike=None, # predictions of the model in use, on the same images
-    current_threshold:float=None, # its operating point; by default the same
+    *, threshold:float|None=None, # its operating point, chosen on validation; by default .5
+    current:PredictionsLike|None=None, # predictions of the model in use, on the same images
+    current_threshold:float|None=None, # its operating point; by default the same
     n_boot:int=2000, # resamples of patients
     seed:int=42, # of the resamples
 )->Decision: # true or false, and why

@@ -6,6 +6,7 @@
 __all__ = ['patient_codes', 'Resampled', 'resample', 'count_stat', 'rank_stat', 'mean_stat', 'clopper_pearson']
 
 # %% ../../nbs/measure/20_resampling.ipynb #9e150279
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -14,7 +15,8 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..core import SettingError
-from .metrics import Ranking, safe_divide
+from .metrics import safe_divide
+from .ranking import Ranking
 
 # %% ../../nbs/measure/20_resampling.ipynb #6a3c8549
 def patient_codes(
@@ -61,7 +63,7 @@ def resample(
     *,
     n_boot:int=2000, # resamples; 2,000 keep the ends of a 95% interval steady to about 2% of its width
     seed:int=42, # same seed, same intervals, whatever the block size
-    images:int=None, # rows of the table: sets the block size, so that memory stays flat
+    images:int|None=None, # rows of the table: sets the block size, so that memory stays flat
     groups:int=200, # leave-one-group-out repeats for the BCa acceleration
 )->dict: # name to `Resampled`
     "Score the table itself, without each group of patients in turn, and on every bootstrap resample of patients"
@@ -81,7 +83,7 @@ def count_stat(
     unit, # unit of each image (images,), from `patient_codes`
     n:int, # number of units
     k:int, # number of classes
-): # function: weights (b, n) -> {name: (b,)}
+)->Callable: # function: weights (b, n) -> {name: (b,)}
     "A statistic of counts"
     cell = np.asarray(unit)*k*k + np.asarray(target).astype(int)*k + np.asarray(grade).astype(int)
     C = np.bincount(cell, minlength=n*k*k).reshape(n, k*k).astype(np.float32)
@@ -94,8 +96,8 @@ def rank_stat(
     *,
     unit, # unit of each image (images,), from `patient_codes`
     auc:str='auc', # name of the AUC in the result
-    ap:str=None, # name of the average precision; None leaves it out
-): # function: weights (b, n) -> {name: (b,)}
+    ap:str|None=None, # name of the average precision; None leaves it out
+)->Callable: # function: weights (b, n) -> {name: (b,)}
     "A statistic of ranks: AUC and average precision"
     ranking = Ranking(positive, score, unit)
     def stat(W):
@@ -108,13 +110,13 @@ def mean_stat(
     unit, # unit of each image (images,), from `patient_codes`
     n:int, # number of units
     **values, # name=(images,) values
-): # function: weights (b, n) -> {name: (b,)}
+)->Callable: # function: weights (b, n) -> {name: (b,)}
     "A statistic of means over images"
     size = np.bincount(unit, minlength=n).astype(float)
     sums = {k: np.bincount(unit, weights=np.asarray(v, float), minlength=n) for k,v in values.items()}
     return lambda W: {k: safe_divide(W@v, W@size) for k,v in sums.items()}
 
-# %% ../../nbs/measure/20_resampling.ipynb #e996f5cf
+# %% ../../nbs/measure/20_resampling.ipynb #934d6206
 _N = NormalDist()
 
 def _bca_tails(self, boot, tails):
@@ -126,6 +128,7 @@ def _bca_tails(self, boot, tails):
     z = z0 + np.array([_N.inv_cdf(t) for t in tails])
     return np.array([_N.cdf(z0 + x/(1-a*x)) for x in z])
 
+# %% ../../nbs/measure/20_resampling.ipynb #e996f5cf
 @patch
 def interval(
     self:Resampled,
@@ -161,7 +164,7 @@ def clopper_pearson(
 @patch
 def figure(
     self:Resampled,
-    units:int=None, # for a proportion, the patients it rests on: exact bounds where it is 0 or 1
+    units:int|None=None, # for a proportion, the patients it rests on: exact bounds where it is 0 or 1
     *,
     method:str='bca', # 'bca' or 'percentile'
 )->dict: # {'value': x, 'ci95': [low, high]}; None where undefined

@@ -8,6 +8,7 @@ __all__ = ['tag_groups', 'rests_on', 'subgroup_scores', 'plot_subgroups']
 # %% ../../nbs/measure/55_subgroups.ipynb #35cb9147
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from ..core import DataError, SettingError
 from .evaluation import _thresholds, score_figures, score_statistics
@@ -27,13 +28,14 @@ def tag_groups(
         s = quarter.map(names)
     return s.astype(object).where(s.notna(), '(missing)').astype(str)
 
-# %% ../../nbs/measure/55_subgroups.ipynb #ac0399d9
+# %% ../../nbs/measure/55_subgroups.ipynb #784a3324
 def _natural(s):
     "Sort key: numbers at the start of a text by value"
     head = s.split(' ')[0]
     try: return (0, float(head), s)
     except ValueError: return (1, 0., s)
 
+# %% ../../nbs/measure/55_subgroups.ipynb #ac0399d9
 def rests_on(
     name, # a score: dots are levels
     task, # the `Task`
@@ -64,7 +66,7 @@ def subgroup_scores(
     by, # name of a tag, or several
     task=None, # by default the table's own, or dr
     *,
-    threshold:float=None, # from which an image is predicted positive; by default .5
+    threshold:float|None=None, # from which an image is predicted positive; by default .5
     scores=('qwk', 'accuracy', 'referable.auc', 'referable.sensitivity', 'referable.specificity'), # dots are levels
     min_patients:int=20, # a score that rests on fewer is marked small
     n_boot:int=1000, # resamples of patients
@@ -81,7 +83,7 @@ def subgroup_scores(
         for g in dict.fromkeys(sorted(groups, key=_natural)): rows += _group_rows(preds[groups==g], tag, g, *settings)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/measure/55_subgroups.ipynb #00737005
+# %% ../../nbs/measure/55_subgroups.ipynb #7bf4bcfb
 def _interval_line(ax, i, r):
     "One score with its interval; pale and hollow where it rests on few patients"
     colour = '#555555' if r.tag == 'all' else '#0072B2'
@@ -89,6 +91,7 @@ def _interval_line(ax, i, r):
         ax.plot([r.low, r.high], [i, i], color=colour, lw=2, alpha=.45 if r.small else 1)
     ax.plot(r.value, i, 'o', color=colour, mfc='white' if r.small else colour, ms=7)
 
+# %% ../../nbs/measure/55_subgroups.ipynb #00737005
 def _group_name(r): return ('all' if r.tag=='all' else f'{r.tag} {r.group}') + f'  (n={r.n_patients:,})'
 
 # %% ../../nbs/measure/55_subgroups.ipynb #137619a0
@@ -97,7 +100,7 @@ def plot_subgroups(
     score:str='qwk', # which score
     *,
     ax=None, # where to draw; by default a new figure
-): # the axes
+)->Axes: # the axes
     "Draw a score for each subgroup with its interval; small groups are hollow"
     d = table[(table.score==score) & table.value.notna()].reset_index(drop=True)
     if not len(d): raise SettingError(f'the table has no values of {score!r}')

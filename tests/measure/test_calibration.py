@@ -1,7 +1,6 @@
 "Reliability adds up, a calibrated model is told from one that is too sure, the temperature finds the truth"
 import matplotlib
 matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss

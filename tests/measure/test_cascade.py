@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from retina_nb.core import DataError, task_of
+from retina_nb.core import DataError
 from retina_nb.measure import (cascade_cost, cascade_losses, cascade_predictions, cascade_report, compare_cost, evaluate, example_predictions,
                                final_task, keep_labels, merge_labels, prob_columns, probabilities, write_evaluation)
 

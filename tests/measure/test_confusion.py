@@ -53,7 +53,7 @@ def test_drawing_of_shares():
 
 def test_draws_on_given_axes_and_leaves_settings_alone():
     before = dict(plt.rcParams)
-    fig, (a, b) = plt.subplots(1, 2)
+    _, (a, b) = plt.subplots(1, 2)
     assert plot_confusion(HAND, ax=b) is b and not a.images
     plot_confusion(HAND)
     assert dict(plt.rcParams) == before

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retina_nb.core import Run, SettingError, Task, read_json, write_json
+from retina_nb.core import Run, Task, read_json, write_json
 from retina_nb.measure import (Condition, Scores, compare_models, evaluate, example_predictions, prob_columns, promote, qwk, subgroup_scores)
 
 @pytest.fixture(scope='module')
@@ -58,8 +58,8 @@ def test_scores_as_attributes_and_as_a_table(preds, tmp_path):
     s = evaluate(preds, n_boot=50)
     assert s.qwk.value == s['qwk']['value'] and s.referable.auc.ci95 == s['referable']['auc']['ci95'] and s.per_class[1].name == 'Mild'
     assert {'qwk', 'referable', 'to_frame'} <= set(dir(s)) and 'auc' in dir(s.referable)
-    with pytest.raises(AttributeError, match="no 'auc' here; there are .*qwk"): s.auc
-    with pytest.raises(AttributeError, match='there are value, ci95'): s.qwk.low
+    with pytest.raises(AttributeError, match="no 'auc' here; there are .*qwk"): _ = s.auc
+    with pytest.raises(AttributeError, match='there are value, ci95'): _ = s.qwk.low
     assert not hasattr(s, '_repr_latex_') and copy.deepcopy(s) == s == pickle.loads(pickle.dumps(s)) and type(copy.copy(s)) is Scores
     f = s.to_frame()
     assert f.columns.tolist() == ['value', 'low', 'high', 'majority'] and f.loc['qwk', 'value'] == s.qwk.value and f.loc['qwk', 'majority'] == 0

@@ -40,8 +40,6 @@ def test_what_is_no_table_at_all(tmp_path):
     with pytest.raises(RunError, match='not a run folder'): evaluate(tmp_path/'folder')
 
 def test_predictions_in_every_form(preds, tmp_path):
-    from retina_nb.measure.confusion import confusion_matrix, plot_confusion
-    from retina_nb.measure.operating import choose_threshold
     write_json(tmp_path/'run'/'config.json', dict(task='dr')); preds.to_csv(tmp_path/'run'/'predictions.csv', index=False)
     want = confusion_matrix(preds)
     for form in (tmp_path/'run', str(tmp_path/'run'), Run(tmp_path/'run'), tmp_path/'run'/'predictions.csv'):

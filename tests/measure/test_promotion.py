@@ -40,5 +40,5 @@ def test_few_patients_never_pass(n):
     d = d.assign(grade=d.target, **{f'p_{j}': (d.target == j).astype(float) for j in range(5)})
     for c in (dict(at_least=.5), dict(low_at_least=.5), dict(above='majority'), dict(above='current'), dict(not_below='current')):
         decision = promote(d, [Condition('qwk', **c)], current=d.assign(grade=0), n_boot=100)
-        assert not decision and 'patients' in str(decision) or 'could not' in str(decision) or 'undefined' in str(decision)
+        assert not decision and any(w in str(decision) for w in ('are needed', 'could not', 'undefined'))
     assert not promote(d, n_boot=100)

@@ -17,7 +17,7 @@ def test_empty_patients_are_patients_of_their_own(preds):
     assert any('4 images without a patient' in w for w in evaluate(d, n_boot=50)['warnings'])
 
 def test_same_seed_same_intervals_whatever_the_block_size(preds):
-    unit, n, _ = patient_codes(preds)
+    n = patient_codes(preds)[1]
     stats = lambda: score_statistics(preds, get_task('dr'), dict(referable=.5, vision_threatening=.5))[0]
     a, b = (resample(stats(), n, n_boot=60, seed=1, images=images) for images in (300, 2**20))
     for k in a: assert np.allclose(a[k].resampled, b[k].resampled, 1e-9, 1e-12, equal_nan=True) and np.allclose(a[k].left_out, b[k].left_out, 1e-9, 1e-12, equal_nan=True)
