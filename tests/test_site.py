@@ -116,6 +116,21 @@ def test_only_public_names_are_linked(root):
     text = plug.link_names('`Task` and `_say` and `Task` and ```\n`Task`\n```', 'data/split.html', folder)
     assert text == '[`Task`](../core.html#task) and `_say` and `Task` and ```\n`Task`\n```'
 
+def test_a_term_is_linked_where_it_is_used_first(root):
+    folder, seen = str(root/'nbs'), set()
+    text = plug.link_terms('The fovea, `fovea`, [a fovea](x.html). QWK of the fovea; qwk.', 'data/split.html', folder, seen)
+    assert text == ('The [fovea](../glossary.html#fovea){.term}, `fovea`, [a fovea](x.html). '
+                    '[QWK](../glossary.html#qwk){.term} of the fovea; qwk.') and seen == {'fovea', 'qwk'}
+    assert plug.link_terms('# Fovea\n\nA fovea', 'glossary.html', folder, set()) == '# Fovea\n\nA fovea'
+
+def test_the_glossary_explains_every_term_once(root):
+    text = '\n'.join(plug.source(c) for c in plug.notebooks(str(root/'nbs'))['glossary.ipynb']['cells'])
+    entries = re.findall(r'^### (.+?) \{#([\w-]+)\}\n<!-- forms: (.*?)-->\n(.+)', text, re.M)
+    assert len(entries) == text.count('\n### ') > 60 and len({a for _, a, *_ in entries}) == len(entries)
+    forms = [f.strip().lower() for title, _, more, _ in entries for f in [title, *more.split(',')] if f.strip()]
+    assert len(set(forms)) == len(forms), [f for f in forms if forms.count(f) > 1]
+    for wanted in ('qwk', 'referable', 'operating point', 'fovea', 'icdr', 'sensitivity', 'bundle'): assert wanted in forms
+
 # --- documentation of names
 def documented(sym, name=None): return plug.Renderer(sym, name)._repr_markdown_()
 
@@ -194,6 +209,24 @@ def test_a_failing_cell_is_named_with_its_notebook(small):
     write('data/10_things.ipynb', *ROOM, _code('#| export\ndef one(a): # a thing\n    "Count to one"\n    return 1'), _code('from nowhere import nothing'))
     faults = website.make_pages(root, root/'out', ['data/10_things.ipynb'])
     assert len(faults) == 1 and 'data/10_things.ipynb' in faults[0] and 'from nowhere import nothing' in faults[0] and 'ModuleNotFoundError' in faults[0]
+
+def test_gallery_and_index_of_names(small):
+    import base64, io
+    from PIL import Image
+    root, write = small
+    out = io.BytesIO(); Image.new('RGB', (900, 600), 'white').save(out, 'PNG')
+    png = dict(output_type='display_data', metadata={}, data={'image/png': base64.b64encode(out.getvalue()).decode()})
+    figure = _code('#| fig-alt: "A white \\"field\\""\n#| fig-cap: "Nothing to see."\nplot()', [png])
+    write('data/10_things.ipynb', *ROOM, _code('#| export\ndef one(a): # a thing\n    "Count to `one`"\n    return 1'), figure)
+    write('gallery.ipynb', _prose('# Gallery\n\n> line'), _prose('<!-- site: gallery -->'))
+    write('reference.ipynb', _prose('# Names\n\n> line'), _prose('<!-- site: names -->'))
+    assert website.make_pages(root, root/'out') == []
+    def page(name): return '\n'.join(plug.source(c) for c in json.loads((root/'out'/name).read_text())['cells'])
+    thumb = root/'out'/'thumbs'/f"{figure['id']}.jpg"
+    assert thumb.stat().st_size < 20_000 and Image.open(thumb).size[0] <= 320
+    assert f'href="data/things.html#c-{figure["id"]}"' in page('gallery.ipynb') and 'A white &quot;field&quot;' in page('gallery.ipynb')
+    assert f'{{#c-{figure["id"]} .anchor .chart}}' in page('data/10_things.ipynb')
+    assert '| [`one`](data/things.html#one) | Count to `one` |' in page('reference.ipynb')
 
 def test_a_page_without_a_fault_and_one_without_a_docstring(small):
     root, write = small
