@@ -17,7 +17,7 @@ import numpy as np, pandas as pd, torch
 from PIL import Image
 from scipy import stats
 
-from retina_nb.core import Run, get_task, set_seed, write_json
+from retina_nb.core import get_task, set_seed, write_json
 from retina_nb.data.records import load_records
 from retina_nb.data.checks import require_usable
 from retina_nb.measure.evaluation import evaluate
@@ -266,7 +266,7 @@ def sample(a):
     def ours(seed, **kwargs):
         c = TrainConfig(size=112, epochs=12, pretrained=False, seed=seed, **kwargs)
         return to_goal(lambda: make_learner(records, c, progress=False), lambda l: l.fit_one_cycle(c.epochs, c.peak_lr), seed)
-    arms = {'ours, test_resnet': lambda s: ours(s, arch='test_resnet', lr=6e-3), 'ours, resnet18': lambda s: ours(s),
+    arms = {'ours, test_resnet': lambda s: ours(s, arch='test_resnet', lr=6e-3), 'ours, resnet18': ours,
             'plain fastai, resnet18': lambda s: to_goal(lambda: plain_learner(records, 112), lambda l: l.fit_one_cycle(20, 1e-3), s)}
     for arm in a.only or arms:
         for seed in range(min(a.seeds, 3)): store.do(f'{arm}/{seed}', lambda: arms[arm](seed))

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 
-from retina_nb.deploy.exporter import export
-from retina_nb.core import get_task, write_json
+from retina_nb.core import write_json
 from retina_nb.data.records import load_records
 from retina_nb.measure.evaluation import evaluate
-from retina_nb.deploy.grader import Grader
 from retina_nb.measure.metrics import qwk
-from retina_nb.data.split import kfold, split_records
+from retina_nb.data.split import kfold
 from retina_nb.train.training import train
 
 HERE = Path(__file__).parent
@@ -79,7 +77,7 @@ def search(data, tmp, file, only=None):
     "Cross-validate the defaults (the first) and every alternative; what `file` holds already is not run again"
     done = json.loads(file.read_text()) if file.is_file() else {}
     for name,change in CHANGES.items():
-        if name in done or only and name not in only: continue
+        if name in done or (only and name not in only): continue
         print(f'{name}: {change}', flush=True)
         cv = cross_validate(data, tmp/name.replace(' ', '_'), arch='resnet18', size=128, epochs=12, **change)
         pooled = {k: cv['pooled'][k] for k in SCORES}

@@ -56,6 +56,15 @@ layers =
 exhaustive = True
 exhaustive_ignores =
     _modidx
+
+[importlinter:contract:torch]
+name = Grading runs without torch, not even inside a function
+type = forbidden
+source_modules =
+    retina_nb.high.two
+forbidden_modules =
+    torch
+allow_indirect_imports = True
 """
 
 PAGES = ['index.ipynb', '00_base.ipynb', *(f'low/{n}.ipynb' for n in ('index', '10_one', '20_more')), 'high/index.ipynb', 'high/10_two.ipynb']

@@ -1,5 +1,5 @@
 "What a user installs: extras, floors, the recipe for conda, and what is said where a package is missing"
-import configparser, re, shlex, subprocess, sys
+import configparser, re, shlex
 
 import pytest
 import yaml

@@ -4,7 +4,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, pytest
 
 from retina_nb.core import SettingError, TASKS
-from retina_nb.plotting import GRADE_COLOURS, OKABE_ITO, STYLE, as_seen, class_colours, caption, contrast_ratio, cielab, luminance, ramp, save_figure, set_style, text_on
+from retina_nb.plotting import GRADE_COLOURS, OKABE_ITO, as_seen, class_colours, caption, contrast_ratio, cielab, luminance, ramp, save_figure, set_style, text_on
 
 def closest(colours, by):
     L = cielab(as_seen(colours, by)); return min(np.linalg.norm(a-b) for i,a in enumerate(L) for b in L[:i])

@@ -182,7 +182,6 @@ def _imports(tree, module=''):
 
 HEAVY = 'torch', 'torchvision', 'fastai'
 HEAVY_WINGS = {'train', 'explain'}  # the only ones whose import may load them
-NO_MODEL_CODE = {'deploy.grader', 'deploy.panel'}  # they grade with the bundle's ONNX model: no torch, not even inside a function
 
 def layers_hold(root):
     "A room imports only rooms with lower numbers in its own wing, names what it imports, from rooms and not from faces, and never nbdev"
@@ -198,14 +197,12 @@ def layers_hold(root):
             where, parts = f'{name_of(root, p)}:{line}', full.split('.')
             if parts[-1] == '*': faults.append(f"{where}: `from {full[:-2]} import *`: name what is imported")
             if parts[0] in ('nbdev', 'execnb'): faults.append(f'{where}: imports {parts[0]}, which users of the package do not have')
-            if m in NO_MODEL_CODE and parts[0] in HEAVY: faults.append(f'{where}: imports {parts[0]}: {m} runs without it')
             if parts[0] != PACKAGE or len(parts) < 2: continue
             target = next((t for t in ('.'.join(parts[1:3]), parts[1]) if t in number), None)
             if not target and parts[1] in wings:
                 if not is_face: faults.append(f'{where}: imports from the face {PACKAGE}.{parts[1]}: name the room, as in {PACKAGE}.{parts[1]}.ROOM')
                 continue
             if not target: continue
-            if m in NO_MODEL_CODE and wing_of(target) in HEAVY_WINGS: faults.append(f'{where}: imports {target}: {m} runs without it')
             if wing_of(m) == wing_of(target) and not is_face and number[target] >= number[m]:
                 faults.append(f'{where}: {m} ({number[m]:02}) imports {target} ({number[target]:02}), which is not below it')
     return faults

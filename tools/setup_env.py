@@ -53,7 +53,7 @@ def state_of(env, key):
 
 def write_stamp(env, state, key):
     tmp = env/(STAMP + '.new')
-    stamp = dict(state=state, key=key, folder=str(env), python='%d.%d' % sys.version_info[:2])
+    stamp = dict(state=state, key=key, folder=str(env), python='.'.join(map(str, sys.version_info[:2])))
     tmp.write_text(json.dumps(stamp) + '\n', encoding='utf-8')
     os.replace(tmp, env/STAMP)
 

@@ -1,5 +1,5 @@
 "Finding files and telling which are the same"
-from pictures import idrid, load, picture
+from pictures import idrid, load
 from retina_nb.data import content_keys
 from retina_nb.data.files import list_files
 

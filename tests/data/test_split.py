@@ -70,7 +70,9 @@ def check_official(seed, folder):
 def check_folds(seed, folder):
     r = table(seed, folder if seed % 2 else None)
     k = 2 + seed % 5
-    if groups_of(r).max() + 1 < k: return pytest.raises(DataError, kfold, r, k)
+    if groups_of(r).max() + 1 < k:
+        with pytest.raises(DataError): kfold(r, k)
+        return
     tables = kfold(r, k, seed=seed, valid=.2*(seed % 2))
     assert sorted(i for t in tables for i in t[t.split == 'test'].index) == list(r.index), 'every row is tested once'
     for t in tables: assert len(t) == len(r); together(t)

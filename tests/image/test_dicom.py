@@ -146,7 +146,7 @@ def test_broken_files_name_themselves(name, tmp_path, capfd):
 def test_every_byte_may_be_wrong():
     "Changed at random, a file is read or refused, never a traceback"
     data, rng = bytearray(dicom_bytes(RAMP, bits=12, WindowCenter=1000, WindowWidth=500)), np.random.default_rng(1)
-    for i in range(400):
+    for _i in range(400):
         bad = bytearray(data); bad[rng.integers(132, 700)] = rng.integers(256)
         try: assert read_image(bytes(bad)).dtype == np.uint8
         except ImageError: pass

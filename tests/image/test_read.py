@@ -7,7 +7,7 @@ from PIL import Image, ImageCms
 
 from retina_nb.core import ImageError
 from retina_nb.image.pixels import MAX_PIXELS
-from retina_nb.image.hashes import hash_distance, mirror_hash, near_duplicates, phash
+from retina_nb.image.hashes import mirror_hash, near_duplicates, phash
 from retina_nb.image.read import image_size, read_image, sha256
 
 REAL = os.environ.get('RETINA_NB_DATA')
@@ -129,7 +129,7 @@ def test_the_same_exposure_in_any_container(bits, fmt, kind, capfd):
     assert read_image(src).flags.c_contiguous and not capfd.readouterr().err
 
 def test_deep_colour_is_turned_like_the_rest():
-    rows = np.ascontiguousarray(np.rot90((colourful().astype(np.uint16) << 8)))
+    rows = np.ascontiguousarray(np.rot90(colourful().astype(np.uint16) << 8))
     exif = Image.Exif(); exif[0x0112] = 6
     raw = b''.join(b'\0' + r.astype('>u2').tobytes() for r in rows)
     data = png((b'IHDR', struct.pack('>IIBBBBB', 48, 64, 16, 2, 0, 0, 0)), (b'eXIf', exif.tobytes()[6:]), (b'IDAT', zlib.compress(raw)), (b'IEND', b''))
@@ -268,7 +268,7 @@ def test_scaled(size, mode):
     full = read_image(buf.getvalue())
     for short in (30, 64, 100, 130, 240, 500):
         b = read_image(buf.getvalue(), short_side=short)
-        assert min(b.shape[:2]) >= min(short, min(size))
+        assert min(b.shape[:2]) >= min(short, *size)
         d = round(size[0]/b.shape[1]); h,w = (n//d for n in size[::-1])     # whole blocks; a last part block is a pixel more
         want = full[:h*d,:w*d].reshape(h, d, w, d, 3).mean(axis=(1,3))
         assert np.abs(b[:h,:w] - want).mean() < 1.5

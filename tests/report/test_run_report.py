@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from retina_nb.core import DISCLAIMER, Run, RunError, get_task
+from retina_nb.core import DISCLAIMER, RunError, get_task
 from retina_nb.measure import example_predictions
 from retina_nb.report import example_run, group_tags, pick_cases, report, report_notebook
 
