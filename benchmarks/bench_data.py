@@ -8,8 +8,8 @@ from PIL import Image
 
 from retina_nb.data.checks import check_records
 from retina_nb.data.records import load_records
-from retina_nb.explore.images import examine_images
-from retina_nb.image.read import near_duplicates
+from retina_nb.explore.cameras import examine_images
+from retina_nb.image.hashes import near_duplicates
 from retina_nb.data.split import split_records
 from timing import compare, seconds
 

@@ -1,5 +1,5 @@
 "Raw photographs to the model's input: 24 of IDRiD (4288 x 2848) and ten of EyePACS, found through RETINA_NB_DATA (without it 8 drawn eyes of the same size), against what people write with OpenCV, Pillow and plain fastai. Processor time of one process, so that a shared machine measures what an idle one does; the row that says so goes by the clock."
-import io, json, os, random, resource, shutil, subprocess, sys, tempfile, time, warnings
+import os, shutil, subprocess, sys, tempfile, time, warnings
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -8,7 +8,6 @@ import cv2, numpy as np
 from PIL import Image
 
 from retina_nb.data.records import load_records
-from retina_nb.image.read import read_image
 from retina_nb.image.preprocess import Preprocess
 from retina_nb.image.contrast import ben_graham
 from retina_nb.image.field import resize
@@ -58,7 +57,7 @@ def over(f, files, dst): return lambda: [f(o, dst) for o in files]
 
 def formats(files, repeats):
     "Write, read, size and error of each way to keep the squared pictures; read means to uint8 at 224 px, from files in the system's memory"
-    from safetensors.numpy import load, safe_open, save_file
+    from safetensors.numpy import safe_open, save_file
     pics, tmp = [STRAIGHT.square(f, SIZE)[0] for f in files], Path(tempfile.mkdtemp())
     def by_file(ext, enc, dec):
         def write():
@@ -93,10 +92,11 @@ def processes(files, tmp, repeats):
     "One worker process against two: by the clock, which needs two idle cores, and by the processor time that each photograph takes, which does not"
     import queue, threading
     import psutil
-    from retina_nb.data.cache import _drive, _worker
+    from retina_nb.data.pool import _drive, _shared, _worker
     links = [(str(f), f'images/{k}-{f.name}', '') for k in range(4) for f in files]
     def rate(n):
-        left, done, procs = iter(links), queue.SimpleQueue(), [_worker(STRAIGHT, tmp/f'p{n}') for _ in range(n)]
+        left, done = _shared(links), queue.SimpleQueue()
+        procs = [_worker('retina_nb.data.cache:_caching', [STRAIGHT.to_dict(), str(tmp/f'p{n}')]) for _ in range(n)]
         used = lambda: sum(sum(psutil.Process(p.pid).cpu_times()[:2]) for p in procs)
         for p in procs: threading.Thread(target=_drive, args=(p, left, done), daemon=True).start()
         first, last = len(links)//6, len(links) - len(links)//12 # the first answers wait for interpreters to start, the last for the slowest
@@ -148,7 +148,7 @@ def epochs(files, tmp, repeats, n=48):
     table = pd.concat([table.assign(split='train'), table[:2].assign(split='valid')], ignore_index=True)
     pre = Preprocess(size=224, **cache_fields(made))
     def through(dl):
-        for x, y in dl: pass
+        for _ in dl: pass
         return x
     plain = ImageDataLoaders.from_df(df, path='/', fn_col='image', label_col='label', valid_pct=0, bs=16, item_tfms=Resize(224), batch_tfms=aug_transforms(), num_workers=0, device='cpu')
     first = lambda: through(loaders(table, pre, bs=16, workers=1, progress=False, device='cpu').train)

@@ -19,5 +19,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     split=['SPLITS', 'audit_splits', 'groups_of', 'kfold', 'split_records'],
     balance=['BALANCE', 'class_counts', 'class_weights', 'predictive_values'],
     download=['DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get'],
-    cache=['cache_fields', 'cache_names', 'cache_records', 'read_cache', 'retina_cache', 'through_cache'],
+    pool=['count_cores', 'run_jobs'],
+    manifest=['read_cache'],
+    cache=['cache_fields', 'cache_names', 'cache_records', 'retina_cache'],
 ))

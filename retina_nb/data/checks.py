@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 from ..core import DataError, ImageError, task_of
 from .files import content_keys, on_disk, parse_labels
 from .records import row_of
-from ..image.read import HASH_BITS, image_size, near_duplicates, phash, read_image, sha256
+from ..image.hashes import HASH_BITS, near_duplicates, phash
+from ..image.read import image_size, read_image, sha256
 
 # %% ../../nbs/data/25_checks.ipynb #9d0554e1
 SCAN_SIDE = 128 # pixels of the short side that a scan decodes to at least: enough for hashes and quality

@@ -6,11 +6,12 @@
 __all__ = ['DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get']
 
 # %% ../../nbs/data/40_download.ipynb #270ffddf
-import hashlib, http.client, os, re, shutil, urllib.error, urllib.request
+import hashlib, http.client, os, urllib.error, urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastcore.script import call_parse
+from tqdm.auto import tqdm
 
 from ..core import DataError, SettingError, cache_dir, one_line_errors
 
@@ -22,10 +23,14 @@ class Download:
     url: str      # where it is
     md5: str      # checksum its publisher gives
     task: str     # what its labels mean
-    licence: str = 'CC BY 4.0'
-    @property
-    def file(self)->str: return self.name + '.npz'
+    licence: str = 'CC BY 4.0' # what may be done with it
 
+    @property
+    def file(self)->str:
+        "What it is called on disk"
+        return self.name + '.npz'
+
+# %% ../../nbs/data/40_download.ipynb #a5477caa
 _medmnist = 'https://zenodo.org/records/10519652/files/{}.npz?download=1'
 _md5 = dict(
     retinamnist='bd4c0672f1bba3e3a89f0e4e876791e4', retinamnist_64='afda852cc34dcda56f86ad2b2457dbcc',
@@ -39,7 +44,7 @@ DOWNLOADS = {n: Download(n, _medmnist.format(n), m, _tasks[n.split('_')[0]]) for
 
 # %% ../../nbs/data/40_download.ipynb #1b1d932f
 INSTRUCTIONS = dict(
-    eyepacs='''EyePACS (Kaggle 2015): accept the rules at https://www.kaggle.com/c/diabetic-retinopathy-detection/rules, then
+    eyepacs='''EyePACS (Kaggle 2015): accept the rules, https://www.kaggle.com/c/diabetic-retinopathy-detection/rules, then
   pip install kaggle
   kaggle competitions download -c diabetic-retinopathy-detection
 and join and unpack: cat train.zip.* > train.zip && unzip train.zip && unzip trainLabels.csv.zip''',
@@ -47,23 +52,30 @@ and join and unpack: cat train.zip.* > train.zip && unzip train.zip && unzip tra
   pip install kaggle
   kaggle competitions download -c aptos2019-blindness-detection
 and unpack aptos2019-blindness-detection.zip''',
-    idrid='''IDRiD (CC BY 4.0): log in at https://ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid (free account),
+    idrid='''IDRiD (CC BY 4.0): log in (free account) at
+  https://ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid,
 download "B. Disease Grading.zip" and unpack it''',
-    messidor2='''Messidor-2: fill in the form at https://www.adcis.net/en/third-party/messidor2/ for the images; the grades are at
-https://www.kaggle.com/datasets/google-brain/messidor2-dr-grades (kaggle datasets download -d google-brain/messidor2-dr-grades --unzip);
+    messidor2='''Messidor-2: the images by the form at https://www.adcis.net/en/third-party/messidor2/; the grades:
+  kaggle datasets download -d google-brain/messidor2-dr-grades --unzip
 put messidor_data.csv beside the folder of images''',
     deepdrid='''DeepDRiD: git clone https://github.com/deepdrdoc/DeepDRiD''',
-    oct2017='''Kermany OCT (CC BY 4.0): download the archive at https://data.mendeley.com/datasets/rscbjbr9sj/3 and unpack it''',
-    chest_xray='''Kermany chest X-ray (CC BY 4.0): download ChestXRay2017.zip at https://data.mendeley.com/datasets/rscbjbr9sj/2 and unpack it''',
-    chexpert='''CheXpert: register at https://stanfordmlgroup.github.io/competitions/chexpert/ and accept the research use agreement; the link comes by mail''')
+    oct2017='Kermany OCT (CC BY 4.0): download the archive at '
+        'https://data.mendeley.com/datasets/rscbjbr9sj/3 and unpack it',
+    chest_xray='Kermany chest X-ray (CC BY 4.0): download ChestXRay2017.zip at '
+        'https://data.mendeley.com/datasets/rscbjbr9sj/2 and unpack it',
+    chexpert='CheXpert: register at https://stanfordmlgroup.github.io/competitions/chexpert/ and accept the research '
+        'use agreement; the link comes by mail')
 
-# %% ../../nbs/data/40_download.ipynb #01c80527
+# %% ../../nbs/data/40_download.ipynb #80661e9b
 def _md5_of(path)->str:
+    "The MD5 of a file"
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'md5').hexdigest()
 
+# %% ../../nbs/data/40_download.ipynb #01c80527
 def _open_url(url, start, timeout):
     "Open `url` from byte `start` on: the response and the byte from which it really begins"
-    ask = urllib.request.Request(url, headers={'User-Agent': 'retina_nb', **({'Range': f'bytes={start}-'} if start else {})})
+    rest = {'Range': f'bytes={start}-'} if start else {}
+    ask = urllib.request.Request(url, headers={'User-Agent': 'retina_nb', **rest})
     try: r = urllib.request.urlopen(ask, timeout=timeout)
     except urllib.error.HTTPError as e:
         if e.code == 416 and start: return None, start # nothing is left to send
@@ -72,62 +84,81 @@ def _open_url(url, start, timeout):
         raise DataError(f"{url}: cannot be reached ({getattr(e, 'reason', e)}): is this machine online?") from None
     return r, start if r.status == 206 else 0
 
+# %% ../../nbs/data/40_download.ipynb #4c1f511d
 def _expected(response, start)->int:
     "The size of the whole file, as far as the server says; otherwise 0"
     length = response.headers.get('Content-Length')
     return start + int(length) if length and length.isdigit() else 0
 
+# %% ../../nbs/data/40_download.ipynb #d4b85e5e
+def _receive(response, part, start, url, progress):
+    "Write what the server sends, from byte `start` on; if the connection breaks, what came is kept, and it is told"
+    total,mode = _expected(response, start), 'ab' if start else 'wb'
+    again = 'call again to go on from there'
+    broke = lambda n, why: DataError(f'{url}: the connection broke after {n} bytes{why}; {again}')
+    with response, open(part, mode) as f:
+        name,hidden = part.name.removesuffix('.part'), None if progress else True
+        with tqdm(total=total or None, initial=start, unit='B', unit_scale=True, desc=name, disable=hidden) as bar:
+            try:
+                while piece := response.read(2**18):
+                    f.write(piece)
+                    bar.update(len(piece))
+            except (OSError, http.client.HTTPException) as e:
+                raise broke(f'{f.tell():,}', f' ({e or type(e).__name__})') from None
+    have = part.stat().st_size
+    if total and have < total: raise broke(f'{have:,} of {total:,}', '')
+
 # %% ../../nbs/data/40_download.ipynb #4a39630d
-def download_file(url, # where the file is
-          path, # where it goes
-          md5, # what its MD5 must be
-          timeout=10, # seconds to wait for the server, and for each piece
-          progress=True # show a progress bar in a terminal?
-         )->Path: # `path`
-    "Download a file: resumed where it stopped, checked, and in place only when it is whole; a good file is not fetched again"
-    from tqdm.auto import tqdm
+def download_file(
+    url:str, # where the file is
+    path, # where it goes
+    md5:str, # what its MD5 must be
+    *,
+    timeout:float=10, # seconds to wait for the server, and for each piece
+    progress:bool=True, # show a progress bar in a terminal?
+)->Path: # `path`; what cannot be had is a `DataError`
+    "Download a file: resumed where it stopped, checked, and in place only when it is whole; a good file stays"
     path,part = Path(path), Path(f'{path}.part')
     if path.is_file() and _md5_of(path) == md5: return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    have = part.stat().st_size if part.is_file() else 0
-    response,start = _open_url(url, have, timeout)
-    if response is not None:
-        with response, open(part, 'ab' if start else 'wb') as f:
-            total = _expected(response, start)
-            with tqdm(total=total or None, initial=start, unit='B', unit_scale=True, desc=path.name, disable=None if progress else True) as bar:
-                try:
-                    while piece := response.read(2**18): f.write(piece); bar.update(len(piece))
-                except (OSError, http.client.HTTPException) as e:
-                    raise DataError(f'{url}: the connection broke after {f.tell():,} bytes ({e or type(e).__name__}); call again to go on from there') from None
-        if total and part.stat().st_size < total:
-            raise DataError(f'{url}: the connection broke after {part.stat().st_size:,} of {total:,} bytes; call again to go on from there')
+    response,start = _open_url(url, part.stat().st_size if part.is_file() else 0, timeout)
+    if response is not None: _receive(response, part, start, url, progress)
     return _accept(part, path, md5, url)
 
 # %% ../../nbs/data/40_download.ipynb #7135e754
 def _accept(part, path, md5, url)->Path:
     "Give a finished download its name if its checksum is right; otherwise delete it"
-    if (got := _md5_of(part)) != md5:
+    got = _md5_of(part)
+    if got != md5:
         part.unlink()
-        raise DataError(f'{url}: came with MD5 {got}, not {md5}: the download is damaged or the file was changed; it was deleted, call again')
+        raise DataError(f'{url}: came with MD5 {got}, not {md5}: the download is damaged or the file was changed; '
+                        'it was deleted, call again')
     os.replace(part, path)
     return path
 
 # %% ../../nbs/data/40_download.ipynb #7b7cca49
-def get_dataset(name, # one of `DOWNLOADS`
-                out=None # folder; by default `data` in the cache folder
-               )->Path: # the file
-    "Download an open data set; for one that is not open, a `SettingError` that says how to get it"
+def get_dataset(
+    name:str, # one of `DOWNLOADS`
+    out=None, # folder; by default `data` in the cache folder
+)->Path: # the file; for a set that is not open, a `SettingError` that says how to get it
+    "Download an open data set"
     if name in INSTRUCTIONS: raise SettingError(INSTRUCTIONS[name])
-    if name not in DOWNLOADS: raise SettingError(f"unknown data set {name!r}: open are {', '.join(DOWNLOADS)}; how to get {', '.join(INSTRUCTIONS)} is told by name")
+    if name not in DOWNLOADS:
+        raise SettingError(f"unknown data set {name!r}: open are {', '.join(DOWNLOADS)}; "
+                           f"how to get {', '.join(INSTRUCTIONS)} is told by name")
     o = DOWNLOADS[name]
     return download_file(o.url, Path(out or cache_dir()/'data')/o.file, o.md5)
 
+# %% ../../nbs/data/40_download.ipynb #6fb7a520
 @call_parse
 @one_line_errors
-def retina_get(name:str, # retinamnist, octmnist_64, pneumoniamnist_224 ...; or idrid, eyepacs ... for instructions
-               out:str=None # folder; by default `data` in the cache folder
-              ):
+def retina_get(
+    name:str, # retinamnist, octmnist_64, pneumoniamnist_224 ...; or idrid, eyepacs ... for instructions
+    out:str=None, # folder; by default `data` in the cache folder
+):
     "Download an open data set, or say how to get a closed one"
-    if name in INSTRUCTIONS: return print(INSTRUCTIONS[name])
-    path = get_dataset(name, out)
-    print(f'{path}\n{DOWNLOADS[name].licence}; for example: retina_explore {path} --task {DOWNLOADS[name].task}')
+    if name in INSTRUCTIONS:
+        print(INSTRUCTIONS[name])
+        return
+    path,o = get_dataset(name, out), DOWNLOADS[name]
+    print(f'{path}\n{o.licence}; for example: retina_explore {path} --task {o.task}')

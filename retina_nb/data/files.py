@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, file_sha256, get_task
-from ..image.read import DICOM_TYPES, IMAGE_TYPES
+from ..image.dicom import DICOM_TYPES
+from ..image.read import IMAGE_TYPES
 
 # %% ../../nbs/data/05_files.ipynb #fde30c67
 _other_names = {'dr': dict(normal=0, nodiabeticretinopathy=0, npdrmild=1, proliferatedr=4, proliferativedr=4, pdr=4),

@@ -19,7 +19,8 @@ from fastcore.basics import patch
 from ..core import DataError, ImageError, get_task
 from .files import (DataFolder, _parse_label, column_of, csv_header, npz_counts, npz_splits,
     on_disk, read_cells, read_labels_csv, split_of, stem_of)
-from ..image.read import dicom_tags, image_size, is_image_file
+from ..image.dicom import dicom_tags
+from ..image.read import image_size, is_image_file
 
 # %% ../../nbs/data/10_layouts.ipynb #42ed9a29
 class LayoutMethods:

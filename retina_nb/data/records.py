@@ -160,7 +160,7 @@ def _open_data(path, seed)->tuple:
     "DATA as a `DataFolder`, and the part of it to look for a layout in: the one file, where DATA names a file"
     text = str(path)
     if text.startswith('synth:'):
-        from retina_nb.synth.render import synth_dataset
+        from retina_nb.synth.dataset import synth_dataset
         if not text[6:].isdigit() or not int(text[6:]):
             raise SettingError(f'{text}: write synth:N for N synthetic images, for example synth:400')
         path = synth_dataset(int(text[6:]), seed=seed)
@@ -195,9 +195,9 @@ def load_records(
     task='dr', # what the labels mean: a name, a `Task`, or the path of a JSON file
     layout=None, # name of a layout or a layout of your own, where looking is not enough
     *,
-    columns=None, # dict of the columns that hold `image`, `label`, `patient`, or some of them, under names of your own
+    columns=None, # dict: the columns that hold `image`, `label`, `patient`, or some of them
     seed=42, # of 'synth:N'
-    uncertain='ignore', # labels that their source calls unsure (CheXpert's -1): 'ignore' empties them, or 'zeros', 'ones'
+    uncertain='ignore', # labels that their source calls unsure (CheXpert's -1): 'ignore' empties them; 'zeros', 'ones'
     warn=True, # say with a warning when something is wrong? `attrs['problems']` holds it either way
 )->pd.DataFrame: # records; what cannot be read as a data set at all is a `DataError`
     "Any known data set as records; what is wrong with it is in `records.attrs['problems']`"

@@ -15,7 +15,7 @@ from ..core import DataError, SettingError, task_of
 from .checks import PROBLEM_COLUMNS, comparable_images, problem_table, scan_images
 from .files import content_keys, on_disk
 from .records import row_of
-from ..image.read import HASH_BITS, near_duplicates
+from ..image.hashes import HASH_BITS, near_duplicates
 
 # %% ../../nbs/data/30_split.ipynb #135737aa
 def _alike(records, scan)->list:

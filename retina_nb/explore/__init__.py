@@ -10,14 +10,11 @@ from .. import core
 
 # %% ../../nbs/explore/index.ipynb #explore-face
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
-    images=['examine_images', 'find_fields', 'blank_tile', 'find_outliers', 'plot_colours',
-        'plot_fields', 'plot_quality', 'plot_shortcuts', 'plot_sizes', 'find_shortcuts',
-        'show_both_eyes', 'show_duplicates', 'show_grid', 'show_images',
-        'show_outliers', 'thumbnail', 'join_records'],
-    labels=['class_weights', 'joint_eyes', 'label_table', 'majority_scores',
-        'patient_table', 'plot_accuracy_trap', 'plot_joint', 'plot_labels',
-        'plot_patients', 'plot_predictive_values', 'plot_weights',
-        'predictive_values'],
-    survey=['Browser', 'label_distribution', 'retina_explore', 'survey_records',
-        'write_survey'],
+    images=['blank_tile', 'show_both_eyes', 'show_duplicates', 'show_grid', 'show_images', 'thumbnail'],
+    cameras=['examine_images', 'find_fields', 'find_outliers', 'find_shortcuts', 'join_records', 'plot_colours',
+        'plot_fields', 'plot_quality', 'plot_shortcuts', 'plot_sizes', 'show_outliers'],
+    labels=['joint_eyes', 'label_table', 'majority_scores', 'patient_table', 'plot_accuracy_trap', 'plot_joint',
+        'plot_labels', 'plot_patients', 'plot_prevalence', 'plot_weights'],
+    browser=['Browser'],
+    survey=['label_distribution', 'retina_explore', 'survey_records', 'write_survey'],
 ))

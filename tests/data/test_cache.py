@@ -7,7 +7,8 @@ import cv2, numpy as np, pandas as pd, pytest
 from PIL import Image
 
 from retina_nb.data import cache as C
-from retina_nb.data.cache import JOURNAL, cache_fields, cache_names, cache_records, read_cache
+from retina_nb.data.manifest import JOURNAL, read_cache
+from retina_nb.data.cache import cache_fields, cache_names, cache_records
 from retina_nb.core import DataError, ImageError, RunError, SettingError
 from retina_nb.data.records import load_records
 from retina_nb.data.checks import require_usable
@@ -224,13 +225,12 @@ def test_real_photographs(tmp_path):
 @pytest.mark.filterwarnings('ignore:no image of class')
 def test_train_on_a_cache_and_grade_photographs(tmp_path):
     "A model trained from a cache says so in its contract, and gives photographs and cached pictures the same probabilities"
-    T = pytest.importorskip('retina_nb.train.learner')
-    if not hasattr(T, 'through_cache'): pytest.skip('training does not look for a cache')
-    from retina_nb.train.prediction import load_model, predict
-    from retina_nb.synth.render import write_synth
+    pytest.importorskip('torch')
+    from retina_nb.train import load_model, predict, train
+    from retina_nb.synth.dataset import write_synth
     write_synth(tmp_path/'eyes', 60, size=96); raw = load_records(tmp_path/'eyes', warn=False)
     cache_records(raw, tmp_path/'cache', size=80, workers=1, progress=False); made = load_records(tmp_path/'cache')
-    run = T.train(made, size=64, epochs=1, bs=16, pretrained=False, out=tmp_path/'run', progress=False)
+    run = train(made, size=64, epochs=1, bs=16, pretrained=False, out=tmp_path/'run', progress=False)
     assert run.config['preprocess']['via'] == 80 and Preprocess.from_json(run.config['preprocess']).hash == run.config['preprocess_hash']
     a, b = (predict(run, r.iloc[:8], progress=False)[[f'p_{k}' for k in range(5)]].to_numpy() for r in (raw, made))
     assert (a == b).all()

@@ -10,7 +10,7 @@ from PIL import Image
 from pictures import idrid, load, picture
 from retina_nb.core import DataError
 from retina_nb.data import check_records, require_usable, scan_images, summarise_records
-from retina_nb.image.read import near_duplicates
+from retina_nb.image.hashes import near_duplicates
 
 def bad_images(d):
     "name -> a file that is no usable image"

@@ -152,7 +152,7 @@ def test_a_table_says_its_task_and_is_held_to_it(tmp_path):
     with pytest.raises(DataError, match=r'different tasks \(dr, oct\)'): load(tmp_path)
 
 def test_tables_of_two_tasks_put_together_are_refused():
-    from retina_nb.data import audit_splits, check_records, kfold, split_records, summarise_records
+    from retina_nb.data import check_records, kfold, split_records, summarise_records
     from retina_nb.explore import label_table, majority_scores, patient_table, plot_labels
     r = load('synth:100')
     both = pd.concat([r, r.assign(task='oct')], ignore_index=True)

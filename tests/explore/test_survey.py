@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from retina_nb.core import DataError
 from retina_nb.data.records import load_records
-from retina_nb.explore.images import examine_images, show_images, find_shortcuts, join_records
-from retina_nb.explore.labels import class_weights, label_table, majority_scores, plot_labels, predictive_values
-from retina_nb.explore.survey import Browser, label_distribution, survey_records, write_survey
+from retina_nb.explore.cameras import examine_images, find_shortcuts, join_records
+from retina_nb.data.balance import class_weights, predictive_values
+from retina_nb.explore.labels import label_table, majority_scores, plot_labels
+from retina_nb.explore.browser import Browser
+from retina_nb.explore.survey import survey_records, write_survey
 
 KEYS = ['n_images', 'n_patients', 'n_missing', 'n_unreadable', 'n_duplicates', 'n_conflicts', 'labels', 'problems']
 
@@ -54,7 +55,7 @@ def test_bad_rows_are_reported_and_do_not_stop_it(tmp_path, synth):
     rows = [f'{i}_left,{i % 5}' for i in range(12)] + ['12_left,0', '13_left,0', '14_left,4', '15_left,7', '16_left,']
     (tmp_path/'set'/'trainLabels.csv').write_text('image,level\n' + '\n'.join(rows))
     write_survey(load_records(tmp_path/'set', warn=False), tmp_path/'out')
-    s,d,page = outputs(tmp_path/'out')
+    s,d,_page = outputs(tmp_path/'out')
     assert [s[k] for k in KEYS[:6]] == [17, 17, 2, 2, 1, 1], 'named patients are not merged'
     assert s['labels'] == {'0': 5, '1': 3, '2': 2, '3': 2, '4': 3} and d['count'].sum() == 15
     what = ' '.join(p['what'] for p in s['problems'])
@@ -79,7 +80,7 @@ def test_odd_sets(tmp_path, synth, case):
     if case == 'xray': r['label'] = r.label.clip(upper=1)
     if case.startswith('tags'): r['patient'] = '<script>alert(1)</script>'; r['source'] = ['<b>a</b>', 'b']*12
     write_survey(r, tmp_path/'o', name='<i>x</i>', task=task)
-    s,d,page = outputs(tmp_path/'o')
+    s,_d,page = outputs(tmp_path/'o')
     assert s['n_images'] == len(r) and '<script>' not in page and '<b>a</b>' not in page and '<i>x' not in page
 
 def test_same_bytes_and_replacement(tmp_path, synth):
@@ -105,15 +106,14 @@ def test_browser_state(synth):
     whole = b.view(); close = b.look(4).view()
     assert whole.shape == close.shape == (64, 64, 3) and not np.array_equal(whole, close)
     assert 'no image' in b.filter(quality=(.999, 1.)).caption() and b.view().shape == (64, 64, 3)
-    from retina_nb.explore.survey import _controls
-    box = _controls(b.filter()); assert isinstance(box, ipywidgets.Box)
+    box = b.filter().controls(); assert isinstance(box, ipywidgets.Box)
     b._parts['label'].value = 4; b._parts['next'].click()
     assert set(b.shown.label) == {4} and b._parts['text'].value == b.caption()
 
 def test_labels_arithmetic():
     r = pd.DataFrame(dict(label=[0]*6 + [2]*3 + [4], split=['train']*9 + ['test']))
     assert label_table(r)['count'].tolist() == [6, 0, 3, 0, 1] and label_table(r, 'split').sum().tolist() == [9, 1]
-    w = class_weights(r)
+    w = class_weights(r.label, 5)
     assert np.allclose(w*[6, 0, 3, 0, 1], [10/3, 0, 10/3, 0, 10/3]) and w[1] == 0
     assert majority_scores(r)['accuracy'] == .6 and majority_scores(r)['balanced_accuracy'] == 1/3 and majority_scores(r)['sensitivity'] == 0
     ppv,npv = predictive_values(.9, .9, .01)
