@@ -12,7 +12,7 @@ from .. import core
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     tables=['abstain_table', 'calibration_table', 'class_score_table', 'confused_table',
         'data_table', 'decision_table', 'error_table', 'example_run', 'group_tags', 'model_card',
-        'pick_cases', 'plot_cases', 'plot_groups', 'score_table', 'score_text', 'show_table'],
+        'page_table', 'pick_cases', 'plot_cases', 'plot_groups', 'score_table', 'score_text'],
     run_report=['report', 'report_notebook', 'retina_report'],
     demo=['RECIPE', 'demo_records', 'retina_demo', 'run_demo'],
 ))

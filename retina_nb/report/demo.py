@@ -22,10 +22,10 @@ from ..explore.labels import label_table, plot_labels
 from ..measure.evaluation import evaluate
 from ..plotting import save_figure, set_style
 from .run_report import report
-from ..synth.render import sample_dir, synth_dataset
+from ..synth.dataset import sample_dir, synth_dataset
 
 # %% ../../nbs/report/20_demo.ipynb #1a9aa271
-BALANCED = (.30, .18, .20, .16, .16) # fractions of the grades among generated patients: more of the rare ones than the sample has
+BALANCED = (.30, .18, .20, .16, .16) # fractions of the grades among generated patients: more of the rare ones
 
 # %% ../../nbs/report/20_demo.ipynb #a308a1cd
 def demo_records(extra:int=0, # synthetic images added to the training split
@@ -41,15 +41,17 @@ def demo_records(extra:int=0, # synthetic images added to the training split
     return both
 
 # %% ../../nbs/report/20_demo.ipynb #89098cef
-RECIPE = dict(arch='test_resnet', size=160, epochs=8, bs=32, lr=6e-3, loss='ce', pretrained=False) # a tiny timm network: minutes on two cores
+RECIPE = dict(arch='test_resnet', size=160, epochs=8, bs=32, lr=6e-3, loss='ce', pretrained=False) # for two cores
 EXTRA = 800 # generated training images
 
 # %% ../../nbs/report/20_demo.ipynb #68d4b8dc
 def _own(out):
     "Refuse to replace a folder that an earlier demo did not make"
-    if not out.exists() or out.is_dir() and not any(out.iterdir()): return
-    if not (out/'demo.json').is_file(): raise RunError(f'{out}: exists and was not made by retina_demo; choose another --out')
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())): return
+    if (out/'demo.json').is_file(): return
+    raise RunError(f'{out}: exists and was not made by retina_demo; choose another --out')
 
+# %% ../../nbs/report/20_demo.ipynb #7aa79363
 def _grade_one(bundle, records):
     "Grade the first test image of the highest grade with the exported bundle"
     test = records[records['split'] == 'test']
@@ -93,7 +95,8 @@ def run_demo(out='runs/demo', # the folder to make; an earlier demo there is rep
         _fill(tmp/out.name, records, sample, seed, recipe, say) # under its own name, which the bundle keeps
         for f in (tmp/out.name).iterdir(): f.rename(tmp/f.name)
         (tmp/out.name).rmdir()
-        write_json(tmp/'demo.json', dict(made_by='retina_demo', seed=seed, seconds=round(time.perf_counter() - start, 1)))
+        seconds = round(time.perf_counter() - start, 1)
+        write_json(tmp/'demo.json', dict(made_by='retina_demo', seed=seed, seconds=seconds))
     say(f"\nreport: {out/'report.html'}\npanel:  make panel, or retina_panel {out/'bundle'}\n{DISCLAIMER}")
     return Run(out)
 

@@ -7,13 +7,13 @@ __all__ = ['report_notebook', 'report', 'retina_report']
 
 # %% ../../nbs/report/10_run_report.ipynb #db8ee574
 import base64, html, re, sys
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from fastcore.script import call_parse
 from markupsafe import Markup
 
-from ..core import DISCLAIMER, RetinaError, Run, RunError, one_line_errors, write_file
+from ..core import DISCLAIMER, RetinaError, Run, RunError, need, one_line_errors, write_file
 from ..measure.predictions import prob_columns, read_predictions
 from ..pages import Section, picture, render_page, render_template
 from .tables import _has_both, _on_disk, group_tags, pick_cases, score_text
@@ -43,10 +43,11 @@ def _parameters(run, n_boot, n_cases):
     "Source of the cell that knows the run"
     return f'run_path, n_boot, n_cases = {str(run.path)!r}, {n_boot}, {n_cases}'
 
+# %% ../../nbs/report/10_run_report.ipynb #b8c24a68
 def report_notebook(run:Run, # a finished run
                     *, n_boot:int=500, # resamples of the figures' intervals
                     n_cases:int=4 # cases of each kind
-                   ): # an nbformat notebook, not executed
+                   )->Any: # an nbformat notebook, not executed
     "The page as a notebook: prose, and cells of one or two calls each"
     import nbformat.v4 as v4
     new = dict(code=v4.new_code_cell, markdown=v4.new_markdown_cell)
@@ -67,11 +68,13 @@ def _checked(run):
     tables = {'history.csv': run.history, 'records.csv': run.records, 'predictions.csv': run.predictions}
     for name, table in tables.items():
         lacks = [c for c in _NEEDED[name] if c not in table]
-        if lacks: raise RunError(f'{run.path/name}: has no column {lacks[0]!r}: the file is damaged or of another program')
+        if lacks: raise RunError(f'{run.path/name}: has no column {lacks[0]!r}: it is damaged or of another program')
     try: read_predictions(run.path/'predictions.csv', run.task)
     except RetinaError as e: raise RunError(str(e)) from None
     lacks = [k for k in ('n_images', 'majority', 'per_class') if k not in run.metrics]
-    if lacks: raise RunError(f'{run.path}/metrics.json: has no {lacks[0]!r}; make it again with retina_evaluate {run.path} --out {run.path}')
+    if lacks:
+        raise RunError(f'{run.path}/metrics.json: has no {lacks[0]!r}; '
+                       f'make it again with retina_evaluate {run.path} --out {run.path}')
     return run
 
 # %% ../../nbs/report/10_run_report.ipynb #f0b43883
@@ -79,13 +82,15 @@ def _execute(nb, timeout=600):
     "Run the cells in a fresh kernel of this Python"
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
-    if find_spec('ipykernel') is None: raise RunError('the report is made by a notebook kernel, which is not installed: pip install ipykernel')
+    need('ipykernel')
     client = NotebookClient(nb, kernel_name='python3', timeout=timeout, resources=dict(metadata=dict(path='.')))
     client.create_kernel_manager()
-    client.km.kernel_spec.argv = [sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}', '--log-level=ERROR']
+    start = ['-m', 'ipykernel_launcher', '-f', '{connection_file}', '--log-level=ERROR']
+    client.km.kernel_spec.argv = [sys.executable, *start]
     try: client.execute()
     except CellExecutionError as e: raise RunError(f'the report stopped in a cell: {e.ename}: {e.evalue}') from None
-    except (DeadKernelError, RuntimeError, TimeoutError) as e: raise RunError(f'the report could not be made: {e}') from None
+    except (DeadKernelError, RuntimeError, TimeoutError) as e:
+        raise RunError(f'the report could not be made: {e}') from None
     return nb
 
 # %% ../../nbs/report/10_run_report.ipynb #f84a4720
@@ -94,6 +99,7 @@ def _prose(text)->Markup:
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
     return Markup(MarkdownWithMath(renderer=IPythonRenderer(escape=False, exclude_anchor_links=True)).render(text))
 
+# %% ../../nbs/report/10_run_report.ipynb #e28550f4
 def _directive(cell, name, default=''):
     "What a code cell says of its figure: `#| fig-alt`, `#| fig-cap`"
     found = re.search(rf'^#\|\s*{name}:\s*(.+)$', cell.source, re.M)

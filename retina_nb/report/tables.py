@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['example_run', 'score_text', 'score_table', 'class_score_table', 'decision_table', 'data_table', 'error_table',
            'confused_table', 'calibration_table', 'abstain_table', 'group_tags', 'plot_groups', 'pick_cases',
-           'plot_cases', 'model_card', 'show_table']
+           'plot_cases', 'model_card', 'page_table']
 
 # %% ../../nbs/report/05_tables.ipynb #685f8f0f
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,12 +28,14 @@ from ..pages import html_table
 from ..plotting import new_axes
 
 # %% ../../nbs/report/05_tables.ipynb #56a433fa
+_HISTORY = dict(epoch=range(3), train_loss=[1.5,1.2,1.], valid_loss=[1.5,1.3,1.2], accuracy=[.6,.7,.72], qwk=[.1,.4,.5])
+
 def _example_config(task):
     "What the config.json of a training holds, made up"
     data = dict(source='made up', n_images=600, n_patients=300, hash='0')
-    return dict(task=task.name, task_detail=task.to_dict(), classes=list(task.classes), arch='resnet18', size=224, epochs=3, loss='ce',
-                lr=.003, bs=32, seed=42, device='CPU', seconds=61.2, peak_memory_mb=900, preprocess_hash='0', data=data,
-                versions=dict(retina_nb='0'))
+    return dict(task=task.name, task_detail=task.to_dict(), classes=list(task.classes), arch='resnet18', size=224,
+                epochs=3, loss='ce', lr=.003, bs=32, seed=42, device='CPU', seconds=61.2, peak_memory_mb=900,
+                preprocess_hash='0', data=data, versions=dict(retina_nb='0'))
 
 # %% ../../nbs/report/05_tables.ipynb #27b2e376
 def example_run(out, # folder to make
@@ -42,7 +45,7 @@ def example_run(out, # folder to make
                )->Run: # without photographs and without weights
     "A finished run with made-up predictions, to see reports and comparisons at work"
     out, task, columns = Path(out), get_task(task), ['image', 'label', 'patient', 'eye', 'split']
-    test, valid = (example_predictions(n, seed=s, task=task).drop(columns=list(drop)) for s in (2, 1))
+    test, valid = (example_predictions(n, seed=s, task=task.name).drop(columns=list(drop)) for s in (2, 1))
     write_json(out/'config.json', _example_config(task) | (decisions(valid, task) if 'p_0' in valid else {}))
     write_table(out/'predictions.csv', test)
     write_table(out/'predictions_valid.csv', valid)
@@ -50,8 +53,7 @@ def example_run(out, # folder to make
     other = valid.assign(split='valid', patient='V' + valid['patient'], image='V' + valid['image'])
     both = pd.concat([test.assign(split='test'), other]).rename(columns=dict(target='label'))
     write_table(out/'records.csv', both[[c for c in columns if c in both]])
-    history = dict(epoch=range(3), train_loss=[1.5,1.2,1.], valid_loss=[1.5,1.3,1.2], accuracy=[.6,.7,.72], qwk=[.1,.4,.5])
-    write_table(out/'history.csv', pd.DataFrame(history))
+    write_table(out/'history.csv', pd.DataFrame(_HISTORY))
     write_json(out/'metrics.json', evaluate(out, n_boot=200))
     Run(out).seal()
     return Run(out)
@@ -59,7 +61,7 @@ def example_run(out, # folder to make
 # %% ../../nbs/report/05_tables.ipynb #3788b731
 def score_text(score, # a figure: a dictionary with `value` and `ci95`, or None
                digits:int=3 # after the point
-              )->str:
+              )->str: # such as '0.500 (0.400 to 0.600)'
     "A score with its 95% interval, or a dash where it does not exist"
     if not score or score.get('value') is None: return '–'
     low, high = score.get('ci95') or (None, None)
@@ -68,8 +70,8 @@ def score_text(score, # a figure: a dictionary with `value` and `ci95`, or None
 
 # %% ../../nbs/report/05_tables.ipynb #da506b97
 _SCORES = dict(qwk='Quadratic weighted kappa', accuracy='Accuracy', balanced_accuracy='Balanced accuracy',
-               adjacent_accuracy='Adjacent accuracy', f1_macro='Macro F1', macro_auc='Macro AUC', mae='Mean absolute error',
-               brier='Brier score', log_loss='Log loss')
+               adjacent_accuracy='Adjacent accuracy', f1_macro='Macro F1', macro_auc='Macro AUC',
+               mae='Mean absolute error', brier='Brier score', log_loss='Log loss')
 
 def score_table(metrics:dict # a run's `metrics`
                )->pd.DataFrame: # score, this model, the majority model
@@ -84,25 +86,24 @@ def class_score_table(metrics:dict # a run's `metrics`
     "How each class was graded, with 95% intervals"
     names = dict(sensitivity='Sensitivity', precision='Precision', auc='AUC', average_precision='Average precision')
     names = {k: t for k, t in names.items() if k in metrics['per_class'][0]}
-    rows = [dict(Class=c['name'], Images=c['n']) | {t: score_text(c[k], 2) for k, t in names.items()} for c in metrics['per_class']]
-    return pd.DataFrame(rows)
+    scores = [{t: score_text(c[k], 2) for k, t in names.items()} for c in metrics['per_class']]
+    return pd.DataFrame([dict(Class=c['name'], Images=c['n']) | s for c, s in zip(metrics['per_class'], scores)])
 
-# %% ../../nbs/report/05_tables.ipynb #145dad0f
+# %% ../../nbs/report/05_tables.ipynb #8fb59193
 _DECISION = dict(auc='AUC', average_precision='Average precision', sensitivity='Sensitivity', specificity='Specificity',
                  ppv='Positive predictive value', npv='Negative predictive value')
-
-def _threshold_text(q):
-    "A threshold, and where it comes from"
-    return q.get('threshold_from', '–') if q.get('threshold') is None else f"{q['threshold']:.3f}, {q['threshold_from']}"
 
 def decision_table(metrics:dict # a run's `metrics`
                   )->pd.DataFrame: # a row a figure, a column a yes-or-no question
     "Sensitivity, specificity and predictive values on the test split, at the thresholds in force"
     titles = dict(referable=metrics.get('positive_name') or 'positive', vision_threatening='vision-threatening DR')
     asked = {q: t for q, t in titles.items() if q in metrics}
-    rows = [[t] + [score_text(metrics[q].get(k)) for q in asked] for k, t in _DECISION.items() if any(k in metrics[q] for q in asked)]
-    rows.append(['Threshold'] + [_threshold_text(metrics[q]) for q in asked])
-    rows.append(['Prevalence for predictive values'] + [f"{metrics[q]['prevalence_of_predictive_values']:.3f}" for q in asked])
+    known = {k: t for k, t in _DECISION.items() if any(k in metrics[q] for q in asked)}
+    rows = [[t] + [score_text(metrics[q].get(k)) for q in asked] for k, t in known.items()]
+    prevalence = [f"{metrics[q]['prevalence_of_predictive_values']:.3f}" for q in asked]
+    at = [(metrics[q].get('threshold'), metrics[q].get('threshold_from', '–')) for q in asked]
+    rows.append(['Threshold'] + [origin if t is None else f'{t:.3f}, {origin}' for t, origin in at])
+    rows.append(['Prevalence for predictive values', *prevalence])
     return pd.DataFrame(rows, columns=['', *asked.values()])
 
 # %% ../../nbs/report/05_tables.ipynb #41cc151a
@@ -123,8 +124,8 @@ def error_table(run:Run, # a finished run
                )->pd.DataFrame: # a row a kind of outcome
     "Right, off by one, dangerous miss, needless referral: images and fractions with intervals"
     found = error_kinds(run.predictions, run.task, n_boot=n_boot)
-    return pd.DataFrame([dict(Outcome=r.kind, Images=r.images, Patients=r.patients,
-                              Fraction=score_text(dict(value=r.fraction, ci95=[r.low, r.high]))) for r in found.itertuples()])
+    text = [score_text(dict(value=r.fraction, ci95=[r.low, r.high])) for r in found.itertuples()]
+    return pd.DataFrame(dict(Outcome=found['kind'], Images=found['images'], Patients=found['patients'], Fraction=text))
 
 # %% ../../nbs/report/05_tables.ipynb #6514b1ad
 def confused_table(run:Run, # a finished run
@@ -141,18 +142,21 @@ def _has_both(preds, task):
     yes = task.is_positive(preds['target'].dropna().astype(int))
     return bool(task.positive) and bool(yes.any()) and not yes.all()
 
+# %% ../../nbs/report/05_tables.ipynb #98ef0502
 def calibration_table(run:Run, # a finished run whose predictions have probabilities
                       *, n_boot:int=500 # resamples of patients for the intervals
-                     )->pd.DataFrame:
-    "Expected calibration error beside that of a calibrated model, Brier score, and the temperature fitted on validation"
+                     )->pd.DataFrame: # what, this model, a calibrated one
+    "Expected calibration error beside that of a calibrated model, Brier score, temperature fitted on validation"
     preds, task, rows = run.predictions, run.task, []
     for q, name in (('referable', task.positive_name), ('top', 'likeliest class')):
         if q == 'referable' and not _has_both(preds, task): continue
         e = ece(preds, task, question=q, n_boot=n_boot)
         ideal = e['if_calibrated']
-        rows.append((f'Expected calibration error: {name}', score_text(e), f"{ideal['mean']:.3f} (95% under {ideal['high']:.3f})"))
+        best = f"{ideal['mean']:.3f} (95% under {ideal['high']:.3f})"
+        rows.append((f'Expected calibration error: {name}', score_text(e), best))
     rows.append(('Brier score', score_text(run.metrics.get('brier')), ''))
-    if c := run.config.get('calibration'): rows.append(('Temperature, fitted on validation', f"{c['temperature']:.2f}", ''))
+    fitted = run.config.get('calibration')
+    if fitted: rows.append(('Temperature, fitted on validation', f"{fitted['temperature']:.2f}", ''))
     return pd.DataFrame(rows, columns=['', 'This model (95% interval)', 'A calibrated model would show'])
 
 # %% ../../nbs/report/05_tables.ipynb #bdb4f9d0
@@ -182,7 +186,7 @@ def group_tags(preds:pd.DataFrame, # predictions
 # %% ../../nbs/report/05_tables.ipynb #e93d9986
 def plot_groups(run:Run, # a finished run
                 *, n_boot:int=500 # resamples of patients for the intervals
-               ): # the axes, or None where there are no tags
+               )->list|None: # the axes, or None where there are no tags
     "The main score in each subgroup, and the sensitivity where there are positives"
     preds, m = run.predictions, run.metrics
     tags = group_tags(preds)
@@ -216,6 +220,7 @@ def _on_disk(preds):
     "The rows whose photograph is here"
     return preds[[Path(str(f).split('::')[0]).is_file() for f in preds['image']]] if 'image' in preds else preds[:0]
 
+# %% ../../nbs/report/05_tables.ipynb #be23a33d
 def _line_text(line, row, task):
     "A case in words: its line in the file, what it is and what was predicted"
     sure = row.get(f"p_{int(row['grade'])}")
@@ -225,17 +230,18 @@ def _line_text(line, row, task):
 # %% ../../nbs/report/05_tables.ipynb #7931acc5
 def _maps(model, x, grades):
     "What spoke for the predicted class of each image, by each method"
-    from retina_nb.explain.methods import grad_cam, integrated_gradients # torch, only where there is something to explain
+    from retina_nb.explain.methods import grad_cam, integrated_gradients # torch, where there is something to explain
     found = {}
-    if model.has_map: found['Grad-CAM'] = np.concatenate([grad_cam(model, a, int(g)) for a, g in zip(x, grades)])
-    found['integrated gradients'] = np.concatenate([integrated_gradients(model, a, int(g), steps=16) for a, g in zip(x, grades)])
+    pairs = [(a, int(g)) for a, g in zip(x, grades)]
+    if model.has_map: found['Grad-CAM'] = np.concatenate([grad_cam(model, *p) for p in pairs])
+    found['integrated gradients'] = np.concatenate([integrated_gradients(model, *p, steps=16) for p in pairs])
     return found
 
 # %% ../../nbs/report/05_tables.ipynb #4f669282
 def plot_cases(run:Run, # a finished run whose photographs are on this machine
                n:int=4, # how many
                *, worst:bool=True # the worst, or the best?
-              ): # the figure, or None where no photograph is here
+              )->Any: # the figure, or None where no photograph is here
     "Cases with their photographs, and what spoke for the answer of the run's own model"
     preds, task = run.predictions, run.task
     d = _on_disk(pick_cases(preds, task, n, worst=worst))
@@ -247,48 +253,60 @@ def plot_cases(run:Run, # a finished run whose photographs are on this machine
         plain, x = replace(model.preprocess, contrast='none'), np.stack([model.preprocess(f) for f in d['image']])
     except RetinaError as e: return print(f'Not shown: {e}')
     says = [_line_text(i + 2, row, task) for i, row in d.iterrows()]
-    return plot_explanations([plain(f) for f in d['image']], _maps(model, x, d['grade']), says=says, size=1.9, across=True)
+    photos, maps = [plain(f) for f in d['image']], _maps(model, x, d['grade'])
+    return plot_explanations(photos, maps, says=says, size=1.9, across=True)
 
 # %% ../../nbs/report/05_tables.ipynb #f7614138
 def _data_text(data):
     "The data of a run in words"
     source = Path(str(data.get('source') or 'source not recorded')).name
-    return f"{source}: {data.get('n_images', '?')} images of {data.get('n_patients', '?')} patients; hash {data.get('hash', 'not recorded')}"
+    n, patients = data.get('n_images', '?'), data.get('n_patients', '?')
+    return f"{source}: {n} images of {patients} patients; hash {data.get('hash', 'not recorded')}"
+
+# %% ../../nbs/report/05_tables.ipynb #adee334a
+_LICENCE = ("Code: Apache 2.0. The model may be used as its training images may: their licence is the data's, "
+            'and is not recorded in the run.')
 
 def _made(c):
     "How the run was made, as rows"
     get = lambda k: c.get(k, '?')
     weights = c.get('weights') or ('ImageNet' if c.get('pretrained') else 'random')
     contrast = f", contrast {c['preprocess'].get('contrast')}" if isinstance(c.get('preprocess'), dict) else ''
+    training = (f"{get('epochs')} epochs, batch {get('bs')}, peak rate {get('lr')}, loss {get('loss')}, "
+                f"seed {get('seed')}")
+    versions = ', '.join(f'{k} {x}' for k, x in (c.get('versions') or {}).items())
     return [('Architecture', f"{get('arch')} at {get('size')} px, from {weights} weights"),
-            ('Training', f"{get('epochs')} epochs, batch {get('bs')}, peak rate {get('lr')}, loss {get('loss')}, seed {get('seed')}"),
+            ('Training', training),
             ('Preprocessing', f"{get('preprocess_hash')}{contrast}"),
             ('Device, time, memory', f"{get('device')}, {get('seconds')} s, {get('peak_memory_mb')} MB"),
-            ('Versions', ', '.join(f'{k} {x}' for k, x in (c.get('versions') or {}).items()) or 'not recorded'),
-            ('Licence', "Code: Apache 2.0. The model may be used as its training images may: their licence is the data's, "
-                        'and is not recorded in the run.')]
+            ('Versions', versions or 'not recorded'),
+            ('Licence', _LICENCE)]
 
 # %% ../../nbs/report/05_tables.ipynb #1c867384
+_NOT_FOR = ('Patients. It has not been tested in a clinic, on other cameras or other populations than those below, '
+            'and looks for no other disease.')
+
 def model_card(run:Run # a finished run
               )->pd.DataFrame: # what, and what is to be said of it
     "Intended use, limits, data, licence, and how the model was made"
     c, task, m = run.config, run.task, run.metrics
-    groups, point = ', '.join(group_tags(run.predictions)) or 'none', c.get('operating_point') or {}
+    groups = ', '.join(group_tags(run.predictions)) or 'none'
+    threshold = (c.get('operating_point') or {}).get('threshold')
     patients = f" of {m['n_patients']} patients" if m.get('n_patients') else ''
     limits = '; '.join([*m.get('warnings', []), *m.get('left_out', [])])
-    rows = [('Answers', f"{task.title}: {', '.join(task.classes)}" + (f' ({task.source})' if task.source else '')),
+    source = f' ({task.source})' if task.source else ''
+    rows = [('Answers', f"{task.title}: {', '.join(task.classes)}{source}"),
             ('Intended use', 'Research and teaching: comparing methods, studying errors, learning how grading works.'),
-            ('Not for', 'Patients. It has not been tested in a clinic, on other cameras or other populations than those below, '
-                        'and looks for no other disease.'),
+            ('Not for', _NOT_FOR),
             ('Data', _data_text(c.get('data') or {})),
             ('Tested on', f"{m['n_images']} images{patients} that training did not see; subgroups looked at: {groups}"),
-            ('Limits', limits or 'Intervals above say how much the test split is worth; nothing is known beyond it.'),
-            ('Operating point', 'none' if point.get('threshold') is None else f"{point['threshold']:.3f}, chosen on validation")]
+            ('Limits', limits or 'Intervals say how much the test split is worth; nothing is known beyond it.'),
+            ('Operating point', 'none' if threshold is None else f'{threshold:.3f}, chosen on validation')]
     return pd.DataFrame(rows + _made(c), columns=['', ' '])
 
 # %% ../../nbs/report/05_tables.ipynb #6c53250f
-def show_table(table:pd.DataFrame # any table
-              ): # shows itself in a notebook
+def page_table(table:pd.DataFrame # any table
+              )->Any: # shows itself in a notebook
     "A table as a report shows it: no index, every cell escaped, numbers to the right"
     from IPython.display import HTML
     return HTML(html_table(table))
