@@ -228,6 +228,14 @@ def test_gallery_and_index_of_names(small):
     assert f'{{#c-{figure["id"]} .anchor .chart}}' in page('data/10_things.ipynb')
     assert '| [`one`](data/things.html#one) | Count to `one` |' in page('reference.ipynb')
 
+def test_files_of_the_project_as_pages(small):
+    root, write = small
+    (root/'CHANGELOG.md').write_text('<!-- made -->\n# Changelog\n\nSee [that](tools/x.py), # not this\n\n## 1.0\n')
+    write('log.ipynb', _prose('# Log\n\n> line'), _prose('<!-- site: file CHANGELOG.md -->'))
+    assert website.make_pages(root, root/'out', ['log.ipynb']) == []
+    text = plug.source(json.loads((root/'out/log.ipynb').read_text())['cells'][-1])
+    assert text.strip() == 'See [that](https://github.com/retina-nb/retina_nb/blob/main/tools/x.py), # not this\n\n## 1.0'
+
 def test_a_page_without_a_fault_and_one_without_a_docstring(small):
     root, write = small
     write('data/10_things.ipynb', *ROOM, _code('#| export\ndef one(a # a thing\n       )->int: # its count\n    "Count to one"\n    return 1\n\ndef two():\n    "Two"'), _code('test_eq(one(1), 1)'))
