@@ -148,8 +148,8 @@ def epochs(files, tmp, repeats, n=48):
     table = pd.concat([table.assign(split='train'), table[:2].assign(split='valid')], ignore_index=True)
     pre = Preprocess(size=224, **cache_fields(made))
     def through(dl):
-        for _ in dl: pass
-        return x
+        for batch in dl: last = batch[0]
+        return last
     plain = ImageDataLoaders.from_df(df, path='/', fn_col='image', label_col='label', valid_pct=0, bs=16, item_tfms=Resize(224), batch_tfms=aug_transforms(), num_workers=0, device='cpu')
     first = lambda: through(loaders(table, pre, bs=16, workers=1, progress=False, device='cpu').train)
     held = loaders(table, pre, bs=16, workers=1, progress=False, device='cpu').train
