@@ -81,7 +81,7 @@ def pages(root=ROOT):
 def file(page, text, name):
     "A file of the project as a page: its title goes, its links lead to the repository"
     body = (plug.root()/name).read_text(encoding='utf-8') if (plug.root()/name).exists() else f'`{name}` is not there yet.\n'
-    if not name.endswith('.md'): return f'```{Path(name).suffix[1:]}\n{body}```\n'
+    if not name.endswith('.md'): return f'```yaml\n{body}```\n'
     body = re.sub(r'\A\s*(?:<!--(?:(?!-->).)*-->\s*)?# [^\n]*\n', '', body, flags=re.S)
     def _link(m): return m[0] if re.match(r'[a-z]+:|#', m[2]) else f'{m[1]}https://github.com/retina-nb/retina_nb/blob/main/{m[2]}{m[3]}'
     return plug.no_citations(re.sub(r'(\]\()([^)\s]+)(\))', _link, body))
