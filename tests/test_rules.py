@@ -205,6 +205,7 @@ def test_types_leave_alone_what_they_cannot_know(project):
     p.write_text(p.read_text() + '\nimport numpy as np, pandas as pd, one\nfrom pathlib import Path\nfrom fastcore.basics import patch\nclass A: pass\n'
                  '@patch\ndef go(self:A)->int: return 1\ndef f(a:A): return np.nothing, pd.DataFrame().nowhere, one.load(), a.go()\n'
                  'def k(n:int, s:str): return n, s\nsome = dict(n=1, s="a")\nk(**some)\n'
+                 'def free(a="x", *, b=str): return max({1: 2}, key={1: 2}.get)\nfree(1, b=int)\nint(dict(a=None).get("a"))\n'
                  'def g(path:str, table:A|str):\n    path, table = Path(path), f(table)\n    return path.exists(), table.columns\n')
     assert linters.types_hold(project) == []
 

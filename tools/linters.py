@@ -102,6 +102,18 @@ def _converted(tree):
         lines |= {n.lineno for n in names if n.id in assigned}
     return lines
 
+def _open(trees):
+    "(function, parameter) of parameters without an annotation: a default is no promise about what else may be passed. And all functions"
+    functions = [n for tree in trees.values() for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    found = {(f.name, a.arg) for f in functions for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs) if not a.annotation}
+    return found, {f.name for f in functions} | {'__init__'}
+
+def _is_ours(message, rule, free, functions):
+    "Is a finding about a call of one of our own functions, and about what its signature says?"
+    if m := re.search(r'to parameter "(\w+)" of type .* in function "(\w+)"', message): return m[2] in functions and (m[2], m[1]) not in free
+    if m := re.match(r'No overloads for "(\w+)"', message): return m[1] in functions
+    return not (rule == 'reportOperatorIssue' and re.search(r'"None"(?! when)', message))  # like the rules about None that are switched off
+
 CONVERTED = {'reportIndexIssue', 'reportAttributeAccessIssue', 'reportCallIssue', 'reportArgumentType', 'reportAssignmentType', 'reportOperatorIssue',
              'reportGeneralTypeIssues'}
 ANY = 'from typing import Any\ndef __getattr__(name: str) -> Any: ...\n'
@@ -120,12 +132,13 @@ def types_hold(root):
         r = _run('basedpyright', '--pythonpath', python, '--outputjson', cwd=root)
     try: found = json.loads(r.stdout)['generalDiagnostics']
     except (ValueError, KeyError): return _broken('basedpyright', r)
-    patched, faults = _patched(trees), []
+    patched, faults, (free, functions) = _patched(trees), [], _open(trees)
     converted = {p.resolve(): _converted(tree) for p, tree in trees.items()}
     for f in found:
         message, path, line = f['message'].replace('\n', ' '), Path(f['file']).resolve(), f['range']['start']['line'] + 1
         name = re.search(r'(?:access|to) attribute "(\w+)" for class|Attribute "(\w+)" is unknown', message)
         if f['severity'] != 'error' or (name and (name[1] or name[2]) in patched): continue
+        if not _is_ours(message, f.get('rule'), free, functions): continue
         if f.get('rule') in CONVERTED and line in converted.get(path, ()): continue
         if path.suffix == '.py' and path.read_text(encoding='utf-8').splitlines()[line-1][:f['range']['start']['character']].endswith('**'):
             continue  # every value of a dictionary held against every parameter
