@@ -140,7 +140,7 @@ def draw_curve(ax, # axes
     line, = ax.plot(history['epoch'], history[valid], marker='o', ms=3, color=colour, label=label or score)
     if train in history and history[train].notna().any():
         ax.plot(history['epoch'], history[train], marker='.', ms=2, ls=':', color=line.get_color())
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return ax
 
 # %% ../nbs/10_plotting.ipynb #f8c77238

@@ -99,6 +99,7 @@ def plot_subgroups(
     table, # what `subgroup_scores` returned
     score:str='qwk', # which score
     *,
+    title:str='', # what the score is called; by default its name
     ax=None, # where to draw; by default a new figure
 )->Axes: # the axes
     "Draw a score for each subgroup with its interval; small groups are hollow"
@@ -110,5 +111,5 @@ def plot_subgroups(
     ax.set_yticks(range(len(d)), [_group_name(r) for r in d.itertuples()])
     ax.set_ylim(len(d)-.5, -.5); ax.grid(True, axis='x'); ax.grid(False, axis='y')
     ax.set_xlabel('95% interval over patients')
-    name = score.replace('.', ' ').replace('_', ' ')
+    name = title or score.replace('.', ' ').replace('_', ' ')
     return caption(ax, f'{name} by subgroup', 'n: patients; hollow: rests on few patients')

@@ -197,7 +197,9 @@ def plot_groups(run:Run, # a finished run
     t = subgroup_scores(preds, tags, run.task, threshold=threshold, scores=asked, n_boot=n_boot)
     t = t[t['value'].notna()]
     axs = new_axes(None, (5.2*len(asked), 1.3+.27*(t['score'] == score).sum()), ncols=len(asked))
-    return [plot_subgroups(t, s, ax=ax) for s, ax in zip(asked, np.atleast_1d(axs)) if (t['score'] == s).any()]
+    names = {score: _SCORES[score], 'referable.sensitivity': f'{run.task.positive_name}: sensitivity'}
+    shown = [(s, ax) for s, ax in zip(asked, np.atleast_1d(axs)) if (t['score'] == s).any()]
+    return [plot_subgroups(t, s, title=names[s], ax=ax) for s, ax in shown]
 
 # %% ../../nbs/report/05_tables.ipynb #d6607e4f
 def pick_cases(preds:pd.DataFrame, # predictions
