@@ -150,7 +150,7 @@ def test_voila_fits_the_page(page, voila, photos, width, theme):
     columns = page.evaluate("getComputedStyle(document.querySelector('.rnb-body')).gridTemplateColumns.split(' ').length")
     assert columns == (2 if width == 1280 else 1)
     if width == 400:      # nothing lies on top of anything else
-        boxes = [page.locator(o).first.bounding_box() for o in ('.rnb-drop', '.rnb-sample', '.rnb-strip, .rnb-stage')]
+        boxes = [page.locator(o).first.bounding_box() for o in ('.rnb-drop', '.rnb-sample', '.rnb-stage')]
         for a,b in [(0,1), (1,2), (0,2)]: assert apart(boxes[a], boxes[b]), (a, b, boxes)
         assert page.locator('.rnb-table').evaluate('e => e.getBoundingClientRect().right') <= 400
     ink, ground = page.evaluate("[getComputedStyle(document.querySelector('.rnb-grade b')).color, getComputedStyle(document.querySelector('.rnb-card')).backgroundColor]")
