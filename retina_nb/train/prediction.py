@@ -67,15 +67,23 @@ def _table_of(path, task):
     preds = read_predictions(path, task)
     return preds, task_of(preds), {}, path.parent/'eval'/path.stem
 
-# %% ../../nbs/train/60_prediction.ipynb #e21937ac
-def _of_run(run, data, layout, skip_bad, tta, model):
+# %% ../../nbs/train/60_prediction.ipynb #d87e3a15
+def _of_run(run, data, *, skip_bad, tta, model, **how):
     "The same from a run: its own test split, or `data` graded by its model"
     if not run.finished and (data is None or not (run.path/'model.safetensors').is_file()):
         raise RunError(f'{run.path}: training has not finished; continue it with retina_train --resume')
     if data is None: return run.predictions, run.task, run.config, run.path/'eval'/'test'
-    records = require_usable(load_records(data, run.task, layout=layout, warn=False), run.task, skip_bad=skip_bad)
+    records = require_usable(load_records(data, run.task, warn=False, **how), run.task, skip_bad=skip_bad)
     name = str(data).replace(':', '_').rstrip('/').split('/')[-1]
     return predict(run, records, tta=tta, model=model), run.task, run.config, run.path/'eval'/name
+
+# %% ../../nbs/train/60_prediction.ipynb #e6ffc04c
+def _predictions(run, data, task, **how):
+    "The same from whichever of the two it is"
+    path = run.path if isinstance(run, Run) else Path(run)
+    if not path.is_file(): return _of_run(Run(path), data, **how)
+    if data: raise RunError(f'{path}: a predictions table has no model to grade {data} with; give a run folder')
+    return _table_of(path, task)
 
 # %% ../../nbs/train/60_prediction.ipynb #d24d83e8
 def evaluate_run(run, # a run folder or a predictions CSV
@@ -84,6 +92,7 @@ def evaluate_run(run, # a run folder or a predictions CSV
                  out=None, # folder for scores, table and figures; by default RUN/eval/NAME
                  task:str|Task|None=None, # the task of a predictions CSV, name or JSON file; a run knows its own
                  layout:str|None=None, # layout of `data`, if it is not to be found out
+                 columns:dict|None=None, # with `data`: names of the columns that hold `image`, `label`, `patient`
                  skip_bad:bool=False, # leave out unreadable images
                  tta:bool=False, # with `data`: average over mirrored and turned views of each image
                  model=None, # with `data`: the network of a run whose network was given as an object
@@ -91,13 +100,10 @@ def evaluate_run(run, # a run folder or a predictions CSV
                  **kwargs # `n_boot`, `seed` and `prevalence` of `evaluate`
                 )->tuple: # the scores, and the folder
     "Scores of a run or a predictions table, written to a folder"
-    path = run.path if isinstance(run, Run) else Path(run)
-    if path.is_file():
-        if data: raise RunError(f'{path}: a predictions table has no model to grade {data} with; give a run folder')
-        preds, task, config, place = _table_of(path, task)
-    else: preds, task, config, place = _of_run(Run(path), data, layout, skip_bad, tta, model)
-    if threshold is None: threshold = config.get('operating_point')
+    how = dict(layout=layout, columns=columns, skip_bad=skip_bad, tta=tta, model=model)
+    preds, task, config, place = _predictions(run, data, task, **how)
     out = Path(out or place)
+    if threshold is None: threshold = config.get('operating_point')
     scores = evaluate(preds, task, threshold=threshold, **kwargs)
     write_evaluation(scores, preds, out, task)
     return scores, out
@@ -111,6 +117,9 @@ def retina_evaluate(
     out:str=None, # folder for the results; by default RUN/eval/NAME
     task:str=None, # what the labels of a CSV mean: a name or a JSON file; by default its column task, else dr
     layout:str=None, # name the layout of --data instead of finding it out
+    image_col:str=None, # with --data: column that names the image, in a table of your own
+    label_col:str=None, # with --data: column that holds the label
+    patient_col:str=None, # with --data: column that names the patient
     skip_bad:store_true=False, # leave out what cannot be read instead of stopping
     tta:store_true=False, # with --data: average over mirrored and turned views of each image; several times the work
     threshold:float=None, # probability from which an image is predicted positive; by default the run's, else 0.5
@@ -119,6 +128,7 @@ def retina_evaluate(
     seed:int=42 # of the bootstrap
 ):
     "Score a run, or anybody's table of predictions: metrics.json, predictions.csv and figures"
-    scores, out = evaluate_run(run, data, out=out, task=task, layout=layout, skip_bad=skip_bad, tta=tta,
-                               threshold=threshold, prevalence=prevalence, n_boot=n_boot, seed=seed)
+    columns = dict(image=image_col, label=label_col, patient=patient_col)
+    scores, out = evaluate_run(run, data, out=out, task=task, layout=layout, columns=columns, skip_bad=skip_bad,
+                               tta=tta, threshold=threshold, prevalence=prevalence, n_boot=n_boot, seed=seed)
     print(scores, f'written to {out}', sep='\n')

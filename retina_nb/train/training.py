@@ -14,6 +14,7 @@ import torch
 from fastcore.script import call_parse, store_true
 
 from ..core import RetinaError, Run, RunError, Task, one_line_errors, task_of, watched, write_json
+from ..data.records import describe_columns
 from ..measure.evaluation import evaluate
 from .checkpoint import Checkpoint
 from .callbacks import HalfPrecision, History, KeepBest, StopOnNaN
@@ -178,13 +179,17 @@ def _begin(records, config, out, resume, start, *rest):
     Run(out).check()
     return Run(out)
 
-# %% ../../nbs/train/55_training.ipynb #1c6ad6c4
-def _command(data, layout, task, options, **rest):
+# %% ../../nbs/train/55_training.ipynb #026547cd
+def _command(data, task, layout, image_col, label_col, patient_col, no_pretrained, no_channels_last, kwargs, **rest):
     "What `retina_train` does"
+    options = kwargs | {k: rest.pop(k) for k in ('arch', 'loss', 'aug')}
+    options |= dict(pretrained=not no_pretrained, channels_last=not no_channels_last)
     config = TrainConfig(task=task, **options) # a wrong option is said before any image is read
+    columns = dict(image=image_col, label=label_col, patient=patient_col)
     with processes():
         _checked(config, rest['out'], rest['resume'], rest['track'])
-        records = as_records(data, config.task, seed=config.seed, layout=layout)
+        records = as_records(data, config.task, seed=config.seed, layout=layout, columns=columns)
+        if not rank(): print(describe_columns(records))
         run = train(records, task=config.task, **rest, **options)
         if not rank(): print(evaluate(run, seed=config.seed), f'run: {run.path}', sep='\n')
 
@@ -200,6 +205,9 @@ def retina_train(
     loss:str=None, # ce, focal, corn, qwk or regression; by default qwk for ordered classes, else ce
     aug:float=1., # strength of augmentation, 0 for none
     layout:str=None, # name the layout instead of finding it out
+    image_col:str=None, # column that names the image, in a table of your own
+    label_col:str=None, # column that holds the label
+    patient_col:str=None, # column that names the patient
     no_pretrained:store_true=False, # start from random weights instead of ImageNet's
     no_channels_last:store_true=False, # keep weights in PyTorch's plain memory order
     track:str=None, # mlflow, tensorboard or wandb
@@ -209,6 +217,4 @@ def retina_train(
     **kwargs # fields of `TrainConfig`
 ):
     "Train on DATA and write a run folder: weights, history, predictions, scores and figures"
-    options = kwargs | dict(arch=arch, loss=loss, aug=aug, pretrained=not no_pretrained)
-    _command(data, layout, task, options | dict(channels_last=not no_channels_last), out=out, resume=resume,
-             skip_bad=skip_bad, track=track, track_uri=track_uri)
+    _command(**locals())

@@ -148,6 +148,16 @@ def test_a_task_of_ones_own_through_the_commands(records, tmp_path, lesions, cap
     assert [g['task'] for g in got] == ['lesions']*2 and got[1]['n_images'] == len(records)
     assert 'lesions' in capsys.readouterr().out
 
+def test_columns_of_ones_own_through_the_commands(records, tmp_path, capsys):
+    from retina_nb.train import retina_evaluate, retina_train
+    table, names = tmp_path/'mine.csv', dict(image='photo', label='severity', patient='person')
+    records[list(names)].rename(columns=names).to_csv(table, index=False)
+    columns = {f'{k}_col': v for k,v in names.items()}
+    retina_train(str(table), out=str(tmp_path/'run'), arch='test_resnet', size=32, epochs=1, no_pretrained=True, **columns)
+    assert "'severity'" in capsys.readouterr().out and Run(tmp_path/'run').records.patient.nunique() == records.patient.nunique()
+    retina_evaluate(str(tmp_path/'run'), data=str(table), out=str(tmp_path/'eval'), n_boot=100, **columns)
+    assert json.loads((tmp_path/'eval'/'metrics.json').read_text())['n_images'] == len(records)
+
 def test_a_run_of_ones_own_task_is_read_in_a_fresh_process(records, tmp_path):
     "Nothing but the folder says what the labels mean"
     t = Task('tri', ('none', 'some', 'much'), ordinal=True, positive=('some', 'much'))
