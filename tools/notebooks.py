@@ -54,6 +54,11 @@ def _clean_output(o):
     for kind in [k for k in data if k.startswith('text/')]: data[kind] = _no_address(data[kind])
     return o
 
+def _progress(o):
+    "Is this a progress bar, or what is left of one when its widget was taken out?"
+    text = o.get('text', '') if o.get('name') == 'stderr' else o.get('data', {}).get('text/plain', '') if set(o.get('data', {})) == {'text/plain'} else ''
+    return re.search(r'\d%\|.*\|', ''.join(text)) is not None
+
 def clean(nb):
     "Take out what changes from run to run or may hold patient images: counts, widget state, editor metadata, addresses"
     seen = set()
@@ -64,7 +69,7 @@ def clean(nb):
         if c['cell_type'] != 'code': continue
         c['execution_count'] = None
         outputs = [_clean_output(o) for o in c['outputs']]
-        outputs = [o for o in outputs if not (o.get('name') == 'stderr' and '%|' in ''.join(o['text']))]  # progress bars
+        outputs = [o for o in outputs if not _progress(o)]
         c['outputs'] = [o for o in outputs if o['output_type'] in ('stream', 'error') or o['data']]
     kept = {'retina_nb': {'fresh': nb['metadata']['retina_nb']['fresh']}} if nb['metadata'].get('retina_nb', {}).get('fresh') else {}
     nb.update(metadata={'kernelspec': dict(KERNEL), **kept}, nbformat=4, nbformat_minor=5)
