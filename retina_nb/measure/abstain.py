@@ -88,7 +88,7 @@ class ConformalSets:
     "Sets of grades that hold the true one with a stated probability (split conformal prediction)"
     def __init__(
         self,
-        preds:PredictionsLike, # predictions on the *validation* part, with probabilities
+        preds:PredictionsLike, # predictions on the *validation* split, with probabilities
         task=None, # by default the table's own, or dr
         level:float=.9, # the stated probability
         *,

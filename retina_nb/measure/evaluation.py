@@ -224,7 +224,7 @@ def to_frame(self:Scores)->pd.DataFrame: # a row a figure, named like `referable
 
 # %% ../../nbs/measure/25_evaluation.ipynb #198fa90a
 def _run_threshold(what):
-    "The operating point that a run was given on its validation part, if `what` is a run that has one"
+    "The operating point that a run was given on its validation split, if `what` is a run that has one"
     if isinstance(what, (str, Path)) and Path(what).is_dir(): what = Run(what)
     return (what.config.get('operating_point') or {}).get('threshold') if isinstance(what, Run) else None
 

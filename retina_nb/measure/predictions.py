@@ -44,7 +44,7 @@ def _prevalence(given, task):
     "Fraction of each class: given, of EyePACS for `dr`, otherwise equal"
     if given is None: return _EYEPACS if task.name == 'dr' else [1]*len(task)
     if len(given) == len(task): return given
-    raise SettingError(f'prevalence has {len(given)} shares, {task.name} has {len(task)} classes')
+    raise SettingError(f'prevalence has {len(given)} fractions, {task.name} has {len(task)} classes')
 
 # %% ../../nbs/measure/05_predictions.ipynb #0acc1a8f
 def _tags(rng, n_patients):

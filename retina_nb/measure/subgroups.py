@@ -42,7 +42,7 @@ def rests_on(
     rests, # {proportion: patients}, from `score_statistics`
     n, # patients in all
 )->int: # patients
-    "How many patients a score rests on: those of the smallest part that it needs"
+    "How many patients a score rests on: those of the smallest group that it needs"
     if name in rests: return rests[name]
     q = name.split('.')[0]
     return min(rests[f'{q}.sensitivity'], rests[f'{q}.specificity']) if q in binary_questions(task) else n

@@ -49,7 +49,7 @@ def test_examples_have_the_shape_of_their_task(task):
     df = example_predictions(200, task=task)
     assert len(prob_columns(df)) == len(get_task(task)) and np.allclose(probabilities(df).sum(1), 1)
     assert set(df.target) <= set(range(len(get_task(task)))) and (df.groupby('patient').size() == 2).all()
-    with pytest.raises(SettingError, match='shares'): example_predictions(5, task=task, prevalence=[.5])
+    with pytest.raises(SettingError, match='fractions'): example_predictions(5, task=task, prevalence=[.5])
 
 @pytest.mark.parametrize('target, grade, words', [([1,2,3], [1], 'target has 3, grade has 1'), ([0,.5], [0,1], 'place 1 holds 0.5'), ([0,np.nan], [0,1], 'place 1 holds nan'),
                                                   ([0,None], [0,1], 'place 1 holds None'), (['0','x'], [0,1], 'whole numbers'), ([[0],[1]], [0,1], 'shape')])
