@@ -493,7 +493,8 @@ class Site(Processor):
         tree, done = parsed(c), {re.sub(':.*', '', k) for k in (c.get('directives_') or {})}
         if tree is None or done & {'code-fold', 'echo', 'include'}: return
         summary = 'tests' if only_tests(tree) else 'imports' if only_imports(tree) else 'set-up' if only_setup(tree) else ''
-        if summary == 'imports' and not self.module: summary = ''  # in a lesson the imports are what a reader types
+        typed = not self.module or self.module.endswith('__init__')  # in a lesson and at a wing's door the imports are what a reader types
+        if summary == 'imports' and typed: summary = ''
         if summary == 'tests' and has_picture(c): summary = ''
         if self.name.startswith('results/'): summary = 'how this is computed'  # a page of figures, for those who do not read code too
         if summary: c.source = f'#| code-fold: true\n#| code-summary: "{summary}"\n' + text
