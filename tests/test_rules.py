@@ -43,7 +43,7 @@ def test_cells(project, rule, change, words):
 @pytest.mark.parametrize('cell', [
     code('import os, sys\n# both\nfrom pathlib import Path'), code('#| export\ndef f():\n    import os'), code('#| eval: false\nimport os\nos.x'),
     code('#| export\nclass A: pass\ndef _helper(): pass'), code('#| export\n@dataclass\nclass B: x:int=0\nclass A: pass'), code('#| export\nA, B = 1, 2'),
-    code('#| export\ndef medium():\n' + '    pass\n'*24), code('#| hide\nx = 1 # ' + 'x'*80), code('%time f()\n!ls'), code('%%bash\nls'),
+    code('#| export\ndef medium():\n' + '    pass\n'*24), code('#| hide\nx = 1 # ' + 'x'*80), code('%time f()\n!ls'), *[code(f'#| hide\n{i}') for i in range(1)], code('%%bash\nls'),
     code(DESCRIBED + 'plot_x(1)', PICTURE), code('#| hide\nplot_x(1)', PICTURE), code('#| export\nif (y := f("a")): x = [z for z in y]')])
 def test_no_false_alarm(project, cell):
     edit(project, 'low/10_one', add(cell))
