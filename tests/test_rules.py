@@ -26,6 +26,7 @@ DESCRIBED = '#| fig-alt: "A curve that rises to the right"\n#| fig-cap: "The cur
     (rules.export_cells, export('@patch\ndef a(self:X): pass\n@patch\ndef b(self:X): pass'), 'holds 2 definitions'),
     (rules.export_cells, add(code('#| exporti\ndef a(): pass\ndef b(): pass')), 'holds 2 definitions'),
     (rules.export_cells, export(BIG), '27 lines, more than 25'),
+    (rules.export_cells, export('x = "' + 'x y '*30 + '"'), 'a line of 126 characters, more than 120'),
     (rules.export_cells, export('x = [y for a in "b" if (y := f"{a}")]'), 'unfold it'),
     (rules.shown_cells, add(code('x = 1 # ' + 'x'*80)), 'a line of 88 characters'),
     (rules.shown_cells, add(code('#| exports\nx = 1 # ' + 'x'*80)), 'a line of 88 characters'),
@@ -167,7 +168,7 @@ def test_run_stale(project, capsys):
 # --- ruff and types
 @pytest.mark.parametrize('text,words', [
     ('import os', 'F401'), ('def f(x=[]): return x', 'B006'), ('try: f()\nexcept: pass', 'E722'), ('def f():\n    x = 1', 'F841'), ('if print == None: pass', 'E711'),
-    ('y = undefined_name', 'F821'), ('def list(): pass', 'A001'), ('x = "' + 'x y '*30 + '"', 'E501'), ('def f(:', 'syntax'),
+    ('y = undefined_name', 'F821'), ('def list(): pass', 'A001'), ('def f(:', 'syntax'),
     ('[a for a in range(3) if a is 3]', 'F632')])
 def test_ruff(project, text, words):
     edit(project, 'low/10_one', export(text))
