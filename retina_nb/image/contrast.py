@@ -15,6 +15,7 @@ def _round(a # uint8 (n,n,3)
     n = a.shape[0]; k = max(1, n//16)
     return max(c.mean() for c in (a[:k,:k], a[:k,-k:], a[-k:,:k], a[-k:,-k:])) < 16
 
+# %% ../../nbs/image/18_contrast.ipynb #2402af8f
 def _disc(n, r # side, radius as a fraction of half the side
          )->np.ndarray: # uint8 (n,n), 0 or 1
     return cv2.circle(np.zeros((n, n), np.uint8), (n*8-8, n*8-8), round(n*8*r), 1, -1, shift=4)

@@ -13,6 +13,7 @@ import numpy as np
 from ..core import ImageError
 from .pixels import MAX_PIXELS, _array_to_rgb, _check_size
 
+# %% ../../nbs/image/08_dicom.ipynb #a7bbae15
 warnings.filterwarnings('ignore', module='pydicom') # what it doubts in a file and reads all the same
 
 # %% ../../nbs/image/08_dicom.ipynb #8ac03607
@@ -31,6 +32,7 @@ def _damaged_dicom(name, e)->ImageError:
     what = ' '.join(str(e).split())[:200] or type(e).__name__
     return ImageError(name, f'is a DICOM file that cannot be decoded ({what})')
 
+# %% ../../nbs/image/08_dicom.ipynb #ae105df4
 def _dicom_set(src, name, **kwargs):
     "A DICOM file, by path or bytes, as pydicom's data set; `kwargs` as for `dcmread`"
     try: import pydicom
@@ -58,6 +60,7 @@ def _take(ds, tag # a data set, keyword of a tag
     values = [] if v is None else [v] if isinstance(v, (str, int, float)) else list(v)
     return [o for o in values if o not in ('', None) and np.isfinite(float(o))]
 
+# %% ../../nbs/image/08_dicom.ipynb #a10373f2
 def _tidy(ds):
     "Leave in a data set only the rescale and the window that count"
     slope, intercept = [o for o in _take(ds, 'RescaleSlope') if o != 0], _take(ds, 'RescaleIntercept')
@@ -78,6 +81,7 @@ def _table_depth(ds, kind # a data set, 'ModalityLUTSequence' or 'VOILUTSequence
     item.LUTDescriptor = [first, start, 16] # with 8, pydicom 3.0 counts its entries modulo 256
     return int(depth)
 
+# %% ../../nbs/image/08_dicom.ipynb #b1811fc1
 def _quantity(ds, a # a tidied data set, stored values (H,W)
              )->tuple: # values, and the two ends of what could have been stored
     "Stored values as what they measure"
@@ -140,6 +144,7 @@ def _dicom_size(src, name)->tuple:
     if not ds.get('Rows') or not ds.get('Columns'): raise ImageError(name, 'is a DICOM file without a picture')
     return int(ds.Columns), int(ds.Rows)
 
+# %% ../../nbs/image/08_dicom.ipynb #e7151cfa
 def dicom_tags(src, # path of a DICOM file, or its bytes
               )->dict: # patient (12 hexadecimal digits), eye ('left', 'right'), modality ('OP', 'DX'); '' if not said
     "What may be kept of a DICOM file's tags"

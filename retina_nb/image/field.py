@@ -42,6 +42,7 @@ def _scaled(f:Field, s)->Field:
     "The same field in a picture `s` times as large"
     return replace(f, cx=f.cx*s, cy=f.cy*s, r=f.r*s, box=tuple(round(o*s) for o in f.box))
 
+# %% ../../nbs/image/16_field.ipynb #184e50ba
 def whole_picture(w, h # size of a picture, pixels
                  )->Field: # with confidence 0
     "The field of a picture in which none was sought or found: all of it"
@@ -69,6 +70,7 @@ def _distance(p, c):
     "Of points (n,2) from centres (...,2,1)"
     return np.sqrt((p[:,0]-c[...,0,:])**2 + (p[:,1]-c[...,1,:])**2)
 
+# %% ../../nbs/image/16_field.ipynb #59460acf
 def _consensus(p, size # (n,2) points, longest side of the picture
               ):
     "The circle most points agree on: (cx, cy, r, which points agree), or None"

@@ -20,6 +20,7 @@ def _lit_box(v, t # uint8 (H,W), level
     ys, xs = (np.flatnonzero(o > .05) for o in sums)
     return (ys[0], ys[-1]+1, xs[0], xs[-1]+1) if len(ys) > 8 and len(xs) > 8 else (0, v.shape[0], 0, v.shape[1])
 
+# %% ../../nbs/image/12_hashes.ipynb #701c66a9
 def _hash_plane(a, n=64 # uint8 (H,W,3), side of the result
                )->np.ndarray: # float32 (n,n)
     "The lit part of a picture as local contrast, zero outside: what is left when light and colour are taken away"

@@ -74,6 +74,7 @@ def _lab_to_rgb():
     "The transform of a LAB picture to RGB, made once"
     return ImageCms.buildTransform(ImageCms.createProfile('LAB'), ImageCms.createProfile('sRGB'), 'LAB', 'RGB')
 
+# %% ../../nbs/image/05_pixels.ipynb #5b268e84
 def _on_black(a # uint8 (H,W,4)
              )->np.ndarray: # uint8 (H,W,3)
     "Lay an image with transparency on black"
@@ -94,6 +95,7 @@ def _array_to_rgb(a # (H,W), (H,W,1), (H,W,3) or (H,W,4) of any bit depth
     alpha = a[...,3:]*(255/np.iinfo(a.dtype).max) if a.dtype.kind in 'iu' else a[...,3:]*(255/max(1, a[...,3:].max()))
     return _on_black(np.dstack([_to_uint8(a[...,:3]), alpha.astype(np.uint8)]))
 
+# %% ../../nbs/image/05_pixels.ipynb #2a3259c1
 def _pil_to_rgb(im # a loaded PIL image of any mode
                )->np.ndarray: # uint8 (H,W,3)
     "Pixels of any Pillow mode as uint8 RGB"
@@ -114,6 +116,7 @@ def _orientation(im)->int:
     except Exception: return 1
     return o if o in _TURNS else 1
 
+# %% ../../nbs/image/05_pixels.ipynb #555bb625
 def _upright(a, o # an array, and its EXIF orientation
             )->np.ndarray:
     "The picture as it was taken"

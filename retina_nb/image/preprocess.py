@@ -18,12 +18,13 @@ from .read import _name, image_size, read_image
 from .field import Field, Frame, _scaled, find_field, resize, whole_picture
 from .contrast import CONTRASTS
 
-# %% ../../nbs/image/20_preprocess.ipynb #0de1b8db
+# %% ../../nbs/image/20_preprocess.ipynb #de25eaa6
 STATS = {'imagenet': ((.485,.456,.406), (.229,.224,.225)), 'half': ((.5,)*3, (.5,)*3), 'unit': ((0.,)*3, (1.,)*3)}
 CROPS, FITS, VERSION = ('fundus', 'none'), ('pad', 'cut', 'squash'), 2
 
 def _refuse(what): raise SettingError(f'preprocess: {what}')
 
+# %% ../../nbs/image/20_preprocess.ipynb #0de1b8db
 @dataclass(frozen=True)
 class Preprocess:
     "From photograph to model input, the same everywhere"
@@ -38,6 +39,17 @@ class Preprocess:
     version: int = VERSION       # of this code: a change in any pixel raises it
 
     def __post_init__(self): _validate(self)
+
+    def to_dict(self)->dict: # name to value
+        "All fields, as JSON would hold them"
+        return json.loads(json.dumps(asdict(self)))
+    def to_json(self)->str: # of one object
+        "All fields as JSON text"
+        return json.dumps(self.to_dict(), indent=1)
+    @property
+    def hash(self)->str: # 12 hexadecimal digits
+        "Hash of all fields"
+        return json_hash(self.to_dict())
 
 # %% ../../nbs/image/20_preprocess.ipynb #85960568
 def _validate(p):
@@ -66,6 +78,7 @@ def _box(f:Field, fit, w, h)->tuple:
     x0, y0, side = ((w-m)//2, (h-m)//2, m) if not f.sure and fit == 'cut' else f.square
     return x0, y0, x0+side, y0+side
 
+# %% ../../nbs/image/20_preprocess.ipynb #2809eec1
 @patch
 def _framed(self:Preprocess, f:Field, w, h)->Frame:
     "The frame for a field that is known"
@@ -96,6 +109,7 @@ def square(self:Preprocess,
     if again and 2*frame.field.r < side: a, frame = self._closer(src, a, frame, side)
     return frame.apply(a, side), frame
 
+# %% ../../nbs/image/20_preprocess.ipynb #c80ee33a
 @patch
 def _closer(self:Preprocess, src, a, frame, side):
     "A small field in a large JPEG was decoded too small: decode again, just large enough"
@@ -120,6 +134,7 @@ def first_half(self:Preprocess)->dict: # name to value
     "The fields that decide what a cache holds of a picture"
     return {k: getattr(self, k) for k in _FIRST}
 
+# %% ../../nbs/image/20_preprocess.ipynb #25f5b7c7
 def _with_note(data, # bytes of a JPEG or PNG as OpenCV writes it
                fields)->bytes:
     "Put a note behind the file's own header"
@@ -204,17 +219,13 @@ def to_input(self:Preprocess,
     mean, std = (np.asarray(o, np.float32).reshape(3,1,1) for o in (self.mean, self.std))
     return (a.transpose(0,3,1,2).astype(np.float32)/np.float32(255) - mean)/std
 
-# %% ../../nbs/image/20_preprocess.ipynb #7d17795d
-@patch
-def to_dict(self:Preprocess)->dict: # name to value
-    "All fields, as JSON would hold them"
-    return json.loads(json.dumps(asdict(self)))
-
+# %% ../../nbs/image/20_preprocess.ipynb #f3cd9bec
 @patch
 def to_json(self:Preprocess)->str: # of one object
     "All fields as JSON text"
     return json.dumps(self.to_dict(), indent=1)
 
+# %% ../../nbs/image/20_preprocess.ipynb #c005c55b
 @patch(as_prop=True)
 def hash(self:Preprocess)->str: # 12 hexadecimal digits
     "Hash of all fields"
@@ -259,6 +270,7 @@ def diff(self:Preprocess,
     names = [*a, *(k for k in b if k not in a)]
     return {k: (a.get(k), b.get(k)) for k in names if (k in a, a.get(k)) != (k in b, b.get(k))}
 
+# %% ../../nbs/image/20_preprocess.ipynb #e2dd3dd1
 @patch
 def check(self:Preprocess,
           other,              # a `Preprocess`, or the dict of one

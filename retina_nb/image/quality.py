@@ -9,6 +9,7 @@ __all__ = ['DIAMETER', 'LIMITS', 'quality_measures', 'Limit', 'quality_points', 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2, numpy as np
 
@@ -26,6 +27,7 @@ def _levels(v, *fractions, mask=None # uint8 (H,W), fractions 0..1, where to loo
     n = cv2.calcHist([v], [0], mask, [256], [0,256]).ravel().cumsum()
     return [int(n.searchsorted(q*n[-1])) for q in fractions]
 
+# %% ../../nbs/image/30_quality.ipynb #7e2d7831
 def _ends(lit # bool (h,w)
          )->tuple: # x, y
     "Where each lit row begins and ends, unless that is the picture's border"
@@ -80,6 +82,7 @@ def _reduce(a, D # uint8 (n,n,3), pixels
     if 2*D <= n < 4*D: a = cv2.resize(a, (2*D, 2*D))
     return cv2.resize(a, (D, D), interpolation=cv2.INTER_AREA if n >= 2*D else cv2.INTER_LINEAR)
 
+# %% ../../nbs/image/30_quality.ipynb #51064da9
 def _standard(a # uint8 (H,W,3)
              )->tuple: # uint8 (D,D,3); uint8 (D,D), 255 in the field and in the picture; was the field found?
     "A field at the standard diameter"
@@ -108,6 +111,7 @@ def _strength(a, b, m, gain # two layers, mask, grey levels are counted in parts
     "How far apart two layers are: the 90th percentile"
     return _levels(cv2.convertScaleAbs(cv2.subtract(a, b), alpha=gain), .9, mask=m)[0]/gain
 
+# %% ../../nbs/image/30_quality.ipynb #09b22230
 def _looked_at(a, light, there # uint8 (D,D,3); (D,D); (D,D), 255 in the field
               )->tuple: # what is lit, the part of it away from the rim, the typical light
     "Where a field can be judged: neither cut off nor in the dark"
@@ -191,7 +195,7 @@ def image_quality(src        # path, bytes, PIL image, or array (H,W,3)
 def quality_table(records,          # table with a column `image`, or a list of paths
                   *,
                   workers:int=None, # threads; by default as many as there are cores
-                 ): # `DataFrame`: image, score, ok, reasons (or the error of a bad file), then the measures
+                 )->Any: # `DataFrame`: image, score, ok, reasons (or the error of a bad file), then the measures
     "Judge many photographs, in parallel, in order"
     import pandas as pd # here, because a grader that judges one photograph should start without it
     images = list(records['image'] if isinstance(records, pd.DataFrame) else records)

@@ -16,6 +16,7 @@ from ..core import ImageError, file_sha256
 from .pixels import MAX_PIXELS, _array_to_rgb, _check_size, _orientation, _pil_to_rgb, _upright
 from .dicom import DICOM_TYPES, _dicom, _dicom_size, is_dicom
 
+# %% ../../nbs/image/10_read.ipynb #89660829
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning) # MAX_PIXELS refuses sooner, by an error
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR) # what it remarks on a TIFF names no file
 
@@ -23,8 +24,8 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR) # what it remar
 IMAGE_TYPES = DICOM_TYPES | frozenset('.jpg .jpeg .jpe .jfif .mpo .png .tif .tiff .bmp .dib .gif .webp .ppm .pgm .pbm '
                                       '.pnm .jp2 .j2k .avif'.split())
 
-def is_image_file(path # of a file
-                 )->bool:
+def is_image_file(path  # of a file
+                 )->bool: # its content may still disappoint
     "Is a file called like an image, or is it DICOM under a name without an ending, or with the last number of a UID?"
     ending = os.path.splitext(path)[1].lower()
     return ending in IMAGE_TYPES or ((not ending or ending[1:].isdigit()) and is_dicom(path))
@@ -66,6 +67,7 @@ def _name(src)->str:
     if isinstance(src, (str, os.PathLike)): return str(src)
     return getattr(src, 'filename', None) or getattr(src, 'name', None) or f'image ({type(src).__name__})'
 
+# %% ../../nbs/image/10_read.ipynb #b3472cb7
 def _file_bytes(path)->bytes:
     "All bytes of a file, or an `ImageError` that says why not"
     p = Path(path)
@@ -91,6 +93,7 @@ def _npz_array(path, split, stamp)->np.ndarray:
             raise ImageError(f'{path}::{split}', f"the archive has no such part; it has {', '.join(z.files)}")
         return z[name]
 
+# %% ../../nbs/image/10_read.ipynb #3aabcff6
 def _npz_image(ref # 'file.npz::train/12'
               )->np.ndarray:
     "One image of an archive"
@@ -112,6 +115,7 @@ def _scale(size, short_side # (width, height), and the short side to keep or Non
     if not short_side: return 1
     return next(d for d in (8, 4, 2, 1) if d == 1 or -(-min(size)//d) >= short_side)
 
+# %% ../../nbs/image/10_read.ipynb #c99df00d
 # the bit of the scale alone
 _REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
             8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
@@ -152,6 +156,7 @@ def _deep_colour(data, im # bytes of a file, and the opened image
     if not pages or pages[0].dtype != np.uint16 or pages[0].ndim != 3: return None
     return cv2.cvtColor(pages[0], cv2.COLOR_BGRA2RGBA if pages[0].shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
+# %% ../../nbs/image/10_read.ipynb #f9f773db
 def _largest_page(im)->Image.Image:
     "A TIFF at its largest page, the first of equals; other images as they are"
     if im.format != 'TIFF' or getattr(im, 'n_frames', 1) == 1: return im
@@ -169,6 +174,7 @@ def _open(data, name)->Image.Image:
     except Image.DecompressionBombError as e: raise ImageError(name, f'is too large: {str(e).split(",")[0]}') from None
     except Exception: raise ImageError(name, _not_an_image(bytes(data[:512]))) from None
 
+# %% ../../nbs/image/10_read.ipynb #3bf812c4
 def _load(im, data, d, name)->np.ndarray:
     "The pixels of an opened image, upright, at 1/d of its size where it is a JPEG"
     is_jpeg = im.format in ('JPEG', 'MPO')

@@ -13,8 +13,8 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     look=['Anatomy', 'CAMERAS', 'Camera', 'HOSPITALS', 'Look', 'draw_look'],
     geometry=['KINDS', 'Mark', 'QUADRANTS', 'Scene', 'draw_scene', 'empty_scene', 'grade_from_lesions', 'place_lesions',
               'plan_lesions', 'quadrant', 'vessel_tree'],
-    render=['PREVALENCE', 'SynthEye', 'draw_grades', 'global_statistics', 'linear_probe', 'plot_truth', 'synth_eye',
-            'synth_patient'],
+    render=['PREVALENCE', 'SynthEye', 'draw_grades', 'plot_truth', 'synth_eye', 'synth_patient'],
+    probe=['global_statistics', 'linear_probe'],
     dataset=['SYNTH_VERSION', 'patient_seed', 'plan_synth', 'retina_sample', 'sample_dir', 'synth_dataset',
              'synth_truth', 'write_sample', 'write_synth'],
 ))

@@ -18,7 +18,7 @@ from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
 import retina_nb
-from ..core import (DataError, ImageError, SettingError, cache_dir, json_hash, new_folder, one_line_errors,
+from ..core import (DataError, SettingError, cache_dir, json_hash, new_folder, one_line_errors,
                             read_table, write_file, write_table)
 from ..image.read import image_size
 from .look import CAMERAS, draw_look
@@ -42,6 +42,7 @@ def _apportion(m, fractions, at_least=0):
     while got.min() < min(at_least, m//len(got)): got[got.argmax()] -= 1; got[got.argmin()] += 1
     return got
 
+# %% ../../nbs/synth/30_dataset.ipynb #bc518d4e
 def _first_grades(splits, prevalence, at_least, rng):
     "Grade of each patient's first eye, in the right fractions within every split"
     out = np.zeros(len(splits), int)
@@ -58,6 +59,7 @@ def _check_plan(n, seed, prevalence, fractions):
     for name, v, k in (('prevalence', prevalence, 5), ('fractions', fractions, 3)):
         if len(v) != k or min(v) < 0 or not sum(v): raise SettingError(f'{name} is {v}: {k} numbers, none negative')
 
+# %% ../../nbs/synth/30_dataset.ipynb #38edf70c
 def _row(i, split, eye, grade, seed)->dict:
     "The record of one eye of the `i`-th patient"
     look = draw_look(seed, eye)
@@ -88,6 +90,7 @@ def plan_synth(n:int,       # images, two a patient; when odd, one patient has o
 # %% ../../nbs/synth/30_dataset.ipynb #5a1344ba
 def _write_records(out, df): write_table(out/'records.csv', df)
 
+# %% ../../nbs/synth/30_dataset.ipynb #60be6cae
 def _write_pairs(out, df):
     "Name and grade lists for training and test, and a table of tags"
     df = df.assign(image=df.image.map(lambda o: Path(o).stem))
@@ -104,9 +107,10 @@ def _write_eye(out, row, size, visibility):
     "Draw one record and write it as its camera would"
     e = synth_eye(row.seed, row.label, row.eye, size, row.patient, visibility)
     if e.grade != row.label: raise DataError(f'{row.image}: lesions of grade {e.grade}, not {row.label}') # never seen
-    ok, jpeg = cv2.imencode('.jpg', e.image[...,::-1], [cv2.IMWRITE_JPEG_QUALITY, CAMERAS[e.camera].jpeg])
+    _, jpeg = cv2.imencode('.jpg', e.image[...,::-1], [cv2.IMWRITE_JPEG_QUALITY, CAMERAS[e.camera].jpeg])
     (out/row.image).write_bytes(jpeg.tobytes())
 
+# %% ../../nbs/synth/30_dataset.ipynb #259daeaa
 def _draw_all(out, df, size, visibility, workers):
     "Draw all records in threads; an interruption stops them"
     pool, quiet = ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)), None if len(df) >= 50 else True

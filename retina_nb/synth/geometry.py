@@ -38,6 +38,7 @@ def _bezier(p, t):
     b = np.stack([(1-t)**3, 3*t*(1-t)**2, 3*t*t*(1-t), t**3])
     return (p[:,:,None]*b).sum(1)
 
+# %% ../../nbs/synth/10_geometry.ipynb #39aa2f12
 def _walks(start, angle, length, bend, m, rng, wiggle=.5):
     "Paths (n,m,2) from `start` (n,2) towards `angle` (n,), `length` (n,) long, that turn by `bend` (n,) and wind"
     n, s = len(start), np.linspace(0, 1, m)
@@ -55,6 +56,7 @@ def _tubes(paths, widths):
     o = np.stack([-d[...,1], d[...,0]], -1)*widths[...,None]/2
     return np.concatenate([paths+o, (paths-o)[:,::-1]], 1)
 
+# %% ../../nbs/synth/10_geometry.ipynb #e2f1a73b
 def _blobs(centres, radii, rng, rough=.25, m=16, stretch=None, angle=None):
     "Smooth uneven outlines (n,m,2): circles with three harmonics, drawn out by `stretch` (n,) along `angle` (n,)"
     n, a, k = len(centres), np.arange(m)*2*np.pi/m, np.arange(2, 5)[:,None]
@@ -120,6 +122,7 @@ def _some(rng, chances):
     "A subset of the keys of `chances`, each taken with its chance, at least one"
     return [k for k,c in chances.items() if rng.random() < c] or [str(rng.choice(list(chances)))]
 
+# %% ../../nbs/synth/10_geometry.ipynb #44a6f5b6
 def _severe(n, rng):
     "Add to a plan what makes grade 3, by one or several of the 4-2-1 rules"
     rules = _some(rng, dict(haemorrhage=.6, venous_beading=.4, irma=.4))
@@ -202,6 +205,7 @@ def _near(p, q, r):
     "Which of the points `p` lie within `r` of `q`?"
     return ((p - q)**2).sum(-1) < r*r
 
+# %% ../../nbs/synth/10_geometry.ipynb #40b64aef
 def _hexagons(rng, spacing=.1):
     "Jittered points of a hexagonal grid over the field, in random order"
     n = int(1.2/spacing)
@@ -242,6 +246,7 @@ def _microaneurysms(at, q, n, rng, scale):
     o = _blobs(p, rng.uniform(.0085, .0115, len(p))*scale, rng, .08, 10)
     return [Mark('microaneurysm', q, [x], 'blood', int(d)) for x,d in zip(o, rng.integers(170, 230, len(p)))]
 
+# %% ../../nbs/synth/10_geometry.ipynb #c65bcdae
 def _haemorrhages(at, q, n, rng, scale):
     "Dots and blots, and flames that follow the nerve fibres away from the disc"
     p = at.take(q, n)
@@ -268,6 +273,7 @@ def _arcade(rng):
     "Scores points by their distance from the arcades, loosely"
     return lambda p: np.abs(np.abs(p[:,1]) - .45) + rng.uniform(0, .35, len(p))
 
+# %% ../../nbs/synth/10_geometry.ipynb #4381bd1c
 def _cotton_wool(at, q, n, rng, scale):
     "Pale and feathery, in the nerve fibre layer along the arcades"
     patch = lambda c: list(_blobs(c + rng.normal(0, .022, (5,2))*scale, rng.uniform(.018, .036, 5)*scale, rng, .3))
@@ -281,15 +287,18 @@ def _tangle(p, n, reach, width, rng, bend):
     w = _walks(start, angle, reach*rng.uniform(1., 2., n), turn, 22, rng, .8)
     return list(_tubes(w, np.full(w.shape[:2], width)))
 
+# %% ../../nbs/synth/10_geometry.ipynb #1b68f7da
 def _irma(at, q, n, rng, scale):
     "A knot of dilated, winding capillaries within the retina"
     places = at.take(q, n, .13, off_vessels=True)
     return [Mark('irma', q, _tangle(p, 5, .085, .012*scale, rng, 3.), 'blood', 165) for p in places]
 
+# %% ../../nbs/synth/10_geometry.ipynb #660a74aa
 def _nvd(at, q, n, rng, scale):
     "New vessels on the disc: they count for the quadrant that the disc lies in"
     return [Mark('nvd', int(quadrant(at.disc)[0]), _tangle(at.disc, 18, .19, .007*scale, rng, 3.5), 'blood', 150)]
 
+# %% ../../nbs/synth/10_geometry.ipynb #4ba0f122
 def _nve(at, q, n, rng, scale):
     "New vessels elsewhere: a fan of fine loops near an arcade, wider and finer than a knot of IRMA"
     places = at.take(q, n, .24, _arcade(rng))
@@ -300,6 +309,7 @@ def _middle(rng):
     "Scores points by their distance from a ring halfway out, loosely"
     return lambda p: np.abs(np.sqrt((p**2).sum(-1)) - .5) + rng.uniform(0, .2, len(p))
 
+# %% ../../nbs/synth/10_geometry.ipynb #cc56d4f3
 def _preretinal(at, q, n, rng, scale):
     "Blood between retina and vitreous: a boat with a level top, as it settles while the patient sits"
     out, a = [], np.linspace(0, np.pi, 24)
@@ -360,7 +370,7 @@ def draw_scene(seed:int,  # the patient's seed
                *,
                look:Look=None, # by default drawn by `draw_look`
                visibility:float=1., # size of the lesions, relative
-              )->Scene:
+              )->Scene:    # of that grade
     "What is in one eye of a patient"
     scene, rng = empty_scene(seed, eye, look or draw_look(seed, eye)), _rng(seed, eye, 'lesions')
     for _ in range(20): # rarely a quadrant has no room, or no vein for beading: then another plan

@@ -16,7 +16,7 @@ from ..core import SettingError
 @dataclass(frozen=True)
 class Camera:
     "What one kind of fundus camera does to every picture"
-    name: str
+    name: str               # a letter
     aspect: float = 1.      # width of the picture over its height
     fill: float = .96       # diameter of the round field over the height of the picture; above 1 it is cut
     notch: str = ''         # mark on the edge of the field: 'square', 'triangle', 'round' or none
@@ -81,6 +81,7 @@ def _rng(seed, *names):
     "A generator for one part of one eye"
     return np.random.default_rng([seed, *(_streams[o] for o in names)])
 
+# %% ../../nbs/synth/05_look.ipynb #a16ce774
 def _plain(v):
     "NumPy numbers to Python's, inside tuples too"
     return tuple(map(_plain, v)) if isinstance(v, tuple) else v.item() if isinstance(v, np.generic) else v

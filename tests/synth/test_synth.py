@@ -9,7 +9,8 @@ import pytest
 from retina_nb.core import DataError, SettingError
 from retina_nb.synth.look import CAMERAS, HOSPITALS, draw_look
 from retina_nb.synth.geometry import KINDS, grade_from_lesions
-from retina_nb.synth.render import global_statistics, linear_probe, synth_eye, synth_patient
+from retina_nb.synth.probe import global_statistics, linear_probe
+from retina_nb.synth.render import synth_eye, synth_patient
 from retina_nb.synth.dataset import plan_synth, sample_dir, synth_dataset, synth_truth, write_sample, write_synth
 
 def digest(folder): return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}
