@@ -39,11 +39,12 @@ from .download import Download as Download
 from .download import download_file as download_file
 from .download import get_dataset as get_dataset
 from .download import retina_get as retina_get
+from .pool import count_cores as count_cores
+from .pool import run_jobs as run_jobs
+from .manifest import read_cache as read_cache
 from .cache import cache_fields as cache_fields
 from .cache import cache_names as cache_names
 from .cache import cache_records as cache_records
-from .cache import read_cache as read_cache
 from .cache import retina_cache as retina_cache
-from .cache import through_cache as through_cache
 
-__all__ = ['DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'read_cells', 'read_labels_csv', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'describe_columns', 'load_records', 'row_of', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'cache_fields', 'cache_names', 'cache_records', 'read_cache', 'retina_cache', 'through_cache']
+__all__ = ['DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'read_cells', 'read_labels_csv', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'describe_columns', 'load_records', 'row_of', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'count_cores', 'run_jobs', 'read_cache', 'cache_fields', 'cache_names', 'cache_records', 'retina_cache']

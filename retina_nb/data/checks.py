@@ -277,5 +277,6 @@ def _warn_of_copies(records):
     keys = pd.Series(content_keys(records.image), index=records.index)
     same = records[keys != ''].drop_duplicates('image').label.groupby(keys)
     n,clash = int((same.size() - 1).sum()), int((same.nunique() > 1).sum())
-    if n: warnings.warn(f'{n} images are byte-identical to another; '
-                        f'{clash} groups of identical images have different labels', stacklevel=3)
+    if not n: return
+    said = f'; in {clash} group{"s"*(clash > 1)} of identical images the labels differ' if clash else ''
+    warnings.warn(f'{n} image{"s are" if n > 1 else " is"} byte-identical to another{said}', stacklevel=3)

@@ -44,7 +44,8 @@ DOWNLOADS = {n: Download(n, _medmnist.format(n), m, _tasks[n.split('_')[0]]) for
 
 # %% ../../nbs/data/40_download.ipynb #1b1d932f
 INSTRUCTIONS = dict(
-    eyepacs='''EyePACS (Kaggle 2015): accept the rules, https://www.kaggle.com/c/diabetic-retinopathy-detection/rules, then
+    eyepacs='''EyePACS (Kaggle 2015): accept the rules at
+  https://www.kaggle.com/c/diabetic-retinopathy-detection/rules, then
   pip install kaggle
   kaggle competitions download -c diabetic-retinopathy-detection
 and join and unpack: cat train.zip.* > train.zip && unzip train.zip && unzip trainLabels.csv.zip''',

@@ -10,6 +10,7 @@ __all__ = ['parse_labels', 'read_cells', 'csv_header', 'read_labels_csv', 'colum
 import csv, hashlib, io, os, re, zipfile
 from collections import Counter, defaultdict
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,11 @@ def split_of(
             if pattern.search(words): return split
     return ''
 
+# %% ../../nbs/data/05_files.ipynb #0da4b670
+def _shared_folders(a, b)->int:
+    "How many folders two paths have in common, from the left"
+    return len(list(takewhile(lambda p: p[0] == p[1], zip(a.split('/'), b.split('/')))))
+
 # %% ../../nbs/data/05_files.ipynb #7a0714f4
 class ImageIndex:
     "Finds the image file that a cell of a label file means"
@@ -219,7 +225,7 @@ class ImageIndex:
             tail = '/' + '/'.join(folders[-2:]).lower() + '/'
             found = [f for f in found if f"/{f.lower()}".rpartition('/')[0].__add__('/').endswith(tail)]
         if len(found) > 1:
-            found = sorted(found, key=lambda f: (-len(os.path.commonprefix([f.split('/'), near.split('/')])), f))
+            found = sorted(found, key=lambda f: (-_shared_folders(f, near), f))
             self.ambiguous[cell] = found
         return found[0] if found else ''
 

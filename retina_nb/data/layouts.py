@@ -28,6 +28,7 @@ class LayoutMethods:
     particular = False # has label files of its own, and is looked for before the general layouts?
     walked = True      # does every image in the folder belong to the data set? Otherwise its files name the images
     labelled = True    # does it hold labels?
+    tasks: dict        # task, or '*' for any -> where its label stands
 
     def find(self, folder, task)->list:
         "The files that carry the labels (label files, archives or images), relative paths; [] if it is not this layout"

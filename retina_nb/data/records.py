@@ -6,7 +6,7 @@
 __all__ = ['row_of', 'load_records', 'describe_columns']
 
 # %% ../../nbs/data/20_records.ipynb #5d5c570f
-import os, re, warnings
+import re, warnings
 from pathlib import Path
 
 import numpy as np

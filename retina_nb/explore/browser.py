@@ -49,7 +49,7 @@ class Browser:
 def _changed(self:Browser)->Browser:
     "Bring the controls, if they are shown, up to date with the state"
     if not self._parts: return self
-    ok,data = cv2.imencode('.jpg', self.view()[...,::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    _,data = cv2.imencode('.jpg', self.view()[...,::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     self._parts['image'].value,self._parts['text'].value = data.tobytes(), self.caption()
     return self
 
@@ -138,7 +138,7 @@ def caption(self:Browser)->str:
     if r.eye: said.append(f'{r.eye} eye')
     if 'quality' in r and pd.notna(r.quality):
         said.append(' '.join([f'quality {r.quality:.2f}', '; '.join(r.reasons)]).strip())
-    return ', '.join([*filter(None, said), Path(str(r.image)).name])
+    return ', '.join([*(s for s in said if s), Path(str(r.image)).name])
 
 # %% ../../nbs/explore/30_browser.ipynb #9c90c0bc
 @patch

@@ -132,8 +132,9 @@ def _page(name, summary, problems, figures, records)->str:
     "The survey as one HTML page; `figures` is a list of (section, file, finding)"
     o,task,n = LAYOUTS.get(summary['layout']), get_task(summary['task']), len(problems)
     about = ' · '.join(t for t in (o.title, o.licence, o.citation) if t) if o else ''
+    taken = describe_columns(records)
     lead = (f"{task.title}: {summary['n_images']:,} images of {summary['n_patients']:,} patients, "
-            f"{n:,} problem{'s'*(n != 1)}.\n\n{describe_columns(records).capitalize()}.\n\n{about}")
+            f"{n:,} problem{'s'*(n != 1)}.\n\n{f'Taken were: {taken}.' if taken else ''}\n\n{about}")
     shown = lambda section: [picture(f, says or f.stem) for s,f,says in figures if s == section]
     numbers = [(t, f'{summary[k]:,}') for k,t in _counts.items() if summary.get(k) is not None]
     named = [f'{i} {c}' if task.ordinal else c for i,c in enumerate(task.classes)]

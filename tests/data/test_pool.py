@@ -1,0 +1,44 @@
+"The pool: a worker or the parent killed, an error inside, memory, and that nobody stays behind"
+import os, signal, subprocess, sys
+
+import psutil
+import pytest
+
+from retina_nb.core import RunError
+from retina_nb.data import run_jobs
+
+def workers(of=None): return [p for p in psutil.Process(of).children() if '_serve' in ' '.join(p.cmdline())]
+
+def test_a_killed_worker_is_told_and_what_was_done_is_kept():
+    done = []
+    with pytest.raises(RunError, match='a worker process was killed, perhaps for lack of memory'):
+        for _,result in run_jobs('operator:methodcaller', ['upper'], (['a'] for _ in range(10_000)), workers=2):
+            done.append(result)
+            if len(done) == 100: workers()[0].kill()
+    assert set(done) == {'A'} and len(done) >= 100 and not workers()
+
+def test_errors_are_told_as_they_were():
+    with pytest.raises(RuntimeError, match="no attribute 'upper'"): list(run_jobs('operator:methodcaller', ['upper'], [[1]]*9, workers=2))
+    assert not workers()
+
+def test_a_caller_who_stops_leaves_nobody():
+    for _ in run_jobs('operator:methodcaller', ['upper'], (['a'] for _ in range(10_000)), workers=3): break
+    assert not workers()
+
+GO = """
+import signal; signal.signal(signal.SIGINT, signal.default_int_handler) # a shell may have switched it off
+from retina_nb.data import run_jobs
+for i,_ in enumerate(run_jobs('operator:methodcaller', ['upper'], (['a'] for _ in range(10**9)), workers=2)):
+    if i == 10: print('ready', flush=True)
+"""
+
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
+def test_workers_go_with_their_parent(how):
+    p = subprocess.Popen([sys.executable, '-c', GO], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+    p.stdout.readline()
+    mine = workers(p.pid)
+    assert len(mine) == 2
+    os.killpg(p.pid, how) if how == signal.SIGINT else p.kill()
+    p.wait(timeout=20)
+    psutil.wait_procs(mine, timeout=10)
+    assert not [w for w in mine if w.is_running() and w.status() != psutil.STATUS_ZOMBIE]
