@@ -120,7 +120,7 @@ def test_commands_stand_in_faces(root):
 def test_core_knows_what_the_extras_hold(wanted):
     "The map from package to extra, which the one-line errors use, is that of settings.ini"
     from importlib.metadata import packages_distributions
-    from retina_nb.core import _EXTRA_OF
+    from retina_nb.base import _EXTRA_OF
     owner = packages_distributions()
     base = {canonicalize_name(r.name) for r in wanted['']}
     for package, extra in _EXTRA_OF.items():
