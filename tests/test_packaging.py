@@ -84,14 +84,17 @@ TRAIN = 'torch torchvision fastai fasttransform fastprogress timm captum onnxscr
 PANEL = 'ipywidgets anywidget voila IPython ipykernel'
 
 @pytest.mark.parametrize('gone,name,args,extra', [
-    (TRAIN, 'retina_train', ('synth:20', '--out', 'r'), 'train'), (TRAIN, 'retina_export', ('r', '--out', 'b'), 'train'),
-    (TRAIN, 'retina_compare', ('r', 's'), 'train'), (TRAIN, 'retina_demo', (), 'train'),
-    (PANEL, 'retina_panel', ('b',), 'panel'), ('huggingface_hub', 'retina_push', ('b', 'a/b'), 'hub')])
+    (TRAIN, 'retina_train', ('synth:20', '--out', 'NEW'), 'train'), (TRAIN, 'retina_export', ('RUN', '--out', 'NEW'), 'train'),
+    (TRAIN, 'retina_demo', ('--out', 'NEW'), 'train'), (PANEL, 'retina_panel', ('BUNDLE',), 'panel'),
+    ('huggingface_hub', 'retina_push', ('BUNDLE', 'somebody/model'), 'hub')])
 def test_missing_extra_in_one_line(without, tmp_path, gone, name, args, extra):
-    (tmp_path/'b').mkdir(); (tmp_path/'r').mkdir()
-    r = without(gone, name, *(tmp_path/a if a in 'rbs' else a for a in args))
+    from random_model import shared
+    run, bundle = shared()
+    places = dict(NEW=tmp_path/'new', RUN=run, BUNDLE=bundle)
+    r = without(gone, name, *(places.get(a, a) for a in args))
     assert r.returncode == 2 and len(r.stderr.splitlines()) == 1 and 'Traceback' not in r.stderr, r.stderr
     assert f"pip install 'retina_nb[{extra}]'" in r.stderr
+    assert not (tmp_path/'new').exists()
 
 def test_base_install_explores_measures_and_grades(without, tmp_path):
     "Everything that a reading room runs, without torch, fastai or widgets"
