@@ -219,18 +219,6 @@ def to_input(self:Preprocess,
     mean, std = (np.asarray(o, np.float32).reshape(3,1,1) for o in (self.mean, self.std))
     return (a.transpose(0,3,1,2).astype(np.float32)/np.float32(255) - mean)/std
 
-# %% ../../nbs/image/20_preprocess.ipynb #f3cd9bec
-@patch
-def to_json(self:Preprocess)->str: # of one object
-    "All fields as JSON text"
-    return json.dumps(self.to_dict(), indent=1)
-
-# %% ../../nbs/image/20_preprocess.ipynb #c005c55b
-@patch(as_prop=True)
-def hash(self:Preprocess)->str: # 12 hexadecimal digits
-    "Hash of all fields"
-    return json_hash(self.to_dict())
-
 # %% ../../nbs/image/20_preprocess.ipynb #6f2e56e2
 @patch(cls_method=True)
 def from_json(cls:Preprocess,
