@@ -1,11 +1,11 @@
 #!/bin/sh
 # The floors of settings.ini, tried: tools/lowest.sh VENV_FOLDER makes an environment with the oldest versions that the base
-# requirements admit (uv resolves them), then runs the tests that need no torch; scikit-learn is what they compare with. Needs `uv`.
+# requirements admit (uv resolves them), then runs the tests that need no torch; scikit-learn and psutil are theirs. Needs `uv`.
 set -eu
 cd "$(dirname "$0")/.."
 venv=${1:?usage: tools/lowest.sh VENV_FOLDER}
 uv venv --quiet --python 3.11 --clear "$venv"
-uv pip install --quiet --python "$venv/bin/python" --resolution lowest-direct -e . "pytest>=8" "hypothesis>=6.100" "packaging>=24" "scikit-learn>=1.5"
+uv pip install --quiet --python "$venv/bin/python" --resolution lowest-direct -e . "pytest>=8" "hypothesis>=6.100" "packaging>=24" "scikit-learn>=1.5" "psutil>=6"
 "$venv/bin/python" - <<'P'
 from importlib.metadata import requires, version
 from packaging.requirements import Requirement

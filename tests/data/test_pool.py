@@ -35,10 +35,14 @@ for i,_ in enumerate(run_jobs('operator:methodcaller', ['upper'], (['a'] for _ i
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
 def test_workers_go_with_their_parent(how):
     p = subprocess.Popen([sys.executable, '-c', GO], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
-    p.stdout.readline()
-    mine = workers(p.pid)
-    assert len(mine) == 2
-    os.killpg(p.pid, how) if how == signal.SIGINT else p.kill()
-    p.wait(timeout=20)
-    psutil.wait_procs(mine, timeout=10)
-    assert not [w for w in mine if w.is_running() and w.status() != psutil.STATUS_ZOMBIE]
+    try:
+        p.stdout.readline()
+        mine = workers(p.pid)
+        assert len(mine) == 2
+        if how == signal.SIGINT: os.killpg(p.pid, how)
+        else: p.kill()
+        p.wait(timeout=60)
+        psutil.wait_procs(mine, timeout=10)
+        assert not [w for w in mine if w.is_running() and w.status() != psutil.STATUS_ZOMBIE]
+    finally:  # a parent that did not stop must not work on behind the tests
+        if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
