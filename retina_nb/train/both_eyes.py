@@ -21,10 +21,13 @@ from .model import GradingModel, predictions_table
 from .prediction import load_model
 
 # %% ../../nbs/train/90_both_eyes.ipynb #a7e2770c
-def fellow_eyes(records:pd.DataFrame # with `patient`, `eye` and `split`
+def fellow_eyes(records:pd.DataFrame # with `patient` and `eye`; `split` where they are divided
                )->np.ndarray: # for each row the position of the fellow eye's, -1 where there is none
-    "The other eye of the same patient, in the same split"
-    eye, key = records['eye'].fillna('').to_numpy(), list(zip(records['patient'], records['split']))
+    "The other eye of the same patient, in the same split; records without patients or eyes are a `DataError`"
+    lacking = [c for c in ('patient', 'eye') if c not in records]
+    if lacking: raise DataError(f"both eyes of a patient need the columns `patient` and `eye`: {', '.join(lacking)} is missing")
+    split = records['split'] if 'split' in records else ['']*len(records)
+    eye, key = records['eye'].fillna('').to_numpy(), list(zip(records['patient'], split))
     first = {}
     for i,(k,e) in enumerate(zip(key, eye)): first.setdefault((k, e), i)
     other = dict(left='right', right='left')
