@@ -25,7 +25,7 @@ def fellow_eyes(records:pd.DataFrame # with `patient` and `eye`; `split` where t
                )->np.ndarray: # for each row the position of the fellow eye's, -1 where there is none
     "The other eye of the same patient, in the same split; records without patients or eyes are a `DataError`"
     lacking = [c for c in ('patient', 'eye') if c not in records]
-    if lacking: raise DataError(f"both eyes of a patient need the columns `patient` and `eye`: {', '.join(lacking)} is missing")
+    if lacking: raise DataError(f"both eyes need the columns patient and eye: {' and '.join(lacking)} is missing")
     split = records['split'] if 'split' in records else ['']*len(records)
     eye, key = records['eye'].fillna('').to_numpy(), list(zip(records['patient'], split))
     first = {}
