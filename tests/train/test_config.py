@@ -13,7 +13,7 @@ OPTIONS = dict(arch=st.sampled_from(['resnet18', 'torchvision/resnet18']), size=
     lr=st.none() | st.floats(1e-6, 1), loss=st.sampled_from([None, 'ce', 'qwk', 'corn', 'regression', 'focal']), seed=st.integers(0, 2**31), pretrained=st.booleans(),
     contrast=st.sampled_from([None, 'none', 'clahe', 'ben_graham']), aug=st.floats(0, 3), sampling=st.sampled_from(['none', 'sqrt', 'effective', 'balanced']),
     channels=st.sampled_from([1, 3]), lr_mult=st.floats(1, 100), mix=st.sampled_from(['none', 'mixup', 'cutmix']), ema=st.floats(0, .999), best=st.booleans(),
-    patience=st.integers(0, 9), accumulate=st.integers(1, 8), channels_last=st.booleans(), task=st.sampled_from(['dr', Task('six', tuple('abcdef'), ordinal=True)]))
+    patience=st.integers(0, 9), accumulate=st.integers(1, 8), channels_last=st.booleans(), task=st.sampled_from(['dr', Task('six_steps', tuple('abcdef'), ordinal=True)]))
 
 @given(st.fixed_dictionaries({}, optional=OPTIONS))
 @settings(max_examples=80, deadline=None)
