@@ -162,11 +162,11 @@ def _where(preds, bad, file):
 
 # %% ../../nbs/measure/05_predictions.ipynb #8beb09f7
 def _labels(preds, col, k, name, file, empty_ok):
-    "A column of labels as Int64, or a DataError that names the first row that is none"
+    "A column of labels as Int64, or a DataError that names the first row that is none; `empty_ok` says where"
     raw = preds[col]
     x = pd.to_numeric(raw, errors='coerce').astype(float)
     missing = raw.isna()
-    bad = (~missing | (not empty_ok)) & ~(x.between(0, k-1) & (x == x.round()))
+    bad = ~(missing & empty_ok) & ~(x.between(0, k-1) & (x == x.round()))
     if bad.any():
         where, i, more = _where(preds, bad.to_numpy(), file)
         value = raw.iloc[i]
@@ -175,14 +175,15 @@ def _labels(preds, col, k, name, file, empty_ok):
     return x.astype('Int64')
 
 # %% ../../nbs/measure/05_predictions.ipynb #3b781ecb
-def _check_probabilities(preds, k, name, file, tol):
-    "Refuse probabilities that are of another task, are none, or do not add up to 1"
+def _check_probabilities(preds, k, name, file, tol, skip):
+    "Refuse probabilities that are of another task, are none, or do not add up to 1; rows of `skip` need none"
     cols, want = prob_columns(preds), [f'p_{j}' for j in range(k)]
     if not cols: return
     if cols != want:
         raise DataError(f'{name}: has probability columns {", ".join(cols)}; a task of {k} classes needs {want[0]} '
                         f'to {want[-1]}, or none (is it another task?)')
     p = preds[cols].apply(pd.to_numeric, errors='coerce').to_numpy(float)
+    p = np.where(np.asarray(skip)[:,None], 1/k, p)
     for what, bad in (('is missing or not a number', np.isnan(p)), ('is outside 0..1', (p < -1e-6) | (p > 1+1e-6))):
         if not bad.any(): continue
         where, i, more = _where(preds, bad.any(1), file)
@@ -203,6 +204,16 @@ def _check_repeats(preds, name):
     first = int(np.flatnonzero((preds['image'] == preds['image'].iloc[i]).to_numpy())[0])
     raise DataError(f'{name}, {where}: the image is already in line {first+2}{more}')
 
+# %% ../../nbs/measure/05_predictions.ipynb #8163589c
+_NOT_SAID = ('', '0', '0.0', 'false', 'no', 'nan', 'none', '<na>') # a cell that says nothing, in lower case
+
+def _ungradable(preds):
+    "Rows without a result: marked in `ungradable` or `error`, or with neither grade nor probability"
+    said = [preds[c].notna() & ~preds[c].astype(str).str.strip().str.lower().isin(_NOT_SAID)
+            for c in ('ungradable', 'error') if c in preds]
+    nothing = preds[['grade', *prob_columns(preds)]].isna().all(axis=1)
+    return np.logical_or.reduce([nothing, *said])
+
 # %% ../../nbs/measure/05_predictions.ipynb #36e78c78
 def _checked(preds, task, name, file, tol):
     "A copy with labels as Int64 and probabilities as floats; a DataError names what cannot be scored"
@@ -211,11 +222,15 @@ def _checked(preds, task, name, file, tol):
             raise DataError(f"{name}: no column '{col}'; a predictions table needs target (true) and grade (predicted)")
     if not len(preds): raise DataError(f'{name}: the table is empty')
     k = len(task)
-    labels = {c: _labels(preds, c, k, name, file, c == 'target') for c in ('target', 'grade')}
+    none = _ungradable(preds)
+    labels = {c: _labels(preds, c, k, name, file, ok) for c, ok in (('target', True), ('grade', none))}
     if labels['target'].isna().all(): raise DataError(f'{name}: no row has a target, so nothing can be scored')
-    _check_probabilities(preds, k, name, file, tol)
+    if none.all(): raise DataError(f'{name}: no row has a grade, so nothing can be scored')
+    _check_probabilities(preds, k, name, file, tol, none)
     if file: _check_repeats(preds, name)
-    return preds.assign(**labels, **{c: pd.to_numeric(preds[c]).astype(float) for c in prob_columns(preds)})
+    p = {c: pd.to_numeric(preds[c], errors='coerce').astype(float).mask(none) for c in prob_columns(preds)}
+    out = preds.assign(**labels | dict(grade=labels['grade'].mask(none)), **p)
+    return out.assign(ungradable=none) if none.any() or 'ungradable' in preds else out
 
 # %% ../../nbs/measure/05_predictions.ipynb #6de26e01
 def read_predictions(
@@ -240,14 +255,14 @@ def known_rows(
     task=None, # by default the table's own
     *,
     need_probabilities:bool=False, # refuse a table without `p_0 ...`?
-)->tuple: # (the checked rows that have a target, their `Task`)
+)->tuple: # (the checked rows that have a target and a grade, their `Task`)
     "The rows that can be scored, and their task"
     preds = read_predictions(preds, task)
     task = task_of(preds)
     if need_probabilities and not prob_columns(preds):
         raise DataError(f'predictions: no columns p_0 to p_{len(task)-1}; '
                         'calibration and thresholds need probabilities')
-    return preds[preds['target'].notna()], task
+    return preds[preds['target'].notna() & preds['grade'].notna()], task
 
 # %% ../../nbs/measure/05_predictions.ipynb #edf530e9
 def _scored(preds, task):
