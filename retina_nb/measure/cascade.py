@@ -49,6 +49,7 @@ def keep_labels(
 )->tuple: # (table, its `Task`)
     "Predictions among some labels only, as of a model that knows it is one of them"
     preds, labels = read_predictions(preds, task), list(labels)
+    preds = preds[preds['grade'].notna()]
     p = probabilities(preds)[:,labels]
     whole = p.sum(1, keepdims=True)
     p = np.divide(p, whole, out=np.full(p.shape, 1/len(labels)), where=whole>0)

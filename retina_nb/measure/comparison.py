@@ -36,10 +36,10 @@ def _unique_images(x, which):
 
 # %% ../../nbs/measure/50_comparison.ipynb #d0be7a86
 def _same_truth(a, b):
-    "Rows whose truth both tables know; refuse those that disagree"
+    "Rows whose truth both tables know and that both have graded; refuse those that disagree"
     known = a['target'].notna() & b['target'].notna()
     differ = known & (a['target'] != b['target']).fillna(False)
-    if not differ.any(): return known
+    if not differ.any(): return known & a['grade'].notna() & b['grade'].notna()
     more = f' and {int(differ.sum())-1} more' if differ.sum() > 1 else ''
     raise DataError(f"the two tables disagree on the truth of {a['image'][differ].iloc[0]}{more}")
 

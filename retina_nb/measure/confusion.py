@@ -270,6 +270,7 @@ def grade_at_threshold(
     task = task_of(preds)
     if not task.positive: raise SettingError(f'{task.name} has no positive classes, so there is no threshold to move')
     if not prob_columns(preds): raise DataError('predictions: no columns p_0 ...; a threshold needs probabilities')
-    p, pos = probabilities(preds), task.is_positive(np.arange(len(task)))
+    p, pos = np.nan_to_num(probabilities(preds)), task.is_positive(np.arange(len(task)))
     positive = positive_score(preds, task.positive) >= threshold
-    return preds.assign(grade=np.where(positive[:,None]==pos, p, -1).argmax(1))
+    grade = pd.Series(np.where(positive[:,None]==pos, p, -1).argmax(1), index=preds.index, dtype='Int64')
+    return preds.assign(grade=grade.where(preds['grade'].notna()))
