@@ -10,6 +10,7 @@ from .. import core
 
 # %% ../../nbs/data/index.ipynb #data-face
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
+    names=['eyes_of', 'is_unknown', 'patient_and_eye'],
     files=['DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'read_cells', 'read_labels_csv'],
     layouts=['DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout',
         'TableLayout'],
@@ -22,4 +23,5 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     pool=['count_cores', 'run_jobs'],
     manifest=['read_cache'],
     cache=['cache_fields', 'cache_names', 'cache_records', 'retina_cache'],
+    provenance=['describe_source', 'source_badge', 'synthetic_rows'],
 ))

@@ -1,4 +1,7 @@
 # Written by `make prepare` from the face of retina_nb.data: edit its notebook.
+from .names import eyes_of as eyes_of
+from .names import is_unknown as is_unknown
+from .names import patient_and_eye as patient_and_eye
 from .files import DataFolder as DataFolder
 from .files import content_keys as content_keys
 from .files import on_disk as on_disk
@@ -46,5 +49,8 @@ from .cache import cache_fields as cache_fields
 from .cache import cache_names as cache_names
 from .cache import cache_records as cache_records
 from .cache import retina_cache as retina_cache
+from .provenance import describe_source as describe_source
+from .provenance import source_badge as source_badge
+from .provenance import synthetic_rows as synthetic_rows
 
-__all__ = ['DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'read_cells', 'read_labels_csv', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'describe_columns', 'load_records', 'row_of', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'count_cores', 'run_jobs', 'read_cache', 'cache_fields', 'cache_names', 'cache_records', 'retina_cache']
+__all__ = ['eyes_of', 'is_unknown', 'patient_and_eye', 'DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'read_cells', 'read_labels_csv', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'describe_columns', 'load_records', 'row_of', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'count_cores', 'run_jobs', 'read_cache', 'cache_fields', 'cache_names', 'cache_records', 'retina_cache', 'describe_source', 'source_badge', 'synthetic_rows']

@@ -18,4 +18,5 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     contrast=['ben_graham', 'clahe'],
     preprocess=['Preprocess', 'cache_note'],
     quality=['LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points', 'quality_table'],
+    gradable=['ungradable'],
 ))
