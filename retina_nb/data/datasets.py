@@ -14,11 +14,11 @@ import pandas as pd
 
 from ..core import TASKS, DataError, SettingError, get_task
 from .files import DataFolder
-from .layouts import (SIDES, DicomLayout, FoldersLayout, ImagesLayout, Layout, NpzLayout, PairsLayout,
+from .layouts import (DicomLayout, FoldersLayout, ImagesLayout, Layout, NpzLayout, PairsLayout,
     RecordsLayout, TableLayout, class_folders)
 
 # %% ../../nbs/data/15_datasets.ipynb #8b7f0a01
-_eyepacs = TableLayout('eyepacs', 'EyePACS', dict(dr='level'), image=('image',), tags=dict(usage='Usage'), stem=SIDES,
+_eyepacs = TableLayout('eyepacs', 'EyePACS', dict(dr='level'), image=('image',), tags=dict(usage='Usage'),
     splits={'retinopathy_solution*': 'test'}, sign='image + level',
     looks_for='a CSV file with the columns image, level (trainLabels.csv, retinopathy_solution.csv)',
     images='35,126 training and 53,576 test, 4 to 12 megapixels, JPEG',
@@ -129,7 +129,7 @@ _records = RecordsLayout('records', 'records', {'*': ('label', 'level', 'grade',
               'grade, diagnosis, class); patient, eye, split and tags are kept',
     faults='Paths are taken from the folder of the CSV file.')
 
-_pairs = PairsLayout('pairs', 'pairs', {'*': 'line by line'}, stem=SIDES, images='any', checked=True,
+_pairs = PairsLayout('pairs', 'pairs', {'*': 'line by line'}, images='any', checked=True,
     sign='train_img.csv beside train_label.csv',
     looks_for='train_img.csv beside train_label.csv (also test_, valid_, and _small where there is no full file): '
               'no header, one image name or label a line',

@@ -14,7 +14,8 @@ import pandas as pd
 
 from ..core import DataError, SettingError, get_task, with_task
 from .datasets import find_layout
-from .files import DataFolder, content_keys, on_disk, parse_labels, read_cells, split_of, stem_of
+from .files import DataFolder, content_keys, on_disk, parse_labels, read_cells
+from .names import split_of, stem_of
 from .layouts import RAW, _either
 
 # %% ../../nbs/data/20_records.ipynb #8f3c2ebd
