@@ -5,7 +5,7 @@ PY    = $(BIN)/python
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help js js-packages setup demo test test-full lab panel bench docs real prepare readme run run-stale clean
+.PHONY: help js js-packages setup demo test test-full wheel lab panel bench docs real prepare readme run run-stale clean
 
 help:     ## show this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ test: setup ## everything that must hold before a commit: notebooks, layers, tes
 
 test-full: setup ## the same with the long tests
 	@$(PY) tools/gate.py --full
+
+wheel: setup ## build the wheel, install it with pip where nothing is, type README's example (some 7 GB for a while)
+	@$(PY) tools/gate.py install
 
 lab: setup ## JupyterLab on the notebooks
 	@PYTHONPATH="$(CURDIR)" $(BIN)/jupyter-lab --notebook-dir=nbs

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import checks, fresh, gate, linters, notebooks, rules, setup_env
+import checks, fresh, gate, linters, notebooks, rules, setup_env, wheel_gate
 from small_project import PICTURE, SETTINGS, SIDEBAR, book, code, edit, finds, prose, refresh, shown, write
 
 QUICK = checks.modules_in_step, checks.commands_declared, checks.notebooks_clean, checks.site_in_place, checks.readme_in_step, \
@@ -280,6 +280,7 @@ def test_pytest_gate(tmp_path, monkeypatch, text, ok):
 def _gates(monkeypatch, quick, long):
     monkeypatch.setattr(gate, 'QUICK', quick)
     monkeypatch.setattr(gate, 'LONG', long)
+    monkeypatch.setattr(gate, 'FULL', {})
 
 def test_stops_at_the_first_fault_and_says_what_to_run(monkeypatch, capsys):
     ran = []
@@ -302,6 +303,7 @@ def test_a_check_that_breaks_is_no_pass(monkeypatch):
 
 def test_order():
     assert [*gate.QUICK, *gate.LONG] == 'modules notebooks fresh readme layers lint signatures javascript nbdev_test pytest site wheel'.split()
+    assert [*gate.FULL] == ['install']
 
 def test_every_check_has_its_gate():
     "What the small project is tried with is what `make test` runs"
@@ -318,7 +320,7 @@ def test_faults_of_one_wing(project, monkeypatch, capsys, wing, found):
     assert ('mixes imports' in capsys.readouterr().out) == found
 
 # --- 7. the wheel
-SMOKE = gate.SMOKE.split('from retina_nb.data')[0]
+SMOKE = wheel_gate.SMOKE.split('from retina_nb.data')[0]
 
 def test_wheel_without_its_data(project, tmp_path):
     p = project/'setup.py'
@@ -326,35 +328,35 @@ def test_wheel_without_its_data(project, tmp_path):
     (project/'retina_nb/low/static').mkdir()
     (project/'retina_nb/low/static/viewer.js').write_text('')
     (tmp_path/'w').mkdir()
-    assert gate.wheel_faults(project, tmp_path/'w', SMOKE) == ['the wheel lacks retina_nb/low/static/viewer.js']
+    assert wheel_gate.wheel_faults(project, tmp_path/'w', SMOKE) == ['the wheel lacks retina_nb/low/static/viewer.js']
 
 def test_wheel_of_a_whole_project(project, tmp_path):
     (tmp_path/'w').mkdir()
-    assert gate.wheel_faults(project, tmp_path/'w', SMOKE) == []
+    assert wheel_gate.wheel_faults(project, tmp_path/'w', SMOKE) == []
 
 def test_wheel_with_a_broken_command(project, tmp_path):
     (project/'settings.ini').write_text(SETTINGS.replace('retina_one=retina_nb.low.one:retina_one', 'retina_one=retina_nb.low.one:gone'))
     (tmp_path/'w').mkdir()
-    finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'retina_one --help fails')
+    finds(wheel_gate.wheel_faults(project, tmp_path/'w', SMOKE), 'retina_one --help fails')
 
 def test_wheel_without_its_modules(project, tmp_path):
     p = project/'setup.py'
     p.write_text(p.read_text().replace("find_packages(include=['retina_nb*'])", '[]'))
     (tmp_path/'w').mkdir()
-    finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'the wheel lacks', 'low/one.py')
+    finds(wheel_gate.wheel_faults(project, tmp_path/'w', SMOKE), 'the wheel lacks', 'low/one.py')
 
 @pytest.mark.parametrize('module', ['base', 'low/one'])
 def test_wheel_that_leans_on_the_checkout(project, tmp_path, module):
     p = project/f'retina_nb/{module}.py'
     p.write_text(p.read_text() + "\nopen('settings.ini')\n")
     (tmp_path/'w').mkdir()
-    finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'does not work', 'settings.ini')
+    finds(wheel_gate.wheel_faults(project, tmp_path/'w', SMOKE), 'does not work', 'settings.ini')
 
 def test_wheel_whose_face_promises_too_much(project, tmp_path):
     p = project/'retina_nb/low/__init__.py'
     p.write_text(p.read_text().replace("'double'", "'treble'"))
     (tmp_path/'w').mkdir()
-    finds(gate.wheel_faults(project, tmp_path/'w', SMOKE), 'does not work', 'treble')
+    finds(wheel_gate.wheel_faults(project, tmp_path/'w', SMOKE), 'does not work', 'treble')
 
 # --- the set-up
 @pytest.fixture

@@ -1,10 +1,11 @@
 "What the home page shows can be typed as it stands"
-import ast, json, os, re, subprocess, sys
+import ast, json, os, re, sys
 
 import pytest
 
 import checks
 import website
+import wheel_gate
 
 def _block(root, language): return re.search(rf'```{language}\n(from .*?)```', (root/'README.md').read_text(), re.S)[1]
 
@@ -42,11 +43,16 @@ def test_make_targets_exist(root):
 
 @pytest.mark.full
 def test_example_runs(root, tmp_path):
-    "The example itself, on synthetic photographs, small and for one epoch"
-    code = _block(root, 'python')
-    for old, new in (('synth:500', 'synth:120'), ('size=224', 'size=64'), ('epochs=10', 'epochs=1')):
-        assert old in code
-        code = code.replace(old, new)
-    r = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, 'MPLBACKEND': 'Agg'})
-    assert r.returncode == 0, r.stderr[-2000:]
-    assert (tmp_path/'runs/first/metrics.json').exists() and (tmp_path/'bundles/first/SHA256SUMS').exists()
+    "The example itself, on synthetic photographs, small and for one epoch; `make wheel` types it beside the installed wheel"
+    assert wheel_gate.example_faults(sys.executable, root, tmp_path, {**os.environ, 'MPLBACKEND': 'Agg'}) == []
+
+def test_an_example_that_fails_is_seen(tmp_path):
+    "The check of the example can fail: when it raises, when it leaves nothing, when the README no longer holds it"
+    (tmp_path/'away').mkdir()
+    def _faults(code):
+        (tmp_path/'README.md').write_text(f'# x\n```python\n{code}\n```\n')
+        return wheel_gate.example_faults(sys.executable, tmp_path, tmp_path/'away', os.environ)
+    marks = 'synth:500 size=224 epochs=10'
+    assert _faults(f'from os import path # {marks}\nraise ValueError("no such thing")') == ["README's example does not run: ValueError: no such thing"]
+    assert len(_faults(f'from os import path # {marks}')) == 3
+    with pytest.raises(ValueError, match='synth:500'): _faults('from os import path')

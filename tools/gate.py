@@ -1,15 +1,16 @@
 """Everything that must hold before a commit, in order, stopping at the first that does not: python tools/gate.py [--full] [GATE...]
 
 Run by `make test`. GATE names some of them to run alone: modules notebooks fresh readme layers lint signatures javascript (in
-seconds), nbdev_test pytest site wheel (in minutes). --full includes the long tests (pytest marker `full`).
+seconds), nbdev_test pytest site wheel (in minutes), and install (by name or with --full only: it fills some 7 GB). --full includes the long tests (pytest marker `full`).
 --list-faults WING lists all that the quick ones find in a wing's notebooks and modules."""
-import os, re, shutil, subprocess, sys, tempfile, time, zipfile
+import os, re, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import checks, linters, rules
 from fresh import outputs_fresh
 from notebooks import ROOT
+from wheel_gate import install_faults, wheel_faults
 
 PYTHON = Path(sys.executable)
 CPUS = os.cpu_count() or 1
@@ -106,65 +107,9 @@ def wheel():
     "Built from a copy, installed alone beside the pinned packages, used from another folder"
     with tempfile.TemporaryDirectory() as d: held(wheel_faults(ROOT, Path(d)), 'Correct setup.py, settings.ini or the module, then run: make test')
 
-SMOKE = """
-import importlib, pkgutil, sys
-from pathlib import Path
-import retina_nb
-assert Path(retina_nb.__file__).is_relative_to(sys.prefix), f'imported from {retina_nb.__file__}, not from the wheel'
-names = [m.name for m in pkgutil.walk_packages(retina_nb.__path__, 'retina_nb.')]
-public = 0
-for n in names:
-    m = importlib.import_module(n)
-    if not hasattr(m, '__path__'): continue
-    for name in m.__all__: getattr(m, name)  # a face brings each of its names
-    public += len(m.__all__)
-from retina_nb.data.records import load_records
-from retina_nb.synth.dataset import sample_dir
-print(f'{len(names)} modules imported from the wheel, {public} names of their faces, {len(load_records(sample_dir()))} sample images')
-"""
-
-def wheel_faults(root, tmp, smoke=SMOKE):
-    "Faults of the wheel that `root` builds; `tmp` is an empty folder to work in"
-    src, env_dir, away = tmp/'src', tmp/'env', tmp/'away'
-    src.mkdir(); away.mkdir()
-    shutil.copytree(root/checks.PACKAGE, src/checks.PACKAGE, ignore=shutil.ignore_patterns('__pycache__'))
-    for f in ('setup.py', 'settings.ini', 'README.md', 'LICENSE', 'MANIFEST.in'):
-        if (root/f).exists(): shutil.copy(root/f, src)
-    env = {k: v for k, v in os.environ.items() if not k.startswith('PYTHON')}
-    env.update(RETINA_NB_CACHE=str(tmp/'cache'), MPLBACKEND='Agg')
-    def _run(*cmd): return subprocess.run([str(c) for c in cmd], cwd=away, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
-    def _last(r): return (r.stderr.strip() or r.stdout.strip() or '?').splitlines()[-1]
-
-    r = _run(PYTHON, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp/'dist', src)
-    if r.returncode: return [f'the wheel cannot be built: {_last(r)}']
-    with zipfile.ZipFile(next((tmp/'dist').glob('*.whl'))) as z: packed = set(z.namelist())
-    ours = {p.relative_to(src).as_posix() for p in (src/checks.PACKAGE).rglob('*') if p.is_file()}
-    if missing := sorted(ours - packed): return [f'the wheel lacks {f}' for f in missing]
-    python = env_dir/'bin'/'python'
-    r = _run(PYTHON, '-m', 'venv', '--without-pip', env_dir)
-    if r.returncode: return [f'no environment for the wheel: {_last(r)}']
-    # A .pth line adds the pinned packages to the path without reading their own .pth files, so an editable install stays behind.
-    site = next((env_dir/'lib').glob('python*/site-packages'))
-    pth, pinned = site/'pinned.pth', next(p for p in sys.path if p.endswith('site-packages'))
-    pth.write_text(pinned + '\n')
-    if _run(python, '-c', f'import {checks.PACKAGE}').returncode == 0: return ['the environment of the wheel sees the checkout']
-    if _run(python, '-c', 'import numpy').returncode: return ['the environment of the wheel does not see the pinned packages']
-    pth.unlink()  # pip must not take the editable install's metadata for this package
-    r = _run(PYTHON, '-m', 'pip', '--python', python, '--disable-pip-version-check', 'install', '--quiet', '--no-index', '--no-deps', *(tmp/'dist').glob('*.whl'))
-    if r.returncode: return [f'the wheel cannot be installed: {_last(r)}']
-    pth.write_text(pinned + '\n')
-
-    r = _run(python, '-c', smoke)
-    if r.returncode: return [f'the installed wheel does not work: {_last(r)}']
-    print(r.stdout.strip())
-    scripts = [s for s, *_ in checks.console_scripts(root)]
-    def _help(s):
-        if not (env_dir/'bin'/s).exists(): return f'{s} is not installed by the wheel'
-        r = _run(env_dir/'bin'/s, '--help')
-        return '' if r.returncode == 0 and 'usage' in r.stdout.lower() else f'{s} --help fails: {_last(r)}'
-    with ThreadPoolExecutor(min(CPUS, 4)) as pool: faults = [f for f in pool.map(_help, scripts) if f]
-    if not faults: print(f'{len(scripts)} commands answer --help')
-    return faults
+def install():
+    "As a stranger does it: pip brings everything, then the README's example is typed"
+    with tempfile.TemporaryDirectory() as d: held(install_faults(ROOT, Path(d)), 'Correct setup.py, settings.ini, constraints.txt or README.md, then run: make wheel')
 
 QUICK = {'modules': ('modules in step with the notebooks', modules_in_step), 'notebooks': ('notebooks clean and well written', notebooks_clean),
          'fresh': ('outputs as fresh as the code', outputs_as_fresh_as_the_code), 'readme': ('README and links', readme_in_step),
@@ -172,6 +117,7 @@ QUICK = {'modules': ('modules in step with the notebooks', modules_in_step), 'no
          'javascript': ('JavaScript and CSS of the panel', javascript)}
 LONG = {'nbdev_test': ('nbdev_test', notebook_tests), 'pytest': ('pytest', pytest_tests), 'site': ('the site, as far as nbdev makes it', site),
         'wheel': ('the wheel', wheel)}
+FULL = {'install': ("the wheel by pip, and README's example", install)}  # some 7 GB: with --full, or by name
 
 def _timed(gate):
     t = time.time()
@@ -180,12 +126,13 @@ def _timed(gate):
 
 def main(only=()):
     "Run the gates in order: the quick ones side by side, then the long ones, each of which uses all cores by itself"
-    if unknown := set(only) - {*QUICK, *LONG}:
-        print(f'no such gate: {", ".join(sorted(unknown))}. There are: {" ".join([*QUICK, *LONG])}', file=sys.stderr)
+    if unknown := set(only) - {*QUICK, *LONG, *FULL}:
+        print(f'no such gate: {", ".join(sorted(unknown))}. There are: {" ".join([*QUICK, *LONG, *FULL])}', file=sys.stderr)
         return 2
     start, closing = time.time(), []
     if d := os.environ.get('RETINA_NB_DATA'): os.environ['RETINA_NB_DATA'] = str(Path(d).absolute())  # notebooks run in nbs/
-    todo = {k: v for k, v in {**QUICK, **LONG}.items() if not only or k in only}
+    gates = {**QUICK, **LONG, **FULL}
+    todo = {k: v for k, v in gates.items() if k in only or (not only and (k not in FULL or '--full' in sys.argv))}
     with ThreadPoolExecutor(min(CPUS, 4)) as pool:
         ahead = {k: pool.submit(_timed, QUICK[k][1]) for k in todo if k in QUICK}
         for i, (key, (name, gate)) in enumerate(todo.items(), 1):
