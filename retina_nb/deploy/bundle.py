@@ -12,10 +12,11 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..core import BundleError, RetinaError, SettingError, Task, json_hash, write_file
+from ..core import BundleError, RetinaError, SettingError, Task
+from ..disk import json_hash, write_file
 from ..core import _checked as _checked_task
 from .int8 import has_vnni
-from .onnx import checked_onnx, scan_onnx
+from .guard import checked_onnx, scan_onnx
 from ..image.preprocess import Preprocess
 
 # %% ../../nbs/deploy/30_bundle.ipynb #e903b170

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core import Task
-from .onnx import _quiet, _strip, open_session
+from .onnx import _quiet, _strip
+from .guard import open_session
 
 # %% ../../nbs/deploy/20_int8.ipynb #da13b8e6
 def has_vnni()->bool: # if it cannot be known, False
