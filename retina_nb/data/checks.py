@@ -14,13 +14,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
+from ..base import watched
 from ..core import DataError, ImageError, task_of
 from .files import content_keys, on_disk, parse_labels
 from .records import row_of
 from ..image.hashes import HASH_BITS, near_duplicates, phash
 from ..image.read import image_size, read_image, sha256
+from ..work import progress as going
 
 # %% ../../nbs/data/25_checks.ipynb #9d0554e1
 SCAN_SIDE = 128 # pixels of the short side that a scan decodes to at least: enough for hashes and quality
@@ -63,13 +64,13 @@ def scan_images(
     measure=None, # function of the decoded image (uint8, short side reduced) that returns a dict of further columns
     *,
     workers=None, # threads; by default one per core
-    progress=True, # show a progress bar where it takes long? It is silent without a terminal
+    progress=True, # show how far it is where it takes long?
 )->pd.DataFrame: # a row per image: image, what ('' if sound), width, height, sha256, phash, and what `measure` adds
     "Decode and hash every image; what cannot be decoded has its reason in `what`"
     paths = list(dict.fromkeys(str(p) for p in paths))
     workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
-    hidden = None if progress and len(paths) > 200 else True # None: no bar where there is no terminal
-    bar = lambda rows: tqdm(rows, desc='reading images', unit='img', total=len(paths), leave=False, disable=hidden)
+    show = progress and (len(paths) > 200 or not watched()) # no bar for a moment's work
+    bar = lambda rows: going(rows, 'reading images', total=len(paths), show=show)
     with ThreadPoolExecutor(workers) as ex:
         one_by_one = (_scan_one(p, measure) for p in paths)
         try: rows = list(bar(ex.map(_scan_one, paths, [measure]*len(paths)) if workers > 1 else one_by_one))

@@ -16,7 +16,8 @@ from fastai.callback.mixup import MixHandler
 from fastai.learner import Metric
 from fastai.torch_core import to_float
 
-from ..core import RunError, SettingError, write_table
+from ..core import RunError, SettingError
+from ..disk import write_table
 from ..measure.metrics import accuracy, qwk
 from .checkpoint import Kept, epoch_of
 from .distributed import PooledMetric, bare, gather, rank

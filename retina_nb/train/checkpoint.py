@@ -14,7 +14,8 @@ from fastai.callback.core import Callback
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
-from ..core import RunError, write_file
+from ..core import RunError
+from ..disk import write_file
 from .distributed import bare, gather, rank
 
 # %% ../../nbs/train/33_checkpoint.ipynb #d3edd24c

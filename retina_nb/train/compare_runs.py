@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
-from fastcore.script import Param, call_parse
+from fastcore.script import Param
 from safetensors import SafetensorError, safe_open
 
-from ..core import DISCLAIMER, Run, RunError, SettingError, one_line_errors, read_table, write_table
+from ..core import DISCLAIMER, Run, RunError, SettingError
+from ..commands import call_parse, one_line_errors
+from ..sheets import read_table
+from ..disk import write_table
 from ..measure.comparison import compare_models
 from ..plotting import draw_curve, save_figure, set_style
 

@@ -39,7 +39,8 @@ class _Basics:
     bs:int = 32 # images a batch, over all processes
     lr:float|None = None # peak learning rate; None: 3e-3 from random weights, 1e-3 from others
     loss:Any = None # 'ce', 'focal', 'corn', 'qwk', 'regression' or your own; None: 'qwk' for ordered classes, 'ce'
-    seed:int = 42 # of the split, the weights, the order and the augmentation
+    seed:int = 42 # of the weights, the order and the augmentation, and of the split where `split_seed` is None
+    split_seed:int|None = None # of the split, and of the photographs of synth:N; None: `seed`. To compare seeds, fix it
     pretrained:bool = True # start from ImageNet weights? Ignored with `weights`, and for a network of your own
     weights:str|None = None # start from this safetensors file, such as an earlier run's model.safetensors
     contrast:str|None = None # 'none', 'ben_graham' or 'clahe'; None: 'ben_graham' for fundus photographs, else 'none'
@@ -168,6 +169,12 @@ def lost(self:TrainConfig)->dict: # field to name
 def preprocess(self:TrainConfig)->Preprocess:
     "The contract from photograph to model input that these settings ask for"
     return Preprocess.for_task(self.task, size=self.size, contrast=self.contrast, **(self.cache or {}))
+
+# %% ../../nbs/train/45_config.ipynb #b5b86b74
+@patch(as_prop=True)
+def data_seed(self:TrainConfig)->int:
+    "The seed of the split, and of synthetic photographs"
+    return self.seed if self.split_seed is None else self.split_seed
 
 # %% ../../nbs/train/45_config.ipynb #6fdef18d
 def _task_keys(task): return dict(task=task.name, task_detail=task.to_dict(), classes=list(task.classes))

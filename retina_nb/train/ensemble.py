@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from safetensors.torch import save as save_tensors
 
-from ..core import DataError, Run, RunError, SettingError, write_file, write_json, write_table
+from ..core import DataError, Run, RunError, SettingError
+from ..disk import write_file, write_json, write_table
 from ..measure.evaluation import evaluate
 from ..measure.calibration import apply_temperature
 from ..measure.operating import decisions

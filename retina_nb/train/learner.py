@@ -18,7 +18,8 @@ from fastai.optimizer import Adam
 from fastcore.basics import patch
 from safetensors.torch import load_file
 
-from ..core import DataError, Run, RunError, SettingError, Task, cache_dir, get_task, set_seed, task_of
+from ..core import DataError, Run, RunError, SettingError, Task, get_task, set_seed, task_of
+from ..disk import cache_dir
 from ..data.balance import class_weights
 from ..data.records import load_records
 from ..data.checks import require_usable

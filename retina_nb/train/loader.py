@@ -15,13 +15,13 @@ from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.transforms import Category, Normalize
 from fastai.torch_core import TensorCategory, TensorImage, default_device
 from fasttransform import Transform
-from tqdm.auto import tqdm
 
-from ..core import DataError, Task, get_task, watched
+from ..core import DataError, Task, get_task
 from ..data.balance import class_weights
 from ..data.cache import cache_fields
 from ..image.preprocess import Preprocess
 from .augment import OffBackground, OnBackground, augmentations, background, own_transforms
+from ..work import Progress
 
 # %% ../../nbs/train/10_loader.ipynb #66933cd8
 def _new_array(shape, max_ram):
@@ -41,11 +41,9 @@ def prepare(records:pd.DataFrame, # any table with a column `image`
     files = list(records['image'])
     out = _new_array((len(files), pre.size, pre.size, 3), max_ram)
     def one(i): out[i] = pre(files[i])
-    hidden = not (progress and watched())
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, Progress('preparing images', len(files), show=progress) as p:
         try:
-            done = pool.map(one, range(len(files)))
-            for _ in tqdm(done, total=len(files), desc='preparing', disable=hidden, leave=False): pass
+            for _ in pool.map(one, range(len(files))): p.step()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from fastcore.script import call_parse, store_true
+from fastcore.script import store_true
 
-from ..core import Run, RunError, Task, one_line_errors, task_of
+from ..core import Run, RunError, Task, task_of
+from ..commands import call_parse, one_line_errors
 from ..data.checks import require_usable
 from ..data.records import load_records
 from ..measure.evaluation import evaluate

@@ -6,14 +6,17 @@
 __all__ = ['train', 'retina_train']
 
 # %% ../../nbs/train/55_training.ipynb #6d569ffb
-import inspect, sys, time, warnings
+import inspect, re, sys, time, warnings
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from fastcore.script import call_parse, store_true
+from fastai.callback.core import Callback
+from fastcore.script import store_true
 
-from ..core import RetinaError, Run, RunError, Task, one_line_errors, task_of, watched, write_json
+from ..core import RetinaError, Run, RunError, Task, get_task, task_of, watched
+from ..commands import call_parse, next_command, one_line_errors
+from ..disk import write_json
 from ..data.records import describe_columns
 from ..measure.evaluation import evaluate
 from .checkpoint import Checkpoint
@@ -22,11 +25,22 @@ from .config import TrainConfig, known_options, names_of, takes
 from .distributed import processes, rank, rank0_first, wait, world
 from .learner import as_records, check_machine, make_learner, split_for_training
 from .network import require_weights
-from .run_folder import begun, check_out, facts_of, finish_run, open_run
-from .tracking import make_tracker, need_tracker
+from .run_folder import begun, check_place, check_same, facts_of, finish_run, hold_out, open_run
+from .tracking import make_tracker
+from .trackers import check_tracker
+from ..work import Progress
 
 # %% ../../nbs/train/55_training.ipynb #ead25b03
 def _stopped(learn): return any(isinstance(cb, KeepBest) and cb.done for cb in learn.cbs)
+
+# %% ../../nbs/train/55_training.ipynb #2a5350eb
+class _Counted(Callback):
+    "Tells a progress line of each training batch"
+    order, run_valid = 99, False
+    def __init__(self, p): self.p = p
+    def after_batch(self): self.p.step()
+
+def _n_batches(learn, config): return config.n_epochs*len(learn.dls.train)
 
 # %% ../../nbs/train/55_training.ipynb #8de7ddc7
 def _fit(learn, config, first, progress):
@@ -39,9 +53,12 @@ def _fit(learn, config, first, progress):
                 learn.fit_one_cycle(p.epochs, p.lr_max, div=p.div, pct_start=p.pct_start,
                                     start_epoch=max(0, first - learn.epochs_before))
             learn.epochs_before += p.epochs
-    if progress and not rank() and watched(): return go()
-    with learn.no_bar(), learn.no_logging():
-        if progress and not rank(): learn.logger = _line_an_epoch(learn)
+    show = progress and not rank()
+    if show and watched(): return go()
+    with learn.no_bar(), learn.no_logging(), Progress('training: batches', _n_batches(learn, config), show=show,
+                                                      every=30) as p, learn.added_cbs([_Counted(p)]):
+        p.step(first*len(learn.dls.train))
+        if show: learn.logger = _line_an_epoch(learn)
         go()
 
 # %% ../../nbs/train/55_training.ipynb #2ff7be47
@@ -137,11 +154,11 @@ def _ask_for_weights(config, out, resume):
     if config.pretrained and not (resume and there): rank0_first(lambda: require_weights(config.arch))
 
 # %% ../../nbs/train/55_training.ipynb #fdc278bb
-def _checked(config, out, resume, track):
-    "Raise before anything slow begins for settings that this machine cannot train"
+def _checked(config, out, resume, track, track_uri):
+    "Raise before anything slow begins for a place or settings that cannot work here"
+    check_place(out, resume)
     check_machine(config)
-    _ask_for_weights(config, out, resume)
-    if track: need_tracker(track)
+    if not rank(): check_tracker(track, out, track_uri)
 
 # %% ../../nbs/train/55_training.ipynb #5359089a
 @takes(TrainConfig)
@@ -159,25 +176,34 @@ def train(records, # records, split by patient here if they are not split; or a 
          )->Run: # finished. Bad data is a `DataError`, a bad option a `SettingError`, a run in the way a `RunError`
     "Train on `records` and leave a run folder"
     known_options(kwargs, [*names_of(TrainConfig), *inspect.signature(train).parameters])
-    start, out = time.perf_counter(), Path(out)
+    start, out, named = time.perf_counter(), Path(out), isinstance(records, (str, Path))
+    if not named: as_records(records) # a table, or it says so
+    config = TrainConfig(task=get_task(task or 'dr') if named else task_of(records, task), **kwargs)
     with processes():
-        records = as_records(records, task, seed=kwargs.get('seed', 42))
-        config = TrainConfig(task=task_of(records, task), **kwargs)
-        _checked(config, out, resume, track)
-        records = split_for_training(records, config.task, seed=config.seed, skip_bad=skip_bad)
-        config = config.through_cache(records)
-        return _begin(records, config, out, resume, start, progress, cbs, track, track_uri)
+        _checked(config, out, resume, track, track_uri)
+        with hold_out(out):
+            records = as_records(records, config.task, seed=config.data_seed)
+            _ask_for_weights(config, out, resume)
+            records = split_for_training(records, config.task, seed=config.data_seed, skip_bad=skip_bad)
+            return _begin(records, config.through_cache(records), out, start, progress, cbs, track, track_uri)
 
 # %% ../../nbs/train/55_training.ipynb #f49111d1
-def _begin(records, config, out, resume, start, *rest):
+def _begin(records, config, out, start, *rest):
     "Train, unless there is a finished run already, which must be whole"
     facts = facts_of(config, records)
-    check_out(out, config, facts, resume)
+    check_same(out, config, facts)
     wait()
     if not ((out/'config.json').is_file() and Run(out).finished):
         return _train(records, config, facts, out, start, *rest)
     Run(out).check()
     return Run(out)
+
+# %% ../../nbs/train/55_training.ipynb #ae519e14
+def _tell(run, config):
+    "What a finished training says: its scores, where they are, and what to type next"
+    with Progress('scoring'): scores = evaluate(run, seed=config.seed)
+    print(scores, f'run: {run.path}', sep='\n')
+    next_command('retina_report', run.path)
 
 # %% ../../nbs/train/55_training.ipynb #026547cd
 def _command(data, task, layout, image_col, label_col, patient_col, no_pretrained, no_channels_last, kwargs, **rest):
@@ -185,13 +211,16 @@ def _command(data, task, layout, image_col, label_col, patient_col, no_pretraine
     options = kwargs | {k: rest.pop(k) for k in ('arch', 'loss', 'aug')}
     options |= dict(pretrained=not no_pretrained, channels_last=not no_channels_last)
     config = TrainConfig(task=task, **options) # a wrong option is said before any image is read
-    columns = dict(image=image_col, label=label_col, patient=patient_col)
+    columns, place = dict(image=image_col, label=label_col, patient=patient_col), (rest['out'], rest['resume'])
     with processes():
-        _checked(config, rest['out'], rest['resume'], rest['track'])
-        records = as_records(data, config.task, seed=config.seed, layout=layout, columns=columns)
-        if not rank(): print(describe_columns(records))
+        _checked(config, *place, rest['track'], rest['track_uri'])
+        if re.fullmatch(r'synth:\d+', data): _ask_for_weights(config, *place) # before they are drawn
+        with Progress('reading', show=not rank()):
+            records = as_records(data, config.task, seed=config.data_seed, layout=layout, columns=columns)
+        _ask_for_weights(config, *place)
+        if not rank(): print(describe_columns(records), flush=True)
         run = train(records, task=config.task, **rest, **options)
-        if not rank(): print(evaluate(run, seed=config.seed), f'run: {run.path}', sep='\n')
+        if not rank(): _tell(run, config)
 
 # %% ../../nbs/train/55_training.ipynb #dc01f0b3
 @call_parse
