@@ -5,8 +5,10 @@
 # %% auto #0
 __all__ = ['MODALITIES', 'TASKS', 'forget_task', 'Task', 'get_task', 'with_task', 'task_of', 'set_seed', 'Run', 'DISCLAIMER',
            'BundleError', 'DataError', 'ImageError', 'MissingPackage', 'RetinaError', 'RunError', 'SettingError',
-           'attach', 'cache_dir', 'file_sha256', 'json_hash', 'need', 'new_folder', 'one_line_errors', 'read_json',
-           'read_table', 'watched', 'write_file', 'write_json', 'write_table']
+           'need', 'watched', 'attach', 'call_parse', 'command_line', 'did_you_mean', 'next_command', 'one_line_errors',
+           'unknown', 'cache_dir', 'csv_rows', 'csv_text', 'file_kind', 'file_sha256', 'file_to_write', 'json_hash',
+           'make_folder', 'move_file', 'new_folder', 'open_file', 'out_lock', 'plain_cell', 'read_bytes', 'read_json',
+           'read_table', 'safe_cell', 'shown_name', 'write_file', 'write_json', 'write_table']
 
 # %% ../nbs/05_core.ipynb #68230ed7
 import json, random, re, sys
@@ -17,15 +19,24 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from .base import (  # noqa: F401
-    DISCLAIMER, BundleError, DataError, ImageError, MissingPackage, RetinaError, RunError, SettingError, attach,
-    cache_dir, file_sha256, json_hash, need, new_folder, one_line_errors, read_json, read_table, watched, write_file,
+from retina_nb.base import (  # noqa: F401
+    DISCLAIMER, BundleError, DataError, ImageError, MissingPackage, RetinaError, RunError, SettingError,
+    need, watched)
+from .commands import (  # noqa: F401
+    attach, call_parse, command_line, did_you_mean, next_command, one_line_errors, unknown)
+from .disk import (  # noqa: F401
+    cache_dir, csv_rows, csv_text, file_kind, file_sha256, file_to_write, json_hash, make_folder, move_file,
+    new_folder, open_file, out_lock, plain_cell, read_bytes, read_json, safe_cell, shown_name, write_file,
     write_json, write_table)
+from .sheets import read_table  # noqa: F401
 
 # %% ../nbs/05_core.ipynb #6285b26a
 _all_ = ['DISCLAIMER', 'BundleError', 'DataError', 'ImageError', 'MissingPackage', 'RetinaError', 'RunError',
-         'SettingError', 'attach', 'cache_dir', 'file_sha256', 'json_hash', 'need', 'new_folder', 'one_line_errors',
-         'read_json', 'read_table', 'watched', 'write_file', 'write_json', 'write_table']
+         'SettingError', 'need', 'watched', 'attach', 'call_parse', 'command_line', 'did_you_mean', 'next_command',
+         'one_line_errors', 'unknown', 'cache_dir', 'csv_rows', 'csv_text', 'file_kind', 'file_sha256',
+         'file_to_write', 'json_hash', 'make_folder', 'move_file', 'new_folder', 'open_file', 'out_lock',
+         'plain_cell', 'read_bytes', 'read_json', 'read_table', 'safe_cell', 'shown_name', 'write_file', 'write_json',
+         'write_table']
 
 # %% ../nbs/05_core.ipynb #58de25ff
 MODALITIES = 'fundus', 'oct', 'xray'
@@ -198,7 +209,7 @@ def get_task(task # name of a task, a `Task`, its dictionary, or the path of a J
         try: return Task.from_dict(d.get('task_detail', d) if isinstance(d, dict) else d) # a run's config.json, too
         except SettingError as e: raise SettingError(f'{task}: {e}') from None
     raise SettingError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}, or give your own: a Task, "
-                       'or the JSON file that defines it, such as task.json')
+                       f'or the JSON file that defines it, such as task.json{did_you_mean(str(task), TASKS)}')
 
 # %% ../nbs/05_core.ipynb #6de2ccdd
 def with_task(table, # records or predictions
@@ -233,6 +244,13 @@ def set_seed(seed:int=42 # same seed, same result
         torch.manual_seed(seed)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
+# %% ../nbs/05_core.ipynb #d3350126
+def _object(path)->dict:
+    "A JSON file of a run that holds an object; anything else is a `RunError`"
+    o = read_json(path, RunError)
+    if isinstance(o, dict): return o
+    raise RunError(f'{path}: does not hold an object with names and values, but {str(o)[:40]!r}')
+
 # %% ../nbs/05_core.ipynb #c7b2adea
 class Run:
     "A run folder: everything that one training read, did and found"
@@ -250,7 +268,7 @@ class Run:
     @property
     def config(self)->dict: # what `config.json` holds
         "The settings of the training, and what it found out"
-        return read_json(self.path/'config.json', RunError)
+        return _object(self.path/'config.json')
     @property
     def finished(self)->bool: # all there?
         "Did training come to its end? The scores are the last thing it writes"
@@ -261,7 +279,7 @@ class Run:
 def task(self:Run)->Task: # also one of the user's own, which `config.json` defines whole
     "The task that it was trained for"
     config = self.config
-    try: return get_task(config.get('task_detail') or config.get('task', 'dr'))
+    try: return get_task(config.get('task_detail') or config.get('task') or 'dr')
     except SettingError as e: raise RunError(f"{self.path/'config.json'}: {e}") from None
 
 # %% ../nbs/05_core.ipynb #3d00f8e2
@@ -281,7 +299,7 @@ def check(self:Run,
     """Are the sealed files what the training wrote? One that is not is a `RunError`; a run that was never sealed has
     nothing to check"""
     seals = self.path/'SHA256SUMS'
-    try: lines = seals.read_text(encoding='utf-8').splitlines()
+    try: lines = read_bytes(seals).decode().splitlines()
     except FileNotFoundError: return
     except (OSError, ValueError) as e: raise RunError(f'{seals}: not readable ({e})') from None
     sums = {f: h for h, _, f in (s.partition('  ') for s in lines)}
@@ -306,4 +324,4 @@ Run.records = _table('records.csv', 'The images with their splits')
 Run.history = _table('history.csv', 'Losses and scores, a row an epoch')
 Run.predictions = _table('predictions.csv', 'Predictions on the test split')
 Run.predictions_valid = _table('predictions_valid.csv', 'Predictions on the validation split')
-Run.metrics = property(lambda self: read_json(self.path/'metrics.json', RunError), doc='The scores in `metrics.json`')
+Run.metrics = property(lambda self: _object(self.path/'metrics.json'), doc='The scores in `metrics.json`')

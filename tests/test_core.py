@@ -4,8 +4,9 @@ import copy, json, pickle, sys
 import pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 
-from retina_nb import base, core
-from retina_nb.core import DataError, Run, RunError, SettingError, TASKS, Task, forget_task, get_task, need, task_of, with_task, write_json
+from retina_nb import base, commands, core, disk
+from retina_nb.core import DataError, Run, RunError, SettingError, TASKS, Task, forget_task, get_task, need, task_of, with_task
+from retina_nb.disk import write_json
 
 SIX = dict(name='six', classes=['a', 'b', 'c', 'd', 'e', 'f'], ordinal=True, positive=[4, 5], positive_name='late', meanings=list('uvwxyz'))
 
@@ -79,7 +80,8 @@ def test_a_missing_package_is_one_line_with_the_command(monkeypatch):
     assert need('json') is json
 
 def test_core_shows_what_lies_below_it():
-    for name in base.__all__: assert getattr(core, name) is getattr(base, name) and name in core.__all__
+    for low in (base, disk, commands):
+        for name in low.__all__: assert getattr(core, name) is getattr(low, name) and name in core.__all__
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=9), st.booleans())

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
-from ..core import (ImageError, RunError, SettingError, json_hash, one_line_errors, read_json, task_of,
-    write_json, write_table)
+from ..core import ImageError, RunError, SettingError, task_of
+from ..commands import call_parse, one_line_errors
+from ..disk import json_hash, out_lock, read_json, write_json, write_table
 from .datasets import LAYOUTS
-from .manifest import JOURNAL, _check_out, _locked, _manifest, _plan, _sweep, read_cache
+from .manifest import JOURNAL, _check_out, _manifest, _plan, _sweep, read_cache
 from .pool import count_cores, run_jobs
 from .records import describe_columns, load_records, row_of
 from ..image.preprocess import Preprocess, cache_note
@@ -111,7 +111,7 @@ def cache_records(
     names = cache_names([str(o) for o in records['image']], root, '.jpg' if pre.via_quality else '.png')
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _locked(out): return _fill(records, out, pre, names, workers or count_cores(), progress)
+        with out_lock(out): return _fill(records, out, pre, names, workers or count_cores(), progress)
     except OSError as e: raise RunError(f'{out}: cannot be written ({e.strerror or e}); what was finished is kept, '
                                         'and the same command goes on from here') from None
 

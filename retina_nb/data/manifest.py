@@ -7,10 +7,10 @@ __all__ = ['FORMAT', 'JOURNAL', 'read_cache']
 
 # %% ../../nbs/data/48_manifest.ipynb #566ee841
 import json, os
-from contextlib import contextmanager
 from pathlib import Path
 
-from ..core import RunError, SettingError, json_hash, read_json, write_json
+from ..core import RunError, SettingError
+from ..disk import json_hash, read_json, write_json
 
 # %% ../../nbs/data/48_manifest.ipynb #0c8c57a9
 def _manifest(out, pre, rows, complete):
@@ -68,19 +68,6 @@ def _plan(names, files, out)->tuple: # rows to keep, jobs, names of photographs 
             jobs.append((image, name, row['sha256'] if whole else ''))
             stamps[name] = now
     return kept, jobs, gone, stamps
-
-# %% ../../nbs/data/48_manifest.ipynb #f198f461
-@contextmanager
-def _locked(out):
-    "Hold the folder `out` for this process"
-    try: import fcntl
-    except ImportError: fcntl = None # Windows
-    with open(out/'.lock', 'w') as f:
-        try:
-            if fcntl: fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB) # a record lock, which goes with the process
-        except (BlockingIOError, PermissionError):
-            raise RunError(f'{out}: another process is filling this cache; wait for it') from None
-        yield
 
 # %% ../../nbs/data/48_manifest.ipynb #84c85333
 def _sweep(out):
