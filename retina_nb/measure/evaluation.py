@@ -136,7 +136,8 @@ def score_figures(
     warn:list|None=None, # takes a warning where resamples say little
 )->dict: # name -> {'value', 'ci95'}
     "Each resampled score as a figure with its interval"
-    rare = [name for name, r in got.items() if not np.isnan(r.value) and len(r.resampled) and np.isnan(r.resampled).mean() > .05]
+    rare = [name for name, r in got.items()
+            if not np.isnan(r.value) and len(r.resampled) and np.isnan(r.resampled).mean() > .05]
     if rare and warn is not None: _warn_of_rare(rare, warn)
     figures = {name: r.figure(rests.get(name), method=method) for name, r in got.items()}
     if warn is not None: _warn_of_few(figures, warn)
@@ -263,12 +264,18 @@ def _contradictions(preds, task, threshold):
     return dict(referred_with_negative_grade=int((referred & ~graded).sum()),
                 not_referred_with_positive_grade=int((graded & ~referred).sum()))
 
+# %% ../../nbs/measure/25_evaluation.ipynb #708bb431
+def _constant(value):
+    "A figure that is what it is by construction, on any images: kappa 0, a balanced accuracy of one class in k"
+    return dict(value=None, ci95=[None, None]) if value is None else dict(value=value+0., ci95=[value+0.]*2)
+
 # %% ../../nbs/measure/25_evaluation.ipynb #9bfc5fd5
 def _finish(fig, preds, task, thresholds, origin, prevalence):
     "Add to the figures what is not resampled: counts, names, thresholds"
     cm, ranked = m.count_matrix(preds['target'], preds['grade'], len(task)), bool(prob_columns(preds))
     for level in (fig, fig['majority']): level.setdefault('qwk', dict(value=None, ci95=[None, None]))
     fig['majority']['grade'] = int(cm.sum(1).argmax())
+    for k in ('qwk', 'balanced_accuracy'): fig['majority'][k] = _constant(fig['majority'][k]['value'])
     classes = [dict(label=j, name=c, n=int(cm[j].sum())) for j,c in enumerate(task.classes)]
     fig['per_class'] = [c | fig['per_class'][str(c['label'])] for c in classes]
     for q, positive in binary_questions(task).items():
@@ -324,8 +331,8 @@ def evaluate(
     prevalence:float|None=None, # for the predictive values, between 0 and 1; by default the table's own
     method:str='jackknife', # intervals: 'jackknife', 'bca' or 'percentile'
 )->Scores: # a dictionary in the shape of `metrics.json`, and attributes
-    """Score predictions, with 95% intervals over patients and the majority model beside them. A warning says where nobody
-    can tell the patients. A table that cannot be scored is a `DataError`, an impossible setting a `SettingError`"""
+    """Score predictions, with 95% intervals over patients and the majority model beside them. A warning says where
+    nobody can tell the patients. What cannot be scored is a `DataError`, an impossible setting a `SettingError`"""
     if prevalence is not None and not 0 < prevalence < 1:
         raise SettingError(f'prevalence is {prevalence}: it must lie between 0 and 1')
     table = read_predictions(preds, task)

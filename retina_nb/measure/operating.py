@@ -220,7 +220,8 @@ def plot_predictive_values(
     preds, task = _scored(preds, task)
     (yes, score), (unit, n, what) = yes_no(preds, task, question), patient_codes(preds)
     both = lambda cm: dict(sens=m.sensitivity.counts(cm), spec=m.specificity.counts(cm))
-    got = resample([count_stat(both, yes, score >= threshold, unit=unit, n=n, k=2)], n, n_boot=n_boot, images=len(preds))
+    stat = count_stat(both, yes, score >= threshold, unit=unit, n=n, k=2)
+    got = resample([stat], n, n_boot=n_boot, images=len(preds))
     sens, spec = (got[k].figure(len(np.unique(unit[side]))) for k, side in (('sens', yes), ('spec', ~yes)))
     ax = curves(sens['value'], spec['value'], marks={'this set': yes.mean()}, ax=new_axes(ax, (6.6, 3.9)))
     x = np.geomspace(.001, .5, 80)
@@ -275,7 +276,8 @@ def point_sentence(
     ci, n, images = (point.get(k) for k in ('sensitivity_ci95', 'n_positive_patients', 'n_positive_images'))
     between = f' (95% interval {ci[0]:.0%} to {ci[1]:.0%})' if ci and ci[0] is not None else ''
     of = f' of {images} images of {n} patients with {what}' if n and images else f' of the images with {what}'
-    where = f"On {point.get('chosen_on', 'validation')}, where it was chosen, the threshold {point['threshold']:.3f} finds "
+    on = point.get('chosen_on', 'validation')
+    where = f"On {on}, where it was chosen, the threshold {point['threshold']:.3f} finds "
     sure, goal, note = point.get('assurance'), point.get('target_sensitivity'), point.get('note')
     if note: more = f' {note}.'
     elif sure and goal: more = f' The true sensitivity is at least {goal:.0%} with {sure:.0%} confidence.'

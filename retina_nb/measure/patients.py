@@ -55,7 +55,7 @@ def by_patient(
 )->pd.DataFrame: # a row a patient: patient, n_images, positive, referred, score of the worse eye
     "Truth and referral of each patient: positive, or referred, if any image is"
     d = referral_rows(preds, task, threshold=threshold, question=question, ungradable=ungradable)
-    code, n, unit = patient_codes(d)
+    code, _, unit = patient_codes(d)
     if unit != 'patient': raise DataError("predictions: no column 'patient', so no results by patient")
     names = d['patient'].astype(object) if 'image' not in d else d['patient'].astype(object).fillna(d['image'])
     by = d.assign(patient=names).groupby(code)

@@ -105,8 +105,8 @@ def interval_note(
     groups = {}
     for score, method in by.items(): groups.setdefault(method, []).append(_short(score))
     name = lambda m: _METHOD_NAMES.get(m, m).replace('patient', unit)
-    if how['method'] in ('bca', 'percentile'): resamples = f", {how['n_boot']:,} resamples of {unit}s, seed {scores['seed']}"
-    else: resamples = ''
+    drawn = f", {how['n_boot']:,} resamples of {unit}s, seed {scores['seed']}"
+    resamples = drawn if how['method'] in ('bca', 'percentile') else ''
     rest = [f"{name(m)} for {', '.join(dict.fromkeys(s))}" for m, s in groups.items() if m != how['method']]
     return f"95% intervals: {'; '.join([name(how['method']) + resamples, *rest])}."
 
@@ -119,8 +119,8 @@ def contradiction_note(
     up, down = c.get('referred_with_negative_grade', 0), c.get('not_referred_with_positive_grade', 0)
     if not up + down: return ''
     what = scores.get('positive_name') or 'positive'
-    return (f'In {up + down} of {scores["n_images"]} images grade and referral disagree: {up} referred with a grade that '
-            f'is not {what}, {down} not referred with one that is. The grade is the likeliest class; '
+    return (f'In {up + down} of {scores["n_images"]} images grade and referral disagree: {up} referred with a grade '
+            f'that is not {what}, {down} not referred with one that is. The grade is the likeliest class; '
             'referral adds up the probabilities of all positive classes and compares the sum with the threshold.')
 
 # %% ../../nbs/measure/24_scores.ipynb #42c16efa
