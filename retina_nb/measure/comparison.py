@@ -7,16 +7,20 @@ __all__ = ['pair_predictions', 'compare_models', 'delong', 'delong_test', 'compa
 
 # %% ../../nbs/measure/50_comparison.ipynb #f6642761
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
-from ..core import DataError, task_of
+from ..core import DataError, SettingError, task_of
+from .bounds import FEW
 from .confusion import draw_matrix, plot_confusion
 from .evaluation import _thresholds, score_statistics
+from .inputs import checked_numbers, checked_yes, same_length
 from .predictions import (PredictionsLike, _table_of, binary_questions, positive_score, prob_columns,
                                            read_predictions)
-from .resampling import patient_codes, resample
+from .resampling import draws, patient_codes, resample
 from ..plotting import caption, new_axes
 
 # %% ../../nbs/measure/50_comparison.ipynb #9d31b9f0
@@ -65,20 +69,40 @@ def pair_predictions(
 _HEADLINE = ('qwk', 'accuracy', 'balanced_accuracy', 'f1_macro', 'macro_auc', 'referable.auc', 'referable.sensitivity',
              'referable.specificity', 'brier')
 
-def _tagged(stat, tag): return lambda W: {tag+name: x for name, x in stat(W).items()}
+# %% ../../nbs/measure/50_comparison.ipynb #371e784d
+def _freedom(d): return max(min(d.units, len(d.left_out)) - 1, 1)
+
+def _distance_from_0(d):
+    "How many standard errors a difference lies from 0, by the end of its interval on that side"
+    low, high = d.interval()
+    t = special.stdtrit(_freedom(d), .975)
+    at, end = (d.lower[0], low) if d.value > 0 else (d.upper[0], high)
+    if np.isnan(at): at = d.value
+    return max(abs(at)*np.sign(at)*np.sign(d.value), 0)/max(abs(at-end)/t, 1e-12)
 
 # %% ../../nbs/measure/50_comparison.ipynb #dbd3a51a
-def _p_value(d, different):
-    "Two-sided p-value of resampled differences; 1 where the two values are the same"
-    d = d[~np.isnan(d)]
-    return min(1., 2*(min((d<=0).sum(), (d>=0).sum())+1)/(len(d)+1)) if different else 1.
+def _p_value(d, method):
+    "Two-sided p-value of a difference: of the same kind as its interval; NaN where there is none"
+    low, high = d.interval(method=method)
+    if low is None: return np.nan
+    if d.value == 0: return 1.
+    if method != 'jackknife':
+        x = d.resampled[~np.isnan(d.resampled)]
+        return min(1., 2*(min((x<=0).sum(), (x>=0).sum())+1)/(len(x)+1))
+    return float(2*special.stdtr(_freedom(d), -_distance_from_0(d)))
 
 # %% ../../nbs/measure/50_comparison.ipynb #a6ee7c49
 def _difference_row(name, a, b, method):
     "One score of both models and their difference"
-    low, high = (b-a).interval(method=method)
-    p = _p_value((b-a).resampled, a.value != b.value)
-    return dict(score=name, a=a.value, b=b.value, difference=b.value-a.value, low=low, high=high, p=p, test='bootstrap')
+    d = b - a
+    low, high = (np.nan if x is None else x for x in d.interval(method=method))
+    return dict(score=name, a=a.value, b=b.value, difference=d.value, low=low, high=high, p=_p_value(d, method),
+                test=method if method == 'jackknife' else 'bootstrap')
+
+# %% ../../nbs/measure/50_comparison.ipynb #22b8c007
+def _rests(r, units):
+    "A proportion with the number of patients that it rests on"
+    return r if units is None else replace(r, units=units)
 
 # %% ../../nbs/measure/50_comparison.ipynb #a5cf7491
 def compare_models(
@@ -87,19 +111,21 @@ def compare_models(
     task=None, # by default the tables' own, or dr
     *,
     thresholds=(None, None), # threshold for referable of each; by default .5
-    n_boot:int=2000, # resamples of patients
+    n_boot:int=2000, # resamples of patients, for the bootstrap methods
     seed:int=42, # of the resamples
-    method:str='bca', # intervals: 'bca' or 'percentile'
+    method:str='jackknife', # intervals: 'jackknife', 'bca' or 'percentile'
 )->pd.DataFrame: # a row a score: score, a, b, difference b-a, low, high, p, test
-    "Difference of two models' scores with 95% intervals over patients and two-sided p-values"
+    """Difference of two models' scores with 95% intervals over patients and two-sided p-values. A score that rests on fewer
+    than `FEW` patients on a side has neither (NaN)"""
     a, b = pair_predictions(a, b, task)
     task, (unit, n, _) = task_of(a), patient_codes(a)
     stats = []
     for tag, x, t in (('a:', a, thresholds[0]), ('b:', b, thresholds[1])):
-        stats += [_tagged(s, tag) for s in score_statistics(x, task, _thresholds(task, t))[0]]
-    got = resample(stats, n, n_boot=n_boot, seed=seed, images=2*len(a))
+        found, rests = score_statistics(x, task, _thresholds(task, t))
+        stats += [s.named(tag) for s in found]
+    got = resample(stats, n, n_boot=draws(n_boot, method), seed=seed, images=2*len(a))
     names = [s for s in _HEADLINE if f'a:{s}' in got and f'b:{s}' in got]
-    rows = [_difference_row(s, got[f'a:{s}'], got[f'b:{s}'], method) for s in names]
+    rows = [_difference_row(s, *(_rests(got[f'{x}:{s}'], rests.get(s)) for x in 'ab'), method) for s in names]
     return pd.DataFrame(rows + _delong_rows(a, b, task, unit))
 
 # %% ../../nbs/measure/50_comparison.ipynb #9cf61694
@@ -112,8 +138,9 @@ def _placements(yes, score):
 
 # %% ../../nbs/measure/50_comparison.ipynb #d0fea39b
 def _who(patient, n):
-    "A number for the patient of each image; images are patients of their own where none are given"
-    return np.arange(n) if patient is None else pd.factorize(np.asarray(patient, object))[0]
+    "A number for the patient of each image; images are patients of their own where none are given, or known"
+    if patient is None: return np.arange(n)
+    return patient_codes(pd.DataFrame(dict(patient=np.asarray(patient, object))))[0]
 
 # %% ../../nbs/measure/50_comparison.ipynb #1b13d338
 def _two_a_side(i1, i0):
@@ -128,8 +155,10 @@ def delong(
     patient=None, # patient of each image (n,); by default images count as independent
 )->tuple: # AUCs (models,), their covariance (models, models)
     "AUCs and their covariance by DeLong's method, clustered by patient where patients are given"
-    yes, scores = np.asarray(positive, bool), [np.asarray(s, float) for s in scores]
+    yes, scores = checked_yes(positive), [checked_numbers(s, f'scores {i+1}') for i, s in enumerate(scores)]
     who = _who(patient, len(yes))
+    same_length(truth=yes, patient=who, **{f'scores {i+1}': s for i, s in enumerate(scores)})
+    if not scores: raise SettingError('DeLong needs the scores of one model or more')
     m1, m0, i1, i0 = int(yes.sum()), int((~yes).sum()), len(np.unique(who[yes])), len(np.unique(who[~yes]))
     _two_a_side(i1, i0)
     n, places = who.max()+1, [_placements(yes, s) for s in scores]
@@ -147,14 +176,14 @@ def delong_test(
     b, # another's (n,)
     *,
     patient=None, # patient of each image (n,); by default images count as independent
-)->dict: # auc_a, auc_b, difference b-a, low, high (95%), z, p
+)->dict: # auc_a, auc_b, difference b-a, low, high (95%), z, p; NaN where the two rank all images alike
     "Do two models differ in AUC? Two-sided, on the same images (DeLong et al. 1988)"
     auc, V = delong(positive, a, b, patient=patient)
-    d, se = float(auc[1]-auc[0]), math.sqrt(max(V[0,0]+V[1,1]-2*V[0,1], 0))
-    z = d/se if se > 0 else 0.
-    low, high = d-1.959963984540054*se, d+1.959963984540054*se
-    p = math.erfc(abs(z)/math.sqrt(2))
-    return dict(auc_a=float(auc[0]), auc_b=float(auc[1]), difference=d, low=low, high=high, z=z, p=p)
+    d, v = float(auc[1]-auc[0]), float(V[0,0]+V[1,1]-2*V[0,1])
+    found = dict(auc_a=float(auc[0]), auc_b=float(auc[1]), difference=d)
+    if v < 1e-15: return found | dict(low=np.nan, high=np.nan, z=np.nan, p=1. if d == 0 else np.nan)
+    z, wide = d/math.sqrt(v), 1.959963984540054*math.sqrt(v)
+    return found | dict(low=d-wide, high=d+wide, z=z, p=math.erfc(abs(z)/math.sqrt(2)))
 
 # %% ../../nbs/measure/50_comparison.ipynb #5d2ea821
 def _delong_rows(a, b, task, unit):
@@ -163,7 +192,7 @@ def _delong_rows(a, b, task, unit):
     rows = []
     for q, positive in binary_questions(task).items():
         yes = np.isin(a['target'].to_numpy(int), positive)
-        if min(len(np.unique(unit[yes])), len(np.unique(unit[~yes]))) < 2: continue
+        if min(len(np.unique(unit[yes])), len(np.unique(unit[~yes]))) < FEW: continue
         t = delong_test(yes, positive_score(a, positive), positive_score(b, positive), patient=unit)
         rows.append(dict(score=f'{q}.auc', a=t['auc_a'], b=t['auc_b']) |
                     {c: t[c] for c in ('difference','low','high','p')} | dict(test='DeLong, by patient'))

@@ -13,39 +13,20 @@ from typing import Any
 import numpy as np
 
 from ..core import SettingError
-
-# %% ../../nbs/measure/10_metrics.ipynb #0138da34
-def _whole(x, what):
-    "Labels as whole numbers; a `SettingError` says what is no label"
-    x = np.asarray(x)
-    if x.ndim != 1: raise SettingError(f'{what} must be a list of labels, not an array of shape {x.shape}')
-    try: y = x.astype(float)
-    except (TypeError, ValueError): raise SettingError(f"{what} must be whole numbers") from None
-    if not np.isfinite(y).all() or (y != y.round()).any():
-        i = int(np.flatnonzero(~np.isfinite(y) | (y != y.round()))[0])
-        raise SettingError(f'{what} must be whole numbers; place {i} holds {x[i]}')
-    return y.astype(int)
-
-# %% ../../nbs/measure/10_metrics.ipynb #83e97639
-def _same_length(**arrays):
-    "Refuse arrays of different lengths"
-    n = {k: len(v) for k,v in arrays.items()}
-    if len(set(n.values())) < 2: return
-    raise SettingError(', '.join(f'{k} has {v}' for k,v in n.items()) + ' values: not the same')
+from .inputs import checked_labels, checked_yes, same_length
 
 # %% ../../nbs/measure/10_metrics.ipynb #0020a810
 def count_matrix(
     target, # true labels (n,), whole numbers from 0
     grade, # predicted labels (n,)
-    k:int=None, # number of classes; by default the largest label seen, plus one
+    k:int|None=None, # number of classes; by default the largest label seen, plus one
 )->np.ndarray: # (k, k) whole numbers, rows true, columns predicted
     "Count how often each true label met each predicted one; labels outside 0..k-1 are a `SettingError`"
-    target, grade = _whole(target, 'true labels'), _whole(grade, 'predicted labels')
-    _same_length(target=target, grade=grade)
-    top = max(target.max(initial=0), grade.max(initial=0))
-    k = k or top + 1
-    if top >= k or min(target.min(initial=0), grade.min(initial=0)) < 0:
-        raise SettingError(f'labels must lie in 0..{k-1}')
+    if k is not None and (not isinstance(k, (int, np.integer)) or k < 1):
+        raise SettingError(f'the number of classes must be a whole number from 1 on, not {k!r}')
+    target, grade = checked_labels(target, k, 'true labels'), checked_labels(grade, k, 'predicted labels')
+    same_length(target=target, grade=grade)
+    if k is None: k = int(max(target.max(initial=0), grade.max(initial=0))) + 1
     return np.bincount(target*k + grade, minlength=k*k).reshape(k, k)
 
 # %% ../../nbs/measure/10_metrics.ipynb #cac95a45
@@ -71,7 +52,7 @@ def of_counts(
     def score(
         target, # true labels (n,), whole numbers from 0
         grade, # predicted labels (n,)
-        k:int=None, # number of classes; by default the largest label seen, plus one
+        k:int|None=None, # number of classes; by default the largest label seen, plus one
     )->float: # NaN where the score is undefined
         return float(f(count_matrix(target, grade, k).astype(float)))
     for a in ('__name__', '__qualname__', '__doc__', '__module__'): setattr(score, a, getattr(f, a))
@@ -184,7 +165,7 @@ def binary_counts(
     predicted, # predicted positive (n,), bool
 )->np.ndarray: # [[tn, fp], [fn, tp]]
     "Counts of a yes-or-no question: rows true, columns predicted"
-    return count_matrix(np.asarray(positive, bool), np.asarray(predicted, bool), 2)
+    return count_matrix(checked_yes(positive, 'truth'), checked_yes(predicted, 'predicted'), 2)
 
 # %% ../../nbs/measure/10_metrics.ipynb #2fd4beb0
 @of_counts

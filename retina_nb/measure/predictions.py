@@ -14,7 +14,8 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, Run, RunError, SettingError, get_task, read_table, task_of, with_task
+from ..core import DataError, Run, RunError, SettingError, get_task, task_of, with_task
+from ..sheets import read_table
 
 # %% ../../nbs/measure/05_predictions.ipynb #0b79e609
 _ndtr = np.vectorize(lambda z: .5*math.erfc(-z/math.sqrt(2)), otypes=[float])  # normal distribution function

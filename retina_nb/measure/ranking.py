@@ -9,7 +9,8 @@ __all__ = ['Ranking', 'roc_auc', 'average_precision', 'macro_auc', 'brier_each',
 import numpy as np
 
 from ..core import SettingError
-from .metrics import _same_length, _whole, safe_divide
+from .inputs import checked_labels, checked_numbers, checked_probabilities, checked_yes, same_length
+from .metrics import safe_divide
 
 # %% ../../nbs/measure/12_ranking.ipynb #a3ee14e9
 class Ranking:
@@ -17,13 +18,13 @@ class Ranking:
     def __init__(
         self,
         positive, # truth (n,), bool
-        score, # the higher, the more likely positive (n,); NaN is a `SettingError`
+        score, # the higher, the more likely positive (n,); what is no number is a `SettingError`
         unit=None, # which weight each image has, (n,) whole numbers (its patient); by default one an image
     ):
-        positive, score = np.asarray(positive, bool), np.asarray(score, float)
-        _same_length(truth=positive, score=score)
-        if np.isnan(score).any(): raise SettingError(f'score: place {int(np.isnan(score).argmax())} is not a number')
-        unit = np.arange(len(score)) if unit is None else np.asarray(unit)
+        positive, score = checked_yes(positive, 'truth'), checked_numbers(score, 'score')
+        unit = np.arange(len(score)) if unit is None else checked_labels(unit, what='unit')
+        same_length(truth=positive, score=score, unit=unit)
+        self.given, self._more = (positive, score, unit), {}
         order = np.argsort(score, kind='stable')
         pos, neg = order[positive[order]], order[~positive[order]]
         self.pos, self.neg = unit[pos], unit[neg]
@@ -60,13 +61,44 @@ def _auc_ap(
 
 Ranking.auc_ap = _auc_ap
 
+# %% ../../nbs/measure/12_ranking.ipynb #851b679a
+def _one_more(self, n, good):
+    "The ranking with a positive and a negative image more, whose weight is the column `n`; made once"
+    if (n, good) not in self._more:
+        positive, score, unit = self.given
+        low, high = score.min(initial=0)-1, score.max(initial=1)+1
+        ends = (high, low) if good else (low, high)
+        plus = Ranking(np.r_[positive, True, False], np.r_[score, ends], np.r_[unit, n, n])
+        self._more[n, good] = plus
+    return self._more[n, good]
+
+# %% ../../nbs/measure/12_ranking.ipynb #968244cf
+def _with_more(
+    self,
+    W, # weights (b, units), whole numbers
+    good:bool, # are the images that are added ranked right?
+    share:float=.25, # how much of an image is added to each side
+)->tuple: # AUC (b,) and average precision (b,)
+    "AUC and average precision with a share of a positive and of a negative image more"
+    heavy = np.empty((len(W), W.shape[1]+1), np.int32)
+    heavy[:,:-1], heavy[:,-1] = W, 1
+    heavy[:,:-1] *= max(1, round(1/share))
+    return _one_more(self, W.shape[1], good).auc_ap(heavy)
+
+Ranking.with_more = _with_more
+
 # %% ../../nbs/measure/12_ranking.ipynb #d8360313
+def _of_all(positive, score):
+    "AUC and average precision of one table"
+    r = Ranking(positive, score)
+    return [float(x[0]) for x in r.auc_ap(np.ones((1, len(r.given[0])), np.int32))]
+
 def roc_auc(
     positive, # truth (n,), bool
     score, # the higher, the more likely positive (n,)
 )->float: # 1 perfect, .5 chance; NaN when only one side occurs
     "Area under the ROC curve, ties counting half"
-    return float(Ranking(positive, score).auc_ap(np.ones((1, len(score)), np.int32))[0][0])
+    return _of_all(positive, score)[0]
 
 # %% ../../nbs/measure/12_ranking.ipynb #267ffd91
 def average_precision(
@@ -74,7 +106,15 @@ def average_precision(
     score, # the higher, the more likely positive (n,)
 )->float: # 1 perfect; chance is the prevalence; NaN when only one side occurs
     "Mean precision at each positive's score: the area under the precision-recall curve, as scikit-learn has it"
-    return float(Ranking(positive, score).auc_ap(np.ones((1, len(score)), np.int32))[1][0])
+    return _of_all(positive, score)[1]
+
+# %% ../../nbs/measure/12_ranking.ipynb #d539786f
+def _square(target, p):
+    "Labels and probabilities that belong together"
+    p = checked_probabilities(p)
+    target = checked_labels(target, p.shape[1], 'true labels')
+    same_length(target=target, probabilities=p)
+    return target, p
 
 # %% ../../nbs/measure/12_ranking.ipynb #1dc6d5ef
 def macro_auc(
@@ -82,14 +122,8 @@ def macro_auc(
     p, # probabilities (n, k)
 )->float: # NaN when a class does not occur
     "One-vs-rest AUC of each class, unweighted mean"
-    return float(np.mean([roc_auc(np.asarray(target)==j, p[:,j]) for j in range(p.shape[1])]))
-
-# %% ../../nbs/measure/12_ranking.ipynb #d539786f
-def _square(target, p):
-    "Labels and probabilities that belong together"
-    target, p = _whole(target, 'true labels'), np.asarray(p, float)
-    _same_length(target=target, probabilities=p)
-    return target, p
+    target, p = _square(target, p)
+    return float(np.mean([roc_auc(target==j, p[:,j]) for j in range(p.shape[1])]))
 
 # %% ../../nbs/measure/12_ranking.ipynb #f27555fb
 def brier_each(

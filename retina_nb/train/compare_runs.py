@@ -163,7 +163,7 @@ def plot_runs(runs, # two or more runs, or their folders; the first is what the 
     colours = [f'C{i}' for i in range(len(table))]
     d = paired(runs, n_boot=n_boot) if differences is None else differences
     _draw_scores(axs[0], table, score, name, colours)
-    _draw_differences(axs[1], d[(d.score == score) & (d.test == 'bootstrap')], name, table.run[0], colours[1:])
+    _draw_differences(axs[1], d[(d.score == score) & ~d.test.str.startswith('DeLong')], name, table.run[0], colours[1:])
     _draw_costs(axs[2], table, score, name, colours)
     return axs
 
