@@ -10,16 +10,20 @@ from .. import core
 
 # %% ../../nbs/deploy/index.ipynb #f3f287cd
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
-    onnx=['open_session', 'parity', 'scan_onnx', 'to_onnx'],
+    budget=['MAX_MEMORY', 'MAX_WORK', 'graph_cost'],
+    guard=['DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer'],
+    onnx=['parity', 'to_onnx'],
     int8=['has_vnni', 'quantise', 'try_int8'],
     bundle=['Bundle', 'load_bundle', 'write_sums'],
     golden=['check_bundle', 'golden_images', 'retina_check'],
     exporter=['export', 'operating_curve', 'retina_export'],
     grading=['Grading', 'Ungraded', 'bars_html', 'grading_columns'],
     grader=['Grader', 'grade_to_csv', 'image_files', 'retina_grade'],
-    pictures=['case_pictures', 'enhance_contrast', 'heat_map'],
+    pictures=['case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale'],
     session=['Case', 'Session'],
+    patients=['PatientResult', 'patient_results'],
     viewer=['Viewer'],
+    sheets=['patient_sheets'],
     panel=['GradingPanel'],
     page=['retina_panel', 'voila_settings'],
     hub=['hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push'],

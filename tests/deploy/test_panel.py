@@ -1,12 +1,17 @@
 "The panel without a browser: states, hostile input, privacy, the page's settings."
-import io
+import csv, io, os
+from datetime import datetime
 
 import nbformat, numpy as np, pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
+from platformdirs import user_data_path
 
-from retina_nb.core import SettingError
-from retina_nb.deploy import Grader, GradingPanel, Session, export, heat_map, voila_settings
-from retina_nb.deploy.viewer import verdict_html
+from retina_nb.core import DISCLAIMER, SettingError
+from retina_nb.deploy import Case, Grader, Grading, GradingPanel, Session, export, heat_map, patient_results, patient_sheets, voila_settings
+from retina_nb.deploy.grading import UNLIKE
+from retina_nb.deploy.pictures import panel_samples
+from retina_nb.deploy.session import FEEDBACK
+from retina_nb.deploy.words import referral_html, verdict_html
 from retina_nb.synth import synth_eye
 from dicoms import rgb_dicom
 from random_model import random_run, shared
@@ -50,20 +55,176 @@ def test_what_can_be_done_depends_on_the_state_alone(session, eye):
     s.select(1); assert s.state == 'withheld'; s.select(99); assert s.current.key == 1
     s.clear(); assert s.state == 'empty' and not s.cases
 
-def test_poor_photographs_are_withheld_until_asked_for(grader, tmp_path):
-    dark = (synth_eye(5, grade=2, size=300).image//12).astype(np.uint8)
+def not_eyes()->dict: # name to picture
+    "What people drop that is no fundus photograph"
+    ramp = np.linspace(40, 210, 300, dtype=np.uint8)
+    paper = np.full((300,220,3), 250, np.uint8); paper[40:260:12, 30:190] = 30
+    return {'xray.png': np.dstack([np.tile(ramp, (300,1))]*3), 'letter.png': paper, 'blank.png': np.full((300,300,3), 90, np.uint8)}
+
+@pytest.mark.parametrize('name', not_eyes())
+def test_what_is_no_eye_is_withheld_until_asked_for(grader, tmp_path, name):
     s = Session(grader, feedback=tmp_path/'f.csv')
-    c = s.add('dark.png', encoded(dark))
-    assert c.state == 'withheld' and 'Too poor to grade' in verdict_html(c, s.task) and c.grading.name not in verdict_html(c, s.task) and c.grading.name not in s.to_csv()
+    c = s.add(name, encoded(not_eyes()[name]))
+    said = verdict_html(c, s.task)
+    assert c.state == 'withheld' and c.grading.ungradable in said.replace('&#x27;', "'") and c.grading.meaning not in said
+    row = next(csv.DictReader(io.StringIO(s.to_csv())))
+    assert row['error'] == f'not graded: {c.grading.ungradable}' and row['grade'] == '' == row['p_0']
     s.reveal()
-    assert c.grading.name in verdict_html(c, s.task)
-    assert Session(grader, gate=False, feedback=tmp_path/'f.csv').add('dark.png', encoded(dark)).state == 'graded'
+    assert c.grading.name in verdict_html(c, s.task) and 'A person should look' in verdict_html(c, s.task)
+    assert 'should not be graded' in s.to_csv()                                    # it is never forgotten
+    assert Session(grader, gate=False, feedback=tmp_path/'f.csv').add(name, encoded(not_eyes()[name])).state == 'graded'
+
+def test_the_button_that_grades_all_the_same_is_a_second_choice(panel):
+    upload(panel, 'blank.png', encoded(not_eyes()['blank.png']))
+    assert panel.session.state == 'withheld' and panel.reveal.layout.display is None
+    assert 'rnb-main' not in panel.reveal._dom_classes and panel.feedback_card.layout.display == 'none'
+
+# ---- whose eye it is
+
+@pytest.mark.parametrize('names', [('10_left.jpg','10_right.jpg'), ('Miller OS.png','Miller OD.png'), ('L-p7.jpg','R-p7.jpg'), ('p7.L.jpg','p7.R.jpg'), ('12 - left eye.tif','12 - right eye.tif')])
+def test_both_eyes_of_a_patient_are_found_by_name(session, eye, names):
+    for n in names: session.add(n, eye)
+    a, b = session.cases
+    assert (a.eye, b.eye) == ('left','right') and a.patient == b.patient != ''
+    assert len(patient_results(session)) == 1 and [c.eye for c in patient_results(session)[0].cases] == ['right','left']
+
+def test_a_dicom_header_tells_patient_and_side_and_counts_more_than_the_name(session, eye):
+    data = rgb_dicom(eye, PatientID='MRN-77', ImageLaterality='R')
+    a = session.add('scan1.dcm', data)
+    b = session.add('77_right.dcm', rgb_dicom(eye, PatientID='MRN-77', ImageLaterality='L'))
+    assert (a.eye, b.eye) == ('right','left') and a.patient == b.patient and 'MRN' not in a.patient
+    assert 'DICOM header left' in b.note and b.note in verdict_html(b, session.task).replace('&#x27;', "'")
+    c = session.add('78_left.dcm', rgb_dicom(eye, PatientID='', ImageLaterality=''))
+    assert (c.patient, c.eye, c.note) == ('78','left','')                           # blank values: the name tells
+    assert len(patient_results(session)) == 2
+
+def fake(s, name, grade, p, **kw):
+    "A graded case whose grading is made up"
+    ps = [0.]*5; ps[grade] = 1 - p if grade < 2 else p; ps[0 if grade else 4] += 1 - sum(ps)
+    eye = 'left' if 'left' in name else 'right'
+    c = Case(len(s.cases)+1, name, 'graded', Grading(name, grade, s.task.classes[grade], ps, p >= s.threshold, p, s.threshold, task=s.task, model=dict(id='m'), **kw),
+             patient=name.split('_')[0], eye=eye)
+    s.cases.append(c); s.current = c
+    return c
+
+def test_the_worse_eye_decides_and_a_person_counts_more(session):
+    s = session; s.threshold = .5
+    fake(s, '1_left.jpg', 0, .1); fake(s, '1_right.jpg', 3, .9)
+    fake(s, '2_left.jpg', 0, .1); fake(s, '2_right.jpg', 1, .2, novel=True, novelty=4.)
+    fake(s, '3_left.jpg', 0, .1); s.reject('3_right.jpg', 'is a text file')
+    one, two, three, *_ = patient_results(s)
+    assert (one.worse.name, one.positive, one.refer) == ('1_right.jpg', True, True)
+    assert (two.positive, two.refer) == (False, True) and UNLIKE in two.reasons[0] and 'right eye' in two.reasons[0]
+    assert three.missing == 'right eye' and not three.refer
+    s.select(2); s.correct(0)
+    s.select(4); s.agree()
+    one, two, *_ = patient_results(s)
+    assert (one.positive, one.refer) == (False, False) and not two.refer            # a person has looked
+
+def test_a_contradiction_is_explained_and_a_no_is_not_green(session):
+    s = session; s.threshold = .9
+    fake(s, '1_left.jpg', 4, .8)
+    said = referral_html(s)
+    assert 'a person should look' in said and 'To a person' in said and 'rnb-no"' not in said
+    s.threshold = .5
+    assert 'a person should look' not in referral_html(s) and 'Yes' in referral_html(s)
+
+def test_the_session_as_csv_has_novelty_review_patient_and_eye(session):
+    fake(session, '1_left.jpg', 0, .1, novel=True, novelty=2.5, trained_on='trained on synthetic eyes')
+    row = next(csv.DictReader(io.StringIO(session.to_csv())))
+    assert (row['novel'], row['novelty'], row['patient'], row['eye'], row['trained_on']) == ('True','2.5','1','left','trained on synthetic eyes')
+    assert UNLIKE in row['review']
+    assert 'trained on synthetic eyes' in verdict_html(session.current, session.task)
+
+# ---- reading a list
+
+def test_agree_leads_to_the_next_that_waits_and_says_what_was_agreed_with(panel, eye):
+    for i in range(3): upload(panel, f'{i}.png', encoded(eye))
+    upload(panel, 'letter.jpg', b'Dear colleague')
+    panel.session.select(1); panel.refresh(new=True)
+    panel.agree.click()
+    assert panel.session.current.key == 2 and 'You agreed: 0.png' in panel.said.value
+    panel.agree.click(); panel.agree.click()
+    assert 'Every photograph has been judged' in panel.said.value and panel.session.counts() == dict(all=4, graded=3, withheld=0, failed=1, read=3)
+    assert '4 photographs, of which 1 could not be graded; 3 judged by you' in panel.title.value
+    panel.before.click(); assert panel.session.current.key == 2
+    panel.next.click(); panel.next.click(); assert panel.session.current.key == 4 and panel.next.disabled
+
+def test_one_photograph_is_removed_and_the_others_stay(panel, eye):
+    for i in range(3): upload(panel, f'{i}.png', encoded(eye))
+    panel._hear(dict(t='remove', key=2), None)
+    assert [c.name for c in panel.session.cases] == ['0.png','2.png'] and panel.session.current.name == '2.png'
+    panel.remove.click()
+    assert panel.session.current.name == '0.png'
+    panel.remove.click()
+    assert panel.session.state == 'empty' and 'No photograph yet' in panel.verdict.value and panel.moves.layout.display == 'none'
+    for key in (None, 'x', 99, [1]): panel._hear(dict(t='remove', key=key), None)
+
+def test_the_page_asks_before_it_is_left_as_long_as_something_was_not_exported(panel, eye):
+    unsaved = lambda: [m for m,_ in panel.sent if m['t'] == 'strip'][-1]['unsaved']
+    upload(panel, 'a.png', encoded(eye)); assert unsaved()
+    panel.export.click(); assert not unsaved()
+    panel.agree.click(); assert unsaved()
+    panel.export.click(); panel._hear(dict(t='select', key=1), None); assert not unsaved()
+    panel.clear.click(); assert not unsaved()
+
+def test_what_became_of_a_file_is_told_to_the_browser(panel, eye):
+    upload(panel, 'a.png', encoded(eye)); upload(panel, 'b.png', b'text'); upload(panel, 'c.png', encoded(not_eyes()['blank.png']))
+    panel.viewer._on_piece(panel.viewer, dict(t='refused', name='huge.tif', size=2**40, id=9), [])
+    assert [m['became'] for m,_ in panel.sent if m['t'] == 'done'] == ['graded','failed','withheld','failed']
+
+def test_the_browser_gets_an_answer_even_where_grading_fails(panel, eye, monkeypatch):
+    monkeypatch.setattr(type(panel.session.grader), '_grade', lambda *a: (_ for _ in ()).throw(MemoryError()))
+    upload(panel, 'a.png', encoded(eye))
+    assert panel.session.state == 'failed' and 'memory' in panel.verdict.value and panel.sent[-1][0]['t'] == 'done'
+
+# ---- where the user's word is kept
+
+def test_corrections_are_kept_in_the_users_data_folder_and_named_on_the_page(grader, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path/'data')); monkeypatch.setenv('RETINA_NB_CACHE', str(tmp_path/'cache'))
+    old = tmp_path/'cache'/'feedback'/f'{grader.bundle.id}.csv'
+    old.parent.mkdir(parents=True); old.write_text(','.join(FEEDBACK) + '\n')
+    p = GradingPanel(grader)
+    kept = p.session.feedback
+    assert kept.is_relative_to(user_data_path('retina_nb', appauthor=False)) and kept.is_file() and not old.exists()    # what was in the cache is taken along
+    assert str(kept) in p.feedback_card.children[-1].value
+
+def test_a_file_of_something_else_is_not_appended_to(grader, tmp_path):
+    (tmp_path/'labels.csv').write_text('image,level\n1_left,0\n')
+    for path in (tmp_path/'labels.csv', tmp_path):
+        with pytest.raises(SettingError, match=str(path)): Session(grader, feedback=path)
+    assert (tmp_path/'labels.csv').read_text() == 'image,level\n1_left,0\n'
+
+def test_a_word_that_cannot_be_kept_is_said_in_a_sentence(grader, tmp_path, eye):
+    p = GradingPanel(grader, feedback=tmp_path/'no'/'f.csv')
+    upload(p, 'a.png', encoded(eye))
+    (tmp_path/'no').write_text('a file in the way')
+    p.agree.click()
+    assert 'your word was not kept' in p.said.value and 'Errno' not in p.said.value and p.session.current.feedback is None
+
+# ---- paper
+
+def test_a_page_a_patient_has_everything_that_must_be_on_it(session, eye):
+    session.add('10_left.png', eye); session.add('10_right.png', eye); session.add('x.jpg', b'text')
+    pages = patient_sheets(session)
+    assert list(pages) == ['patient 10', 'case 3']
+    page = pages['patient 10']
+    for o in ('Patient 10', 'right eye', 'left eye', 'Referable DR', session.grader.bundle.id, DISCLAIMER, f'{datetime.now():%B %Y}', 'rnb-printed'): assert o in page, o
+    assert page.index('data-rnb-page="2"') < page.index('data-rnb-page="1"')        # the right eye first
+    assert 'To be seen by a person' in pages['case 3']
+
+def test_only_pages_that_changed_are_sent_again(panel, eye):
+    upload(panel, '1_left.png', encoded(eye)); upload(panel, '2_left.png', encoded(eye))
+    sheets = [m for m,_ in panel.sent if m['t'] == 'sheets'][-1]['sheets']
+    assert [(k, v is None) for k,v in sheets] == [('patient 1', True), ('patient 2', False)]
+    panel._hear(dict(t='ready'), None)                                              # another page was opened: everything
+    assert all(v for _,v in [m for m,_ in panel.sent if m['t'] == 'sheets'][-1]['sheets'])
 
 def test_many_small_pieces_make_one_file(panel, eye):
     upload(panel, 'eye.png', encoded(eye), piece=1000)
     assert panel.session.state == 'graded' and len([m for m,_ in panel.sent if m['t'] == 'done']) > 20
 
-@pytest.mark.parametrize('m', [dict(), dict(t='select'), dict(t='select', key='x'), dict(t='refused'), dict(t='nonsense'), dict(t='piece', token='x', at=5, size=9, name='n')])
+@pytest.mark.parametrize('m', [dict(), dict(t='select'), dict(t='select', key='x'), dict(t='refused'), dict(t='nonsense'), dict(t='piece', token='x', at=5, size=9, name='n'), dict(t='refused', size='much', name=['a']), dict(t='sample', name=['x']), dict(t='sample', name='none'), dict(t='refused', size=float('nan'))])
 def test_strange_messages_do_no_harm(panel, m):
     panel.viewer._on_piece(panel.viewer, m, [])
     assert panel.session.state in ('empty','failed')
@@ -74,6 +235,21 @@ def test_file_names_are_text(panel, eye):
     everything = ' '.join(str(getattr(w, 'value', '')) for w in (panel.verdict, panel.table, panel.refer, panel.said))
     assert '<img' not in everything and '..' not in panel.session.cases[0].name
     assert "'=cmd" in panel.session.to_csv()
+    for markup in patient_sheets(panel.session).values(): assert '<img src' not in markup
+
+def test_names_that_are_no_text_are_spelled_out_and_exported(tmp_path, panel, eye):
+    "As a browser may send them, and as a folder of samples may hold them"
+    upload(panel, 'eye\udcff.png', encoded(eye)); upload(panel, '\ud800.png', b'text')
+    (tmp_path/'s').mkdir()
+    odd = os.path.join(os.fsencode(tmp_path/'s'), b'sample\xff.png')
+    try: open(odd, 'wb').write(encoded(eye))
+    except OSError: pytest.skip('this file system has no such names')
+    samples = panel_samples(tmp_path/'s', panel.session.task)
+    assert list(samples) == ['sample\\xff.png']
+    panel.session.add(*samples['sample\\xff.png']())
+    panel.export.click()
+    table = next(b for m,b in panel.sent if m['t'] == 'save')[0].decode('utf-8-sig')
+    assert [r['file'] for r in csv.DictReader(io.StringIO(table))] == ['eye\\xff.png', '\\ud800.png', 'sample\\xff.png']
 
 def test_no_sample_and_no_operating_point_for_other_tasks(tmp_path):
     p = GradingPanel(export(random_run(tmp_path/'r', 'oct'), tmp_path/'b'), feedback=tmp_path/'f.csv')

@@ -4,16 +4,18 @@ import { test } from "node:test";
 import {
   afterDoubleClick,
   afterKey,
+  afterWheel,
   bounded,
   doneText,
-  failureText,
   fitted,
   moved,
   neighbour,
   PIECE,
   pieces,
   progressText,
+  rowMessage,
   transform,
+  unreadable,
   uploader,
   WHOLE,
   wheelFactor,
@@ -80,6 +82,13 @@ test("the wheel magnifies one way and undoes it the other", () => {
   near(wheelFactor(120) * wheelFactor(-120), 1);
 });
 
+test("the wheel zooms at once, and lets the page scroll where there is nothing to zoom", () => {
+  assert.ok(afterWheel(WHOLE, -120, 0.2, 0.1).z > 1);
+  assert.equal(afterWheel(WHOLE, 120, 0, 0), null);
+  assert.ok(afterWheel({ z: 3, x: 0, y: 0 }, 120, 0, 0).z < 3);
+  assert.equal(afterWheel({ z: 16, x: 0, y: 0 }, -120, 0, 0), null);
+});
+
 test("a picture fills its frame as far as its shape allows, in the middle", () => {
   assert.deepEqual(fitted(400, 300, 800, 800), { w: 300, h: 300, left: 50, top: 0 });
   assert.deepEqual(fitted(400, 300, 1600, 400), { w: 400, h: 100, left: 0, top: 100 });
@@ -95,10 +104,32 @@ test("a view as a CSS transform", () => {
 test("the status line", () => {
   assert.equal(progressText(0, ["eye.jpg"]), "Grading eye.jpg");
   assert.equal(progressText(1, ["a.jpg", "b.jpg", "c.jpg"]), "Grading 2 of 3: b.jpg");
-  assert.equal(doneText(1), "");
-  assert.equal(doneText(40), "40 photographs done");
-  assert.match(failureText("a", { name: "NotFoundError", message: "?" }), /a folder or a file that cannot be read/);
-  assert.equal(failureText("a", new Error("lost")), "a: lost");
+});
+
+test("what is done is counted, and what could not be graded is not called done without a word", () => {
+  const states = (n, of) => Array(n).fill(of);
+  assert.equal(doneText(["graded"]), "");
+  assert.equal(doneText(states(40, "graded")), "40 photographs done");
+  const some = [...states(5, "graded"), ...states(3, "failed")];
+  assert.equal(doneText(some), "8 photographs done, of which 3 could not be graded");
+  assert.match(doneText([...some, "withheld"]), /^9 .*, of which 3 could not be graded and 1 withheld$/);
+  assert.equal(doneText(["graded", "withheld"]), "2 photographs done, of which 1 withheld");
+});
+
+test("what cannot be read is told from a connection that is lost", () => {
+  for (const name of ["NotFoundError", "NotReadableError"]) assert.match(unreadable({ name }), /cannot be read/);
+  assert.equal(unreadable(new Error("no answer")), null);
+});
+
+test("a click in the table shows or removes a photograph", () => {
+  const within = (marks) => ({
+    closest: (selector) => (selector in marks ? { dataset: marks[selector] } : null),
+  });
+  const row = { "[data-rnb-row]": { rnbRow: "7" } };
+  const cross = { ...row, "[data-rnb-remove]": { rnbRemove: "7" } };
+  assert.deepEqual(rowMessage(within(row)), { t: "select", key: 7 });
+  assert.deepEqual(rowMessage(within(cross)), { t: "remove", key: 7 });
+  assert.equal(rowMessage(within({})), null);
 });
 
 test("arrows lead along the strip and not beyond it", () => {
@@ -127,14 +158,14 @@ const file = (name, size) => {
 };
 
 // Python's side: keeps what was sent, and answers unless told not to.
-function python({ answers = true, max_mb = 64 } = {}) {
+function python({ answers = true, max_mb = 64, became = () => "graded" } = {}) {
   const sent = [];
   const said = [];
   const model = {
     get: () => max_mb,
     send: (message, _callbacks, buffers) => {
       sent.push({ ...message, bytes: buffers[0]?.byteLength ?? 0 });
-      if (answers) queueMicrotask(() => up.answered(message.id));
+      if (answers) queueMicrotask(() => up.answered(message.id, became(message)));
     },
   };
   const say = (text, fraction, bad) => said.push({ text, fraction, bad: !!bad });
@@ -187,13 +218,22 @@ test("silence from Python is said, and the rest is not sent", async () => {
   assert.match(said.at(-1).text, /^a\.jpg: no answer from Python/);
 });
 
-test("a folder that was dropped is a sentence", async () => {
-  const { up, said } = python();
-  const folder = {
-    name: "photos",
-    size: 4096,
-    slice: () => ({ arrayBuffer: () => Promise.reject(Object.assign(new Error("x"), { name: "NotFoundError" })) }),
-  };
-  await up.send([folder]);
-  assert.equal(said.at(-1).text, "photos: a folder or a file that cannot be read");
+const folder = {
+  name: "photos",
+  size: 4096,
+  slice: () => ({ arrayBuffer: () => Promise.reject(Object.assign(new Error("x"), { name: "NotFoundError" })) }),
+};
+
+test("a folder that was dropped is a sentence in the list, and the files after it are sent", async () => {
+  const { up, sent, said } = python({ became: (m) => (m.t === "refused" ? "failed" : "graded") });
+  await up.send([folder, file("a.jpg", 3)]);
+  assert.deepEqual(
+    sent.map((m) => [m.t, m.name]),
+    [
+      ["refused", "photos"],
+      ["piece", "a.jpg"],
+    ],
+  );
+  assert.match(sent[0].why, /is a folder/);
+  assert.equal(said.at(-1).text, "2 photographs done, of which 1 could not be graded");
 });

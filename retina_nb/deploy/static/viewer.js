@@ -51,6 +51,12 @@ export function afterDoubleClick(view, px, py) {
 // How much a turn of the wheel magnifies.
 export const wheelFactor = (deltaY) => Math.exp(-deltaY / 400);
 
+// What a turn of the wheel over a picture makes of a view; null where it makes nothing, so that the page scrolls.
+export function afterWheel(view, deltaY, px, py) {
+  const next = zoomed(view, wheelFactor(deltaY), px, py);
+  return next.z === view.z ? null : next;
+}
+
 // Size and place, in pixels, of a picture that fills its frame as far as its shape allows; null before it has loaded.
 export function fitted(frameWidth, frameHeight, width, height) {
   const scale = Math.min(frameWidth / width, frameHeight / height);
@@ -70,11 +76,29 @@ export function progressText(i, names) {
   return `Grading ${i + 1} of ${names.length}: ${names[i]}`;
 }
 
-export const doneText = (n) => (n > 1 ? `${n} photographs done` : "");
+// What became of `states.length` files, each "graded", "withheld" or "failed"; the panel itself says it of a single one.
+export function doneText(states) {
+  if (states.length < 2) return "";
+  const count = (state) => states.filter((o) => o === state).length;
+  const [failed, withheld] = [count("failed"), count("withheld")];
+  const parts = [];
+  if (failed) parts.push(`${failed} could not be graded`);
+  if (withheld) parts.push(`${withheld} withheld`);
+  return `${states.length} photographs done${parts.length ? `, of which ${parts.join(" and ")}` : ""}`;
+}
 
-export function failureText(name, error) {
-  const unreadable = error.name === "NotFoundError"; // a folder was dropped, or the file is gone
-  return `${name}: ${unreadable ? "a folder or a file that cannot be read" : error.message}`;
+// Why a file could not be sent, to follow its name; null where it is the connection that failed, not the file.
+export function unreadable(error) {
+  const ours = ["NotFoundError", "NotReadableError", "SecurityError"].includes(error.name);
+  return ours ? "is a folder, or cannot be read" : null;
+}
+
+// What a click in the table of the session asks for: a photograph to be shown, or to be removed; null for nothing.
+export function rowMessage(target) {
+  const cross = target.closest("[data-rnb-remove]");
+  if (cross) return { t: "remove", key: Number(cross.dataset.rnbRemove) };
+  const row = target.closest("[data-rnb-row]");
+  return row ? { t: "select", key: Number(row.dataset.rnbRow) } : null;
 }
 
 // The place in the strip that an arrow key leads to from place `i`; null where there is none.
@@ -112,10 +136,10 @@ export function uploader(model, say, { patience = PATIENCE, shown = SHOWN } = {}
         fail(new Error("no answer from Python: is the kernel busy, or has it stopped?"));
       };
       const timer = setTimeout(late, patience);
-      waiting.set(id, () => {
+      waiting.set(id, (became) => {
         clearTimeout(timer);
         waiting.delete(id);
-        done();
+        done(became);
       });
       model.send({ ...message, id }, undefined, data ? [data] : []);
     });
@@ -125,24 +149,33 @@ export function uploader(model, say, { patience = PATIENCE, shown = SHOWN } = {}
     const about = { name: file.name, size: file.size };
     if (file.size > model.get("max_mb") * MB) return ask({ t: "refused", ...about });
     const token = `${Date.now()}.${Math.random()}`;
-    for (const at of pieces(file.size)) {
-      const data = await file.slice(at, at + PIECE).arrayBuffer();
-      await ask({ t: "piece", token, at, ...about }, data);
+    let became = "";
+    try {
+      for (const at of pieces(file.size)) {
+        const data = await file.slice(at, at + PIECE).arrayBuffer();
+        became = await ask({ t: "piece", token, at, ...about }, data);
+      }
+    } catch (error) {
+      const why = unreadable(error);
+      if (!why) throw error;
+      return ask({ t: "refused", why, ...about });
     }
+    return became;
   }
 
   async function sendAll(files) {
     const names = files.map((file) => file.name);
+    const states = [];
     for (const [i, file] of files.entries()) {
       say(progressText(i, names), (i + 0.3) / files.length);
       try {
-        await sendOne(file);
+        states.push(await sendOne(file));
       } catch (error) {
-        say(failureText(file.name, error), null, true);
+        say(`${file.name}: ${error.message}`, null, true);
         return;
       }
     }
-    say(doneText(files.length), null);
+    say(doneText(states), null);
     setTimeout(() => say.last == null && say("", null), shown);
   }
 
@@ -151,7 +184,7 @@ export function uploader(model, say, { patience = PATIENCE, shown = SHOWN } = {}
     queue = queue.then(() => sendAll(list));
     return queue;
   };
-  return { send, answered: (id) => waiting.get(id)?.() };
+  return { send, answered: (id, became) => waiting.get(id)?.(became) };
 }
 
 // ---- Elements
@@ -172,18 +205,34 @@ function button(text, label, onclick) {
 
 const pictureUrl = (data, type) => URL.createObjectURL(new Blob([data], { type }));
 
+// The small pictures that are sent once: thumbnails and those for paper.
+function makePictures() {
+  const urls = new Map();
+  const keep = (kind, key, data) => urls.set(`${kind} ${key}`, pictureUrl(data, "image/jpeg"));
+  const get = (kind, key) => urls.get(`${kind} ${key}`);
+  function only(keys) {
+    const kept = new Set(keys.map(String));
+    for (const [name, url] of urls) {
+      if (kept.has(name.split(" ")[1])) continue;
+      URL.revokeObjectURL(url);
+      urls.delete(name);
+    }
+  }
+  return { keep, get, only };
+}
+
 // ---- The strip of thumbnails: each a button with a name that a screen reader can say; arrow keys move along it
 
-function makeStrip(model) {
+function makeStrip(model, pictures) {
   const box = element("div", "rnb-strip", { role: "group", "aria-label": "Photographs of this session" });
-  const urls = new Map();
 
   function thumbnail(item, current) {
     const name = item.key === current ? "rnb-thumb rnb-current" : "rnb-thumb";
     const label = { title: item.label, "aria-label": item.label, "aria-pressed": item.key === current };
     const made = element("button", name, { type: "button", ...label });
-    if (urls.has(item.key)) made.append(element("img", "", { src: urls.get(item.key), alt: "" }));
-    const badge = element("span", "rnb-badge", { "aria-hidden": "true" }, item.badge);
+    const url = pictures.get("thumb", item.key);
+    if (url) made.append(element("img", "", { src: url, alt: "" }));
+    const badge = element("span", "rnb-badge", { "data-text": item.badge });
     badge.style.background = item.colour;
     badge.style.color = item.ink;
     made.append(badge);
@@ -191,17 +240,7 @@ function makeStrip(model) {
     return made;
   }
 
-  function forget(items) {
-    const kept = new Set(items.map((item) => item.key));
-    for (const [key, url] of urls) {
-      if (kept.has(key)) continue;
-      URL.revokeObjectURL(url);
-      urls.delete(key);
-    }
-  }
-
   function show(items, current) {
-    forget(items);
     const focused = box.contains(document.activeElement);
     box.replaceChildren(...items.map((item) => thumbnail(item, current)));
     box.hidden = items.length < 2;
@@ -218,8 +257,7 @@ function makeStrip(model) {
     const next = neighbour(all.indexOf(document.activeElement), all.length, event.key);
     if (next != null) all[next].click();
   };
-  const keep = (key, data) => urls.set(key, pictureUrl(data, "image/jpeg"));
-  return { box, show, keep };
+  return { box, show };
 }
 
 // ---- The stage: one or two pictures, each with its heat map on top
@@ -235,7 +273,7 @@ function makePane(about, buffers) {
     world.append(heat);
   }
   const frame = element("div", "rnb-frame", {}, world);
-  const figure = element("figure", "rnb-pane", {}, frame, element("figcaption", "", {}, about.title));
+  const figure = element("figure", "rnb-pane", {}, element("figcaption", "", {}, about.title), frame);
   return { photo, world, frame, figure, w: 1, h: 1 };
 }
 
@@ -254,7 +292,7 @@ function forgetPane(pane) {
 }
 
 function makeStage() {
-  const label = "Photograph: plus and minus zoom, arrows move, 0 resets";
+  const label = "Photograph: plus and minus or the wheel zoom, arrows move, 0 resets";
   const box = element("div", "rnb-panes", { tabindex: 0, role: "group", "aria-label": label });
   let panes = [];
   let view = WHOLE;
@@ -310,11 +348,11 @@ function listenToPointer(box, stage) {
   box.onpointercancel = stop;
   box.ondblclick = (event) => stage.look(afterDoubleClick(stage.view(), ...stage.pointed(event)));
   const wheel = (event) => {
-    // the page scrolls as usual unless the stage is in use
-    const meant = event.ctrlKey || event.metaKey || box.contains(document.activeElement);
-    if (stage.empty() || !meant) return;
+    if (stage.empty()) return;
+    const next = afterWheel(stage.view(), event.deltaY, ...stage.pointed(event));
+    if (!next) return;
     event.preventDefault();
-    stage.look(zoomed(stage.view(), wheelFactor(event.deltaY), ...stage.pointed(event)));
+    stage.look(next);
   };
   box.addEventListener("wheel", wheel, { passive: false });
 }
@@ -329,7 +367,18 @@ function listenToKeys(box, stage) {
   };
 }
 
-// ---- The field for files, and the status line below it
+// ---- The field for files with the menu of samples beside it, and the status line below them
+
+function makeSamples(model) {
+  const menu = element("select", "", { "aria-label": "Take a sample" });
+  const named = (name) => element("option", "", { value: name }, name);
+  menu.append(element("option", "", { value: "" }, "or take a sample\u2026"), ...model.get("samples").map(named));
+  menu.onchange = () => {
+    if (menu.value) model.send({ t: "sample", name: menu.value });
+    menu.value = "";
+  };
+  return element("div", "rnb-sample", {}, menu);
+}
 
 function makeDrop(model, send) {
   const accept = { type: "file", multiple: "", accept: model.get("accept"), "aria-label": "Choose photographs" };
@@ -386,45 +435,171 @@ function saveFile(name, data) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
+// ---- Paper: one page a patient, unseen until it is printed
+
+// Is the panel all there is to print? Voila's page looks like JupyterLab's but for its mark.
+const OTHERS = ".jp-LabShell, [data-notebook], .notebook_app";
+const isAlone = () => "voila" in document.body.dataset || !document.querySelector(OTHERS);
+
+function makePaper(pictures) {
+  const box = element("div", "rnb-paper", { "aria-hidden": "true" });
+  const pages = new Map();
+  const alone = isAlone();
+  const prints = (on) => document.documentElement.classList.toggle("rnb-prints", on && pages.size > 0);
+
+  function fill(html) {
+    const page = element("section", "rnb-sheet");
+    page.innerHTML = html; // made by words.py and sheets.py, which escape what comes from outside
+    for (const image of page.querySelectorAll("[data-rnb-page]")) {
+      const url = pictures.get("page", image.dataset.rnbPage);
+      if (url) image.src = url;
+    }
+    return page;
+  }
+  function stamp() {
+    for (const time of box.querySelectorAll(".rnb-printed")) time.textContent = new Date().toLocaleString();
+  }
+  function show(sheets) {
+    const kept = new Set(sheets.map(([key]) => key));
+    for (const key of [...pages.keys()]) if (!kept.has(key)) pages.delete(key);
+    for (const [key, html] of sheets) if (html != null) pages.set(key, fill(html));
+    box.replaceChildren(...sheets.map(([key]) => pages.get(key)).filter(Boolean));
+    stamp();
+    prints(alone);
+  }
+  async function print() {
+    await Promise.all([...box.querySelectorAll("img[src]")].map((image) => image.decode().catch(() => null)));
+    prints(true);
+    window.print();
+    prints(alone);
+  }
+  function remove() {
+    window.removeEventListener("beforeprint", stamp);
+    document.documentElement.classList.remove("rnb-prints");
+    box.remove();
+  }
+  window.addEventListener("beforeprint", stamp);
+  document.body.append(box);
+  return { show, print, remove };
+}
+
+// ---- The rest of the panel: rows that can be clicked, names for controls that ipywidgets leaves without one
+
+const setAttribute = (node, name, value) => node.getAttribute(name) !== value && node.setAttribute(name, value);
+
+function nameControls(panel) {
+  for (const slider of panel.querySelectorAll(".widget-slider")) {
+    const handle = slider.querySelector("[role=slider]");
+    const label = slider.querySelector(".widget-label")?.textContent || slider.title;
+    if (handle && label) setAttribute(handle, "aria-label", label);
+  }
+  for (const toggle of panel.querySelectorAll(".widget-toggle-button"))
+    setAttribute(toggle, "aria-pressed", String(toggle.classList.contains("mod-active")));
+}
+
+// Tables are made anew with every change: the focus goes back to the button that had it.
+function makeFocusKeeper(panel) {
+  let wanted = null;
+  panel.addEventListener("focusin", (event) => {
+    const { rnbSelect, rnbRemove } = event.target.dataset;
+    wanted = rnbSelect ? `[data-rnb-select="${rnbSelect}"]` : rnbRemove ? `[data-rnb-remove="${rnbRemove}"]` : null;
+  });
+  return () => {
+    if (wanted && document.activeElement === document.body) panel.querySelector(wanted)?.focus({ preventScroll: true });
+  };
+}
+
+// Calls `f` with the panel that the viewer is a part of, once it is on the page; never where there is none.
+function whenInPanel(root, f) {
+  const panel = root.closest(".rnb-panel");
+  if (panel) f(panel);
+  else if (!root.isConnected) setTimeout(() => whenInPanel(root, f), 50);
+}
+
+function tendPanel(panel, root, model) {
+  const keepFocus = makeFocusKeeper(panel);
+  panel.addEventListener("click", (event) => {
+    const message = rowMessage(event.target);
+    if (!message) return;
+    model.send(message);
+    if (message.t === "select") root.scrollIntoView({ behavior: "smooth", block: "nearest" });
+  });
+  const tend = () => {
+    nameControls(panel);
+    keepFocus();
+  };
+  tend();
+  const watched = { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] };
+  new MutationObserver(tend).observe(panel, watched);
+}
+
 // ---- The widget: lays out the parts and connects them with Python
 
-function render({ model, el: root }) {
-  const { note, bar, say } = makeStatus();
-  const upload = uploader(model, say);
-  const drop = makeDrop(model, upload.send);
-  const strip = makeStrip(model);
-  const stage = makeStage();
-  const tools = element(
+function makeTools(stage) {
+  return element(
     "div",
     "rnb-tools",
     {},
     button("+", "Zoom in", () => stage.zoom(STEP)),
     button("\u2212", "Zoom out", () => stage.zoom(1 / STEP)),
     button("\u21ba", "Whole picture", stage.reset),
+    element("span", "rnb-hint", {}, "The wheel zooms, dragging moves, a double click looks closer."),
   );
-  const whole = element("div", "rnb-stage", {}, stage.box, tools);
+}
+
+// Asks before a page is left on which something was not exported.
+function makeGuard() {
+  let unsaved = false;
+  const ask = (event) => {
+    if (!unsaved) return;
+    event.preventDefault();
+    event.returnValue = true; // for browsers that know nothing newer
+  };
+  window.addEventListener("beforeunload", ask);
+  const set = (now) => {
+    unsaved = now;
+  };
+  return { set, remove: () => window.removeEventListener("beforeunload", ask) };
+}
+
+function render({ model, el: root }) {
+  const { note, bar, say } = makeStatus();
+  const upload = uploader(model, say);
+  const drop = makeDrop(model, upload.send);
+  const field = element("div", "rnb-field", {}, drop);
+  if (model.get("samples").length) field.append(makeSamples(model));
+  const [pictures, guard] = [makePictures(), makeGuard()];
+  const strip = makeStrip(model, pictures);
+  const stage = makeStage();
+  const paper = makePaper(pictures);
+  const whole = element("div", "rnb-stage", {}, stage.box, makeTools(stage));
   root.classList.add("rnb-viewer");
-  root.append(drop, bar, note, strip.box, whole);
+  root.append(field, bar, note, strip.box, whole);
   whole.hidden = true;
   strip.box.hidden = true;
   listenToDrops(root, drop, upload.send);
+  whenInPanel(root, (panel) => tendPanel(panel, root, model));
 
   const hears = {
-    done: (m) => upload.answered(m.id),
-    thumbs: (m, buffers) => {
+    done: (m) => upload.answered(m.id, m.became),
+    keep: (m, buffers) => {
       m.keys.forEach((key, i) => {
-        strip.keep(key, buffers[i]);
+        pictures.keep(m.kind, key, buffers[i]);
       });
     },
     strip: (m) => {
+      pictures.only(m.items.map((item) => item.key));
       strip.show(m.items, m.current);
-      drop.classList.toggle("rnb-small", m.items.length > 0);
+      field.classList.toggle("rnb-small", m.items.length > 0);
+      guard.set(m.unsaved);
     },
     panes: (m, buffers) => {
       if (m.reset) stage.reset();
       stage.show(m.panes, buffers);
       whole.hidden = !m.panes.length;
     },
+    sheets: (m) => paper.show(m.sheets),
+    print: () => paper.print(),
     say: (m) => say(m.text, null, m.bad),
     save: (m, buffers) => saveFile(m.name, buffers[0]),
   };
@@ -437,6 +612,8 @@ function render({ model, el: root }) {
   return () => {
     model.off("msg:custom", hear);
     model.off("change:opacity", opacity);
+    guard.remove();
+    paper.remove();
   };
 }
 
