@@ -10,14 +10,17 @@ import importlib.metadata, platform
 from pathlib import Path
 
 import numpy as np
-from fastcore.script import call_parse, store_true
+from fastcore.script import store_true
 
-from ..core import (BundleError, DISCLAIMER, RetinaError, Run, RunError, SettingError, Task, new_folder,
-                            one_line_errors, read_json, write_json)
+from ..core import DISCLAIMER, BundleError, RetinaError, Run, RunError, SettingError, Task
+from ..commands import call_parse, one_line_errors
+from ..disk import new_folder, read_json, write_json
 from .bundle import FORMAT, VERSION, load_bundle, write_sums
 from .golden import golden_images, write_golden
 from .int8 import try_int8
-from .onnx import open_session, parity, to_onnx
+from .guard import open_session
+from .onnx import parity, to_onnx
+from ..measure.inputs import reaches
 
 # %% ../../nbs/deploy/38_exporter.ipynb #532d3288
 def _figure(v)->str:
@@ -138,7 +141,7 @@ def operating_curve(
     is_pos = task.is_positive(df.target.astype(int)) if len(df) else np.zeros(0, bool)
     if not task.positive or is_pos.all() or not is_pos.any(): return None
     p, thresholds = df[cols].sum(axis=1).to_numpy(), np.arange(1, 100)/100
-    above = p[:,None] >= thresholds
+    above = reaches(p[:,None], thresholds)
     return dict(threshold=thresholds.tolist(), sensitivity=above[is_pos].mean(0).round(4).tolist(),
                 specificity=(~above[~is_pos]).mean(0).round(4).tolist(), images=len(df), positives=int(is_pos.sum()))
 

@@ -16,15 +16,16 @@ import numpy as np
 from fastcore.basics import patch
 from fastcore.script import Param, store_true
 
-from ..core import (
-    DISCLAIMER, BundleError, DataError, ImageError, SettingError, call_parse, csv_rows, csv_text, file_to_write,
-    move_file, one_line_errors, write_file)
+from ..core import DISCLAIMER, BundleError, DataError, ImageError, SettingError
+from ..commands import call_parse, one_line_errors
+from ..disk import csv_rows, csv_text, file_to_write, move_file, write_file
 from ..data.provenance import source_badge
 from .bundle import load_bundle
 from .grading import Grading, Ungraded, grading_columns
-from .onnx import open_session
+from .guard import open_session
 from ..image.gradable import ungradable
 from ..image.read import IMAGE_TYPES, is_image_file, read_image
+from ..measure.inputs import reaches
 
 # %% ../../nbs/deploy/45_grader.ipynb #26d95e0d
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -159,7 +160,8 @@ def _grading(self:Grader, name, out, q, why, seconds)->Grading:
     positive = float(p[pos].sum()) if pos else None
     novelty = float(out['novelty'].ravel()[0]) if 'novelty' in out else None
     quality = {} if q is None else dict(ok=bool(q.ok), score=float(q.score), reasons=list(q.reasons))
-    return Grading(name, grade, self.task.classes[grade], p.tolist(), positive >= self.threshold if pos else None,
+    referable = bool(reaches(positive, self.threshold)) if pos else None
+    return Grading(name, grade, self.task.classes[grade], p.tolist(), referable,
                    positive, self.threshold if pos else None, quality, seconds, dict(self.identity), self.task,
                    out['cam'][0] if 'cam' in out else None, novelty=novelty,
                    novel=None if novelty is None else novelty > 1, trained_on=self.trained_on, ungradable=why)

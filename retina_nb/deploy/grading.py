@@ -13,6 +13,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core import DISCLAIMER, Task
+from ..measure.inputs import reaches
 
 # %% ../../nbs/deploy/40_grading.ipynb #a0f4bf72
 @dataclass(repr=False)
@@ -51,7 +52,7 @@ def refers(
     threshold:float, # 0..1, on the positive probability
 )->bool:
     "Is it referable at another operating point?"
-    return self.referable_probability >= threshold
+    return bool(reaches(self.referable_probability, threshold))
 
 # %% ../../nbs/deploy/40_grading.ipynb #e69de5fe
 @patch

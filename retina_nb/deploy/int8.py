@@ -15,6 +15,7 @@ import numpy as np
 from ..core import Task
 from .onnx import _quiet, _strip
 from .guard import open_session
+from ..measure.inputs import reaches
 
 # %% ../../nbs/deploy/20_int8.ipynb #da13b8e6
 def has_vnni()->bool: # if it cannot be known, False
@@ -76,7 +77,7 @@ def _sensitivity(p, targets, task, threshold):
     is_pos = task.is_positive(targets)
     if not is_pos.any(): return None
     by_grade = threshold is None # no operating point: a positive grade counts
-    found = task.is_positive(p.argmax(1)) if by_grade else p[:, list(task.positive)].sum(1) >= threshold
+    found = task.is_positive(p.argmax(1)) if by_grade else reaches(p[:, list(task.positive)].sum(1), threshold)
     return float(found[is_pos].mean())
 
 # %% ../../nbs/deploy/20_int8.ipynb #89443731

@@ -20,6 +20,7 @@ from .grader import Grader
 from .grading import Grading, grading_columns
 from .pictures import case_pictures
 from ..image.dicom import dicom_tags
+from ..measure.inputs import reaches
 
 # %% ../../nbs/deploy/50_session.ipynb #90902ccd
 @dataclass
@@ -286,7 +287,7 @@ def refers(
 )->bool|None: # None where the task does not ask
     "Is a case referable at the session's threshold?"
     p = c.grading.referable_probability
-    return None if p is None else bool(p >= self.threshold)
+    return None if p is None else bool(reaches(p, self.threshold))
 
 # %% ../../nbs/deploy/50_session.ipynb #317f030a
 @patch

@@ -106,10 +106,12 @@ def other_eyes(maps, # (n, h, w)
     raise DataError('eyes of at least two patients are needed, none of them in the majority')
 
 # %% ../../nbs/explain/20_scoring.ipynb #0b2b97d1
-def _with_intervals(d, base, mark, unit, n, n_boot, seed):
-    "A mark, its difference to `base`, and their intervals"
-    got = resample([mean_stat(unit, n, value=d[mark], difference=d[mark]-base)], n, n_boot=n_boot, seed=seed)
-    (low, high), (dlow, dhigh) = (got[k].interval() for k in ('value', 'difference'))
+def _with_intervals(d, base, mark, unit, n, seed):
+    "A mark, its difference to `base`, and their intervals; NaN where too few patients are there"
+    yes_or_no = d[mark].isin([0, 1]).all()
+    value = mean_stat(unit, n, span=(0, 1), value=d[mark].astype(bool) if yes_or_no else d[mark].astype(float))
+    got = resample([value, mean_stat(unit, n, span=(-1, 1), difference=d[mark]-base)], n, n_boot=0, seed=seed)
+    low, high, dlow, dhigh = (np.nan if x is None else x for k in ('value', 'difference') for x in got[k].interval())
     return dict(value=got['value'].value, low=low, high=high, chance=d.chance.mean(),
                 difference=got['difference'].value, diff_low=dlow, diff_high=dhigh)
 
@@ -121,8 +123,7 @@ def score_explanations(maps:dict, # {name: (n, h, w)}
                        *,
                        against:str|None=None, # name of the map to compare with; None: chance
                        tolerance:float=1/64, # by how much lesions are widened, as a fraction of the side
-                       n_boot:int=2000, # resamples of patients
-                       seed:int=42 # of the resamples
+                       seed:int=42 # of the groups of patients that are left out, where there are many
                       )->pd.DataFrame: # a row a map and mark: value, low, high, chance, difference, diff_low, diff_high
     "Pointing game and fraction of energy on lesions of several maps, with 95% intervals over patients"
     if against is not None and against not in maps:
@@ -133,7 +134,7 @@ def score_explanations(maps:dict, # {name: (n, h, w)}
     for name, d in marks.items():
         for mark in ('pointing', 'energy'):
             base = d.chance if against is None else marks[against][mark]
-            rows.append({'map': name, 'mark': mark} | _with_intervals(d, base, mark, unit, n, n_boot, seed))
+            rows.append({'map': name, 'mark': mark} | _with_intervals(d, base, mark, unit, n, seed))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/explain/20_scoring.ipynb #9c167198

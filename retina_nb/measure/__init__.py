@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
         'count_stat', 'mean_stat', 'patient_codes', 'rank_stat', 'resample', 'unknown_patients'],
     patients=['UNGRADABLE_AS', 'by_patient', 'dme_figures', 'dme_rows', 'intention_to_diagnose', 'referral_figures',
         'referral_rows'], scores=['Fields', 'Scores', 'contradiction_note', 'figure_text', 'interval_note',
-        'leading_scores'], evaluation=['collapse_warning', 'evaluate'], confusion=['ERROR_KINDS', 'cell_images',
+        'leading_scores'], evaluation=['collapse_warning', 'evaluate'], coverage=['SCORES', 'WORLDS', 'count_coverage', 'true_scores'], confusion=['ERROR_KINDS', 'cell_images',
         'confused_pairs', 'confusion_matrix', 'error_kinds', 'grade_at_threshold', 'kind_matrix', 'plot_confusion',
         'show_cell'], confusion_panel=['ConfusionPanel'], abstain=['ConformalSets', 'conformal_report',
         'plot_risk_coverage', 'risk_coverage'], calibration=['apply_temperature', 'ece', 'fit_temperature',

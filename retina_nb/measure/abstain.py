@@ -12,24 +12,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..core import DataError
+from ..core import DataError, SettingError
+from .bounds import proportion_interval
+from .inputs import checked_numbers, checked_probabilities
 from .predictions import PredictionsLike, _scored, probabilities
-from .resampling import mean_stat, patient_codes, resample
+from .resampling import draws, in_order, mean_stat, patient_codes, resample
 from ..plotting import OKABE_ITO, caption, new_axes
 
 # %% ../../nbs/measure/36_abstain.ipynb #e2f06ad0
 def _area(coverage, risk): return float((np.diff(coverage, prepend=0)*risk).sum())
 
 # %% ../../nbs/measure/36_abstain.ipynb #a3416dbf
+def _confidence(given, preds):
+    "Confidence of each scored image: what was given, or its largest probability"
+    if given is None: return probabilities(preds).max(1)
+    c = checked_numbers(given, 'confidence')
+    if len(c) == len(preds): return c
+    raise SettingError(f'confidence has {len(c)} values, {len(preds)} images have a target and a grade')
+
 def risk_coverage(
     preds:PredictionsLike, # predictions with probabilities
     task=None, # by default the table's own, or dr
     *,
-    confidence=None, # of each image (n,); by default its largest probability
+    confidence=None, # of each image that has a target (n,); by default its largest probability
 )->pd.DataFrame: # a row a coverage: coverage, risk, threshold; `attrs` hold `aurc` and that of a perfect order
     "Fraction of wrong grades among the images a model is surest of; images with equal confidence stay together"
     preds, task = _scored(preds, task)
-    c = probabilities(preds).max(1) if confidence is None else np.asarray(confidence, float)
+    c = _confidence(confidence, preds)
     wrong = (preds['target'] != preds['grade']).to_numpy(bool)
     order, n = np.argsort(-c, kind='stable'), np.arange(1, len(c)+1)
     last = np.append(np.diff(c[order]) != 0, True)
@@ -42,15 +51,17 @@ def risk_coverage(
 # %% ../../nbs/measure/36_abstain.ipynb #b1b63809
 def _risk_band(preds, grid, n_boot, seed=42):
     "95% band of the risk at each coverage, over patients"
+    preds = in_order(preds)
     unit, n, _ = patient_codes(preds)
     wrong = (preds['target'] != preds['grade']).to_numpy(float)
     order = np.argsort(-probabilities(preds).max(1), kind='stable')
     rng, curves = np.random.default_rng(seed), []
-    for _ in range(n_boot):
-        w = np.bincount(rng.integers(0, n, n), minlength=n)[unit][order]
-        cover = np.cumsum(w)
-        curves.append(np.interp(grid, cover/cover[-1], np.cumsum(w*wrong[order])/np.maximum(cover, 1)))
-    return np.quantile(curves, [.025,.975], axis=0)
+    for w in [np.ones(n), *(np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(n_boot))]:
+        cover = np.cumsum(w[unit][order])
+        curves.append(np.interp(grid, cover/cover[-1], np.cumsum(w[unit][order]*wrong[order])/np.maximum(cover, 1)))
+    first = np.searchsorted(np.arange(1, len(order)+1)/len(order), grid-1e-9) + 1
+    people = np.array([len(np.unique(unit[order[:i]])) for i in first])
+    return proportion_interval(np.clip(curves[0], 0, 1), np.var(curves[1:], axis=0, ddof=1), people)
 
 # %% ../../nbs/measure/36_abstain.ipynb #e8e04511
 def plot_risk_coverage(
@@ -95,9 +106,11 @@ class ConformalSets:
         by_class:bool=False, # promise it for each true class (Mondrian)?
         seed:int=42, # which eye of a patient is used
     ):
+        if not 0 < level < 1: raise SettingError(f'level is {level}: it must lie between 0 and 1')
         preds, self.task = _scored(preds, task)
         self.level, self.by_class = level, by_class
-        d = preds.iloc[np.random.default_rng(seed).permutation(len(preds))]
+        d = in_order(preds)
+        d = d.iloc[np.random.default_rng(seed).permutation(len(d))]
         self._fit(d[~pd.Series(patient_codes(d)[0], index=d.index).duplicated()], seed)
 
 # %% ../../nbs/measure/36_abstain.ipynb #72bcc55d
@@ -118,8 +131,8 @@ def _sets(
     preds, # any predictions table with probabilities; targets are not looked at
 )->np.ndarray: # (n, classes) bool; never empty: the likeliest class is always in
     "The set of each image"
-    p = probabilities(preds)
-    k = p.shape[1]
+    p, k = checked_probabilities(probabilities(preds)), len(self.task)
+    if p.shape[1] != k: raise DataError(f'predictions: {p.shape[1]} classes, the sets are of {self.task.name} with {k}')
     of_class = lambda j: self._cc.predict_p(1-p[:,[j]], bins=np.full(len(p), j), smoothing=False)[:,0]
     if self.by_class: v = np.stack([of_class(j) for j in range(k)], 1)
     else: v = self._cc.predict_p(1-p, smoothing=False)
@@ -128,19 +141,29 @@ def _sets(
 ConformalSets.__call__ = _sets
 
 # %% ../../nbs/measure/36_abstain.ipynb #2050f48f
+def _matching(sets, preds, task):
+    "Sets as an array of booleans that belong to these rows and classes"
+    s = np.asarray(sets)
+    if s.shape == (len(preds), len(task)) and s.dtype.kind == 'b': return s
+    raise SettingError(f'sets must be true or false, of shape ({len(preds)}, {len(task)}): a row for each image that has '
+                       f'a target, not {s.dtype} of shape {s.shape}')
+
 def conformal_report(
     sets, # (n, classes) bool, what `ConformalSets` gave
     preds:PredictionsLike, # the predictions they were made for, with targets
     task=None, # by default the table's own, or dr
     *,
-    n_boot:int=1000, # resamples of patients
+    n_boot:int=1000, # resamples of patients, for the bootstrap methods
     seed:int=42, # of the resamples
+    method:str='jackknife', # intervals: 'jackknife', 'bca' or 'percentile'
 )->dict: # figures `coverage`, `size`, `alone` {value, ci95}, and `by_class`: coverage of each true class
     "How often sets hold the truth, how large they are, and how often one grade stands alone"
     preds, task = _scored(preds, task)
+    sets = _matching(sets, preds, task)
     t, (unit, n, _) = preds['target'].to_numpy(int), patient_codes(preds)
     held, size = sets[np.arange(len(t)), t], sets.sum(1)
-    means = mean_stat(unit, n, coverage=held, size=size, alone=size==1)
-    got = resample([means], n, n_boot=n_boot, seed=seed, images=len(t))
+    means = [mean_stat(unit, n, coverage=held, alone=size==1), mean_stat(unit, n, span=(1, len(task)), size=size)]
+    got = resample(means, n, n_boot=draws(n_boot, method), seed=seed, images=len(t))
     of_class = [float(held[t==j].mean()) if (t==j).any() else None for j in range(len(task))]
-    return {k: r.figure() for k,r in got.items()} | dict(by_class=dict(zip(task.classes, of_class)))
+    figures = {k: got[k].figure(method=method) for k in ('coverage', 'size', 'alone')}
+    return figures | dict(by_class=dict(zip(task.classes, of_class)))

@@ -6,7 +6,7 @@
 __all__ = ['CONSENSUS', 'read_readers', 'example_readers', 'reader_pairs', 'agreement', 'consensus', 'human_ceiling',
            'plot_ceiling']
 
-# %% ../../nbs/measure/52_agreement.ipynb #7d10bde7
+# %% ../../nbs/measure/52_agreement.ipynb #c65495af
 from itertools import combinations
 from typing import Any
 
@@ -20,7 +20,7 @@ from .predictions import PredictionsLike, _table_of, known_rows
 from .resampling import count_stat, patient_codes, resample
 from ..plotting import OKABE_ITO, caption, new_axes
 
-# %% ../../nbs/measure/52_agreement.ipynb #dcc55b25
+# %% ../../nbs/measure/52_agreement.ipynb #e53c9c2f
 _NOT_READERS = ('image', 'patient', 'eye', 'split', 'source', 'target', 'task', 'label', 'reader', 'grade')
 
 def _wide(table, readers):
@@ -37,7 +37,7 @@ def _wide(table, readers):
     return table.copy(), list(readers) if readers is not None else [
         c for c in table.columns if c not in _NOT_READERS and not str(c).startswith('p_')]
 
-# %% ../../nbs/measure/52_agreement.ipynb #2699aa74
+# %% ../../nbs/measure/52_agreement.ipynb #3884a5db
 def read_readers(
     table, # wide (a column a reader) or long (image, reader, grade); a DataFrame, the path of a CSV, or rows
     task='dr', # what the grades mean
@@ -58,7 +58,7 @@ def read_readers(
         wide[name] = x.astype('Int64')
     return wide.reset_index(drop=True), names
 
-# %% ../../nbs/measure/52_agreement.ipynb #b5859b67
+# %% ../../nbs/measure/52_agreement.ipynb #6daa49ef
 def example_readers(
     n_patients:int=200, # patients, two eyes each
     seed:int=42, # same seed, same readings
@@ -75,14 +75,14 @@ def example_readers(
         out[f'reader_{chr(97+i)}'] = said.where(rng.random(len(d)) >= missing).astype('Int64')
     return out
 
-# %% ../../nbs/measure/52_agreement.ipynb #f5690307
+# %% ../../nbs/measure/52_agreement.ipynb #67890b53
 def _pair_stat(a, b, unit, n, k, ordinal, tag=''):
     "Statistic of two columns of grades: kappa, and the fraction of equal answers"
     kappa = m.qwk if ordinal else m.kappa
     scores = lambda cm: {f'{tag}kappa': kappa.counts(cm), f'{tag}agreement': m.accuracy.counts(cm)}
     return count_stat(scores, a, b, unit=unit, n=n, k=k)
 
-# %% ../../nbs/measure/52_agreement.ipynb #c991e2ed
+# %% ../../nbs/measure/52_agreement.ipynb #3e2a84e8
 def reader_pairs(
     table, # readings, wide or long
     task='dr', # what the grades mean; ordered grades take quadratic weights
@@ -106,26 +106,26 @@ def reader_pairs(
                          agreement=got['agreement'].value))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/measure/52_agreement.ipynb #dbd6fb14
+# %% ../../nbs/measure/52_agreement.ipynb #32d50ecc
 def _weights(k, ordinal):
     "How much two answers count as agreement (k, k): 1 on the diagonal, falling with the squared distance"
     i = np.arange(k)
     return 1 - ((i[:,None]-i)/max(k-1, 1))**2 if ordinal else np.eye(k)
 
-# %% ../../nbs/measure/52_agreement.ipynb #4ee2f549
+# %% ../../nbs/measure/52_agreement.ipynb #bae285e7
 def _image_counts(wide, names, k):
     "How many readers gave each grade to each image (images, k)"
     x = wide[names].to_numpy(float, na_value=np.nan)
     return np.stack([(x == j).sum(1) for j in range(k)], 1).astype(float)
 
-# %% ../../nbs/measure/52_agreement.ipynb #bea3fbad
+# %% ../../nbs/measure/52_agreement.ipynb #bac72518
 def _coincidences(counts):
     "Krippendorff's pairs of answers, each image weighing as many answers as it has (images, k*k)"
     size = counts.sum(1)
     pairs = counts[:,:,None]*counts[:,None,:] - np.eye(counts.shape[1])*counts[:,:,None]
     return (pairs/np.maximum(size-1, 1)[:,None,None]).reshape(len(counts), -1)
 
-# %% ../../nbs/measure/52_agreement.ipynb #d3647126
+# %% ../../nbs/measure/52_agreement.ipynb #a6d7090e
 def _alpha(o, w):
     "Krippendorff's alpha of coincidences (b, k, k) with agreement weights w"
     n = o.sum((-2, -1))
@@ -134,7 +134,7 @@ def _alpha(o, w):
     observed = ((1-w)*o).sum((-2, -1))/n
     return 1 - m.safe_divide(observed, ((1-w)*expected).sum((-2, -1))/(n*(n-1)))
 
-# %% ../../nbs/measure/52_agreement.ipynb #77059a27
+# %% ../../nbs/measure/52_agreement.ipynb #652339e6
 def _together_stat(counts, unit, n, ordinal):
     "Statistic of Fleiss' kappa, Krippendorff's alpha, and Gwet's AC with its weights"
     k, size = counts.shape[1], counts.sum(1)
@@ -153,7 +153,7 @@ def _together_stat(counts, unit, n, ordinal):
                     gwet=m.safe_divide(close-luck, 1-luck), agreement=same)
     return stat
 
-# %% ../../nbs/measure/52_agreement.ipynb #ee519635
+# %% ../../nbs/measure/52_agreement.ipynb #20d2a48a
 def agreement(
     table, # readings, wide or long
     task='dr', # what the grades mean; ordered grades take squared distances
@@ -161,7 +161,7 @@ def agreement(
     readers=None, # names of the readers' columns in a wide table
     n_boot:int=2000, # resamples of patients, for methods that draw them
     seed:int=42, # of the resamples
-)->dict: # n_images, n_patients, readers; fleiss (None where the readers an image differ in number), krippendorff, gwet...
+)->dict: # n_images, n_patients, readers; fleiss (None where images differ in readers), krippendorff, gwet, agreement
     "Agreement of all readers together, with 95% intervals over patients, on the images that two or more have read"
     task = get_task(task)
     wide, names = read_readers(table, task, readers=readers)
@@ -176,7 +176,7 @@ def agreement(
     if len(np.unique(counts.sum(1))) > 1: out['fleiss'] = None
     return out
 
-# %% ../../nbs/measure/52_agreement.ipynb #cdfdf630
+# %% ../../nbs/measure/52_agreement.ipynb #94d00ac7
 CONSENSUS = ('majority', 'median', 'worst') # how several answers become one
 
 def _majority_of(row):
@@ -186,7 +186,7 @@ def _majority_of(row):
     counts = said.value_counts()
     return int(counts.index[0]) if counts.iloc[0] > len(said)/2 else pd.NA
 
-# %% ../../nbs/measure/52_agreement.ipynb #c8aa2ae6
+# %% ../../nbs/measure/52_agreement.ipynb #a6066728
 def consensus(
     table, # readings, wide or long
     task='dr', # what the grades mean
@@ -208,7 +208,7 @@ def consensus(
     if adjudicator not in wide: raise SettingError(f'no column {adjudicator!r} for the adjudicator')
     return out.fillna(pd.Series(wide[adjudicator].to_numpy(), index=out.index).astype('Int64'))
 
-# %% ../../nbs/measure/52_agreement.ipynb #0ea82ee1
+# %% ../../nbs/measure/52_agreement.ipynb #0a17bbf2
 def _against(wide, names, model, task, unit, n):
     "Statistics of each reader, and of the model, against the consensus of the other readers"
     stats, sizes = [], {}
@@ -223,7 +223,7 @@ def _against(wide, names, model, task, unit, n):
             stats.append(_pair_stat(t, said[ok].to_numpy(int), at, n, len(task), task.ordinal, tag))
     return stats, sizes
 
-# %% ../../nbs/measure/52_agreement.ipynb #0b61c0d8
+# %% ../../nbs/measure/52_agreement.ipynb #bd064483
 def _mean_of(scores):
     "The mean of several scores that were resampled together"
     total = scores[0]
@@ -232,10 +232,10 @@ def _mean_of(scores):
     return type(total)(total.value/k, total.left_out/k, total.resampled/k, units=min(s.units for s in scores),
                        span=(-1, 1))
 
-# %% ../../nbs/measure/52_agreement.ipynb #9e35fd1f
+# %% ../../nbs/measure/52_agreement.ipynb #66657099
 def _negative(s): return type(s)(-s.value, -s.left_out, -s.resampled, units=s.units)
 
-# %% ../../nbs/measure/52_agreement.ipynb #582460ce
+# %% ../../nbs/measure/52_agreement.ipynb #89861efd
 def human_ceiling(
     table, # readings, wide or long, with the column `image`
     preds:PredictionsLike, # the model's predictions of the same images
@@ -256,22 +256,24 @@ def human_ceiling(
     got = resample(stats, n, n_boot=n_boot, seed=seed, images=len(wide))
     return _ceiling_table(got, [x for x in names if sizes[x]], sizes)
 
-# %% ../../nbs/measure/52_agreement.ipynb #a80af684
+# %% ../../nbs/measure/52_agreement.ipynb #0b9c35b9
 def _ceiling_table(got, names, sizes):
     "The rows of `human_ceiling`"
-    mean = lambda tag, s: _mean_of([got[f'{tag}{x}:{s}'] for x in names])
+    mean = lambda tag: _mean_of([got[f'{tag}{x}:kappa'] for x in names])
     named = [(x, got[f'{x}:kappa'], got[f'{x}:agreement'].value, sizes[x]) for x in names]
     total = sum(sizes[x] for x in names)//len(names)
-    people, model = mean('', 'kappa'), mean('model/', 'kappa')
-    named += [('mean reader', people, mean('', 'agreement').value, total),
-              ('model', model, mean('model/', 'agreement').value, total), ('model minus readers', model - people, None, total)]
+    people, model = mean(''), mean('model/')
+    same = [np.mean([got[f'{tag}{x}:agreement'].value for x in names]) for tag in ('', 'model/')]
+    named += [('mean reader', people, same[0], total), ('model', model, same[1], total),
+              ('model minus readers', model - people, None, total)]
     rows = []
-    for who, r, same, images in named:
+    for who, r, equal, images in named:
         f = r.figure()
-        rows.append(dict(who=who, n_images=images, kappa=f['value'], low=f['ci95'][0], high=f['ci95'][1], agreement=same))
+        ends = dict(low=f['ci95'][0], high=f['ci95'][1])
+        rows.append(dict(who=who, n_images=images, kappa=f['value']) | ends | dict(agreement=equal))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/measure/52_agreement.ipynb #18568e94
+# %% ../../nbs/measure/52_agreement.ipynb #9c0c0c1a
 def plot_ceiling(
     table, # what `human_ceiling` returned
     *,

@@ -69,6 +69,7 @@ def bounded_end(
     t = side*special.stdtrit(max(df, 1), (1+level)/2)
     if span is None: return float(value + t*np.sqrt(variance))
     low, wide = span[0], span[1]-span[0]
+    if wide <= 0: return float(value)
     if np.isinf(wide): return float(low + (value-low)*np.exp(t*np.sqrt(variance)/max(value-low, 1e-12)))
     y = np.clip((value-low)/wide, 1e-12, 1-1e-12)
     end = special.logit(y) + t*np.sqrt(variance)/wide/(y*(1-y))

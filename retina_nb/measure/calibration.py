@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from . import metrics as m
-from .predictions import PredictionsLike, _scored, probabilities, yes_no
+from ..core import SettingError
+from .inputs import checked_probabilities
+from .predictions import PredictionsLike, _scored, prob_columns, probabilities, yes_no
 from .ranking import log_loss_each
-from .resampling import patient_codes, resample
+from .resampling import in_order, patient_codes, resample
 from ..plotting import OKABE_ITO, caption, new_axes
 
 # %% ../../nbs/measure/38_calibration.ipynb #177ac1a4
@@ -41,21 +42,25 @@ def _bin_stat(yes, unit, n, b, k):
     return stat
 
 # %% ../../nbs/measure/38_calibration.ipynb #4bc0f8a9
+def _checked_bins(bins):
+    "Refuse a number of bins that is none"
+    if isinstance(bins, (int, np.integer)) and not isinstance(bins, bool) and bins >= 1: return int(bins)
+    raise SettingError(f'bins is {bins!r}: it must be a whole number from 1 on')
+
 def reliability(
     preds:PredictionsLike, # predictions with probabilities
     task=None, # by default the table's own, or dr
     question='referable', # see `yes_no`
     *,
     bins:int=10, # bins with equal numbers of images
-    n_boot:int=500, # resamples of patients
-    seed:int=42, # of the resamples
+    seed:int=42, # of the groups of patients that are left out, where there are many
 )->pd.DataFrame: # a row a bin: predicted, observed, low, high, n
     "Mean probability and observed frequency in bins of probability, with 95% intervals over patients"
     preds, task = _scored(preds, task)
     yes, p = yes_no(preds, task, question)
-    (unit, n, _), b = patient_codes(preds), _bins(p, bins)
+    (unit, n, _), b = patient_codes(preds), _bins(p, _checked_bins(bins))
     k, rows = b.max()+1, []
-    got = resample([_bin_stat(yes, unit, n, b, k)], n, n_boot=n_boot, seed=seed, images=len(preds))
+    got = resample([_bin_stat(yes, unit, n, b, k)], n, n_boot=0, seed=seed, images=len(preds))
     for j in range(k):
         f = got[str(j)].figure(len(np.unique(unit[b==j])))
         rows.append(dict(predicted=p[b==j].mean(), observed=f['value'], low=f['ci95'][0], high=f['ci95'][1],
@@ -63,36 +68,40 @@ def reliability(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/measure/38_calibration.ipynb #99fc144c
-def _ece_stat(yes, p, unit, n, b):
-    "Statistic: mean distance between probability and frequency in the bins `b`"
-    gap, size = _by_bin(unit, n, b, b.max()+1, yes-p), np.bincount(unit, minlength=n)
-    return lambda W: dict(ece=m.safe_divide(np.abs(W@gap).sum(1), W@size))
+def _ece_of(gap, b, n): return float(np.abs(np.bincount(b, weights=gap)).sum()/n)
+
+def _together(gap, unit, n, b):
+    "How many times more the gaps of bins vary because images of a patient err together; 1 or more"
+    by_patient = _by_bin(unit, n, b, b.max()+1, gap)
+    return max(1., float((by_patient**2).sum()/max((gap**2).sum(), 1e-12)))
 
 # %% ../../nbs/measure/38_calibration.ipynb #95de85b1
-def _ece_if_calibrated(p, b, seed, draws=200):
+def _ece_if_calibrated(p, b, value, spread, seed, draws):
     "What a calibrated model would show on these images: truths drawn anew from its probabilities"
     rng = np.random.default_rng(seed)
-    gaps = [np.bincount(b, weights=(rng.random(len(p)) < p) - p) for _ in range(draws)]
-    null = np.array([np.abs(gap).sum()/len(p) for gap in gaps])
-    return dict(mean=float(null.mean()), high=float(np.quantile(null, .95)))
+    null = np.sqrt(spread)*np.array([_ece_of((rng.random(len(p)) < p) - p, b, len(p)) for _ in range(draws)])
+    p_value = (1 + (null >= value - 1e-12).sum())/(draws + 1)
+    return dict(mean=float(null.mean()), high=float(np.quantile(null, .95)), p=float(p_value))
 
 # %% ../../nbs/measure/38_calibration.ipynb #8476d501
 def ece(
     preds:PredictionsLike, # predictions with probabilities
     task=None, # by default the table's own, or dr
-    question='referable', # see `yes_no`; 'top' gives the ECE of most papers
+    question='referable', # see `yes_no`; 'top' asks of the likeliest class, as most papers do
     *,
-    bins:int=15, # bins with equal numbers of images; as many as Guo et al. 2017 had bins of equal width
-    n_boot:int=1000, # resamples of patients
-    seed:int=42, # of the resamples
-)->dict: # value, ci95, if_calibrated: mean and 95% point of a calibrated model, question, bins
-    "Expected calibration error with its 95% interval over patients, beside that of a calibrated model"
+    bins:int=15, # bins with equal numbers of images
+    draws:int=400, # tables of a calibrated model; the smallest p is 1/(draws+1)
+    seed:int=42, # of the draws
+)->dict: # value, ci95 (none), excess, if_calibrated (mean, 95% point `high`, p), question, bins
+    "Expected calibration error in bins of equal mass, beside that of a calibrated model with the same probabilities"
     preds, task = _scored(preds, task)
+    preds = in_order(preds)
     yes, p = yes_no(preds, task, question)
-    (unit, n, _), b = patient_codes(preds), _bins(p, bins)
-    got = resample([_ece_stat(yes, p, unit, n, b)], n, n_boot=n_boot, seed=seed, images=len(preds))['ece']
-    null = _ece_if_calibrated(p, b, seed)
-    return dict(value=got.value, ci95=got.interval(), if_calibrated=null, question=str(question), bins=bins)
+    (unit, n, _), b = patient_codes(preds), _bins(p, _checked_bins(bins))
+    value, spread = _ece_of(yes-p, b, len(p)), _together(yes-p, unit, n, b)
+    null = _ece_if_calibrated(p, b, value, spread, seed, draws)
+    return dict(value=value, ci95=[None, None], excess=max(0., value-null['mean']), if_calibrated=null,
+                question=str(question), bins=bins)
 
 # %% ../../nbs/measure/38_calibration.ipynb #ae3a8475
 def _named(task, question):
@@ -124,7 +133,7 @@ def plot_reliability(
     look = dict(fmt='o-', ms=4, lw=1.4, elinewidth=1, color=colour, label=label, zorder=3)
     ax.errorbar(r.predicted, r.observed, yerr=err, **look)
     if hist: _histogram(ax, yes_no(preds, task, question)[1], colour)
-    e = ece(preds, task, question, n_boot=200)
+    e = ece(preds, task, question, draws=200)
     ax.set(xlim=(0,1), ylim=(0,1), xlabel=f'predicted probability: {_named(task, question)}',
            ylabel='observed frequency', aspect='equal')
     null = e['if_calibrated']['mean']
@@ -136,10 +145,11 @@ def apply_temperature(
     temperature:float, # over 1 softens, under 1 sharpens
 )->pd.DataFrame: # a copy with new probabilities; the grades stay
     "Divide the log-probabilities by a temperature and renormalize"
-    z = np.log(np.clip(probabilities(preds), 1e-30, None))/temperature
+    if not 0 < temperature < math.inf: raise SettingError(f'temperature is {temperature}: it must be above 0 and finite')
+    z = np.log(np.clip(checked_probabilities(probabilities(preds)), 1e-30, None))/temperature
     p = np.exp(z - z.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
-    return preds.assign(**{f'p_{j}': p[:,j] for j in range(p.shape[1])})
+    return preds.assign(**{c: p[:,j] for j, c in enumerate(prob_columns(preds))})
 
 # %% ../../nbs/measure/38_calibration.ipynb #17117453
 def fit_temperature(

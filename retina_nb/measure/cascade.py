@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from ..core import DataError, SettingError, Task, get_task, task_of, with_task
 from . import metrics as m
 from .comparison import pair_predictions
+from .inputs import checked_labels, checked_threshold, reaches
 from .predictions import (PredictionsLike, known_rows, positive_score, prob_columns, probabilities,
                                            read_predictions)
-from .resampling import count_stat, patient_codes, resample
+from .resampling import count_stat, draws, patient_codes, resample
 from ..plotting import OKABE_ITO, caption, new_axes
 
 # %% ../../nbs/measure/70_cascade.ipynb #0410402f
@@ -48,7 +49,10 @@ def keep_labels(
     task=None, # by default the table's own, or dr
 )->tuple: # (table, its `Task`)
     "Predictions among some labels only, as of a model that knows it is one of them"
-    preds, labels = read_predictions(preds, task), list(labels)
+    preds = read_predictions(preds, task)
+    labels = checked_labels(list(labels), len(task_of(preds)), 'labels').tolist()
+    if len(set(labels)) < len(labels) or not labels: raise SettingError('labels must be one or more, each once')
+    if not prob_columns(preds): raise DataError('predictions: no columns p_0 ...; labels are kept by their probabilities')
     preds = preds[preds['grade'].notna()]
     p = probabilities(preds)[:,labels]
     whole = p.sum(1, keepdims=True)
@@ -89,11 +93,12 @@ def _both_stages(first, second, task1, task2, threshold):
             raise DataError(f'stage {name}: needs an image column without repeats')
     score = positive_score(a, task1.positive)
     b = b.set_index('image').reindex(a['image']).reset_index()
-    absent = (score >= threshold) & b['grade'].isna().to_numpy()
+    reached = reaches(score, checked_threshold(threshold))
+    absent = reached & b['grade'].isna().to_numpy()
     if absent.any():
         more = f', which reaches it, and {int(absent.sum())-1} more' if absent.sum() > 1 else ''
         raise DataError(f"stage two: no prediction for {a['image'][absent].iloc[0]}{more}")
-    return a, b, score, score >= threshold
+    return a, b, score, reached
 
 # %% ../../nbs/measure/70_cascade.ipynb #2556fcc7
 def cascade_predictions(
@@ -146,6 +151,16 @@ def cascade_cost(
     np.fill_diagonal(cost, 0)
     return cost
 
+# %% ../../nbs/measure/70_cascade.ipynb #95778b67
+def _checked_cost(cost, task):
+    "A cost for each outcome of the task, (k, k); by default `cascade_cost`"
+    if cost is None: return cascade_cost(task)
+    try: x = np.asarray(cost, float)
+    except (TypeError, ValueError): raise SettingError('costs must be numbers') from None
+    if x.shape != (len(task),)*2: raise SettingError(f'costs must be of shape ({len(task)}, {len(task)}), not {x.shape}')
+    if not np.isfinite(x).all() or (x < 0).any(): raise SettingError('costs must be finite and not below 0')
+    return x
+
 # %% ../../nbs/measure/70_cascade.ipynb #77b5e836
 def _stage_scores(cost):
     "Figures of (b, k, k) end-to-end counts"
@@ -163,7 +178,7 @@ def _units(d, unit, n):
     "Patients that each proportion rests on"
     sick, sent = (d[c].to_numpy(int) > 0 for c in ('target', 'grade'))
     rows = dict(sensitivity=sick, specificity=~sick, belongs_there=sent, right_at_two=sick & sent)
-    whole = dict.fromkeys(('reaches_two', 'accuracy', 'balanced_accuracy'), n)
+    whole = dict.fromkeys(('reaches_two', 'accuracy'), n)
     return whole | {k: len(np.unique(unit[r])) for k,r in rows.items()}
 
 # %% ../../nbs/measure/70_cascade.ipynb #5b4e5044
@@ -172,16 +187,18 @@ def cascade_report(
     task=None, # its `final_task`; by default the table's own
     *,
     cost=None, # (k, k), rows true; by default `cascade_cost`
-    n_boot:int=2000, # resamples of patients
+    n_boot:int=2000, # resamples of patients, for the bootstrap methods
     seed:int=42, # of the resamples
+    method:str='jackknife', # intervals: 'jackknife', 'bca' or 'percentile'
 )->dict: # figures {value, ci95}, `losses`, `n_images`, `n_patients`
     "A cascade judged end to end, with 95% intervals over patients"
     d, task = known_rows(table, task)
     d, k = d.reset_index(drop=True), len(task)
-    (unit, n, _), cost = patient_codes(d), cascade_cost(task) if cost is None else np.asarray(cost, float)
-    stat = count_stat(_stage_scores(cost), d['target'], d['grade'], unit=unit, n=n, k=k)
-    got, units = resample([stat], n, n_boot=n_boot, seed=seed, images=len(d)), _units(d, unit, n)
-    figures = {name: r.figure(units.get(name)) for name, r in got.items()}
+    (unit, n, _), cost = patient_codes(d), _checked_cost(cost, task)
+    stat = count_stat(_stage_scores(cost), d['target'], d['grade'], unit=unit, n=n, k=k, spans=dict(cost=(0, cost.max())))
+    got = resample([stat], n, n_boot=draws(n_boot, method), seed=seed, images=len(d))
+    units = _units(d, unit, n)
+    figures = {name: r.figure(units.get(name), method=method) for name, r in got.items()}
     return figures | dict(losses=cascade_losses(d, task).to_dict('records'), n_images=len(d), n_patients=n)
 
 # %% ../../nbs/measure/70_cascade.ipynb #8b1e3830
@@ -210,7 +227,7 @@ def plot_cascade(
     return caption(ax, title, 'Counts in the bars')
 
 # %% ../../nbs/measure/70_cascade.ipynb #006279cc
-def _mean_cost(name, cost): return lambda cm: {name: (cm*cost).sum((1,2))/cm.sum((1,2))}
+def _mean_cost(name, cost): return lambda cm: {f'{name}.cost': (cm*cost).sum((1,2))/cm.sum((1,2))}
 
 # %% ../../nbs/measure/70_cascade.ipynb #c337059c
 def compare_cost(
@@ -219,14 +236,17 @@ def compare_cost(
     task=None, # the `final_task`; by default the tables' own
     *,
     cost=None, # (k, k), rows true; by default `cascade_cost`
-    n_boot:int=2000, # resamples of patients
+    n_boot:int=2000, # resamples of patients, for the bootstrap methods
     seed:int=42, # of the resamples
+    method:str='jackknife', # intervals: 'jackknife', 'bca' or 'percentile'
 )->dict: # a, b, difference b-a {value, ci95}
     "Mean cost per image of two ways, and their difference with its 95% interval over patients"
     one, two = pair_predictions(a, b, task)
     task, (unit, n, _) = task_of(one), patient_codes(one)
-    cost = cascade_cost(task) if cost is None else np.asarray(cost, float)
-    stats = [count_stat(_mean_cost(s, cost), d['target'], d['grade'], unit=unit, n=n, k=len(task))
+    cost = _checked_cost(cost, task)
+    stats = [count_stat(_mean_cost(s, cost), d['target'], d['grade'], unit=unit, n=n, k=len(task),
+                        spans={f'{s}.cost': (0, cost.max())})
              for s,d in (('a',one), ('b',two))]
-    got = resample(stats, n, n_boot=n_boot, seed=seed, images=2*len(one))
-    return dict(a=got['a'].figure(), b=got['b'].figure(), difference=(got['b']-got['a']).figure())
+    got = resample(stats, n, n_boot=draws(n_boot, method), seed=seed, images=2*len(one))
+    one, two = got['a.cost'], got['b.cost']
+    return {k: r.figure(method=method) for k, r in dict(a=one, b=two, difference=two-one).items()}

@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..core import DataError, RetinaError, SettingError, get_task, task_of
+from .inputs import checked_threshold, reaches
 from .metrics import count_matrix
 from .predictions import (PredictionsLike, known_rows, positive_score, prob_columns, probabilities,
                                            read_predictions)
-from .resampling import mean_stat, patient_codes, resample
+from .resampling import draws, mean_stat, patient_codes, resample
 from ..plotting import caption, new_axes, text_on
 
 # %% ../../nbs/measure/30_confusion.ipynb #9daa97b0
@@ -158,18 +159,19 @@ def error_kinds(
     preds:PredictionsLike, # predictions
     task=None, # by default the table's own, or dr
     *,
-    n_boot:int=1000, # resamples of patients
+    n_boot:int=1000, # resamples of patients, for the bootstrap methods
     seed:int=42, # of the resamples
+    method:str='jackknife', # intervals: 'jackknife', 'bca' or 'percentile'
 )->pd.DataFrame: # a row a kind: images, patients, fraction, low, high
     "Each image is right, off by one, further off, a needless referral or a dangerous miss; with 95% intervals"
     preds, task = known_rows(preds, task)
     kind = kind_matrix(task)[preds['target'].to_numpy(int), preds['grade'].to_numpy(int)]
     unit, n, _ = patient_codes(preds)
     means = mean_stat(unit, n, **{str(j): kind==j for j in range(5)})
-    got, rows = resample([means], n, n_boot=n_boot, seed=seed, images=len(preds)), []
+    got, rows = resample([means], n, n_boot=draws(n_boot, method), seed=seed, images=len(preds)), []
     for j, name in enumerate(ERROR_KINDS):
         if not task.ordinal and j == 1: continue
-        f = got[str(j)].figure(n)
+        f = got[str(j)].figure(n, method=method)
         rows.append(dict(kind=name, images=int((kind==j).sum()), patients=len(np.unique(unit[kind==j])),
                          fraction=f['value'], low=f['ci95'][0], high=f['ci95'][1]))
     return pd.DataFrame(rows)
@@ -266,11 +268,12 @@ def grade_at_threshold(
     task=None, # by default the table's own, or dr
 )->pd.DataFrame: # a checked copy with new grades
     "Grade as if images were predicted positive from this threshold on: the likeliest class on that side"
+    checked_threshold(threshold)
     preds = read_predictions(preds, task)
     task = task_of(preds)
     if not task.positive: raise SettingError(f'{task.name} has no positive classes, so there is no threshold to move')
     if not prob_columns(preds): raise DataError('predictions: no columns p_0 ...; a threshold needs probabilities')
     p, pos = np.nan_to_num(probabilities(preds)), task.is_positive(np.arange(len(task)))
-    positive = positive_score(preds, task.positive) >= threshold
+    positive = reaches(positive_score(preds, task.positive), threshold)
     grade = pd.Series(np.where(positive[:,None]==pos, p, -1).argmax(1), index=preds.index, dtype='Int64')
     return preds.assign(grade=grade.where(preds['grade'].notna()))

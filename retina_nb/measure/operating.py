@@ -20,10 +20,11 @@ from ..core import DataError, Run, SettingError, get_task, task_of
 from ..disk import write_json, write_table
 from ..data.provenance import synthetic_rows
 from . import metrics as m
-from .bounds import clopper_pearson, predictive_intervals
+from .bounds import clopper_pearson, predictive_intervals, proportion_interval
 from .abstain import plot_risk_coverage
 from .calibration import _named, apply_temperature, ece, fit_temperature, plot_reliability
 from .confusion import plot_confusion
+from .inputs import checked_threshold, reaches
 from .predictions import PredictionsLike, _scored, prob_columns, read_predictions, yes_no
 from .resampling import count_stat, patient_codes, rank_stat, resample
 from .scores import figure_text
@@ -144,17 +145,18 @@ def roc_band(
     g = len(thr)+1
     by = [np.bincount(unit[s]*g+over[s], minlength=n*g).reshape(n, g).astype(np.float32) for s in (yes, ~yes)]
     rng, at = np.random.default_rng(seed), np.linspace(0, 1, 101)
-    draws = [np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(n_boot)]
-    sums = [(np.stack(draws).astype(np.float32)@x).cumsum(1) for x in by]
+    W = np.stack([np.ones(n), *(np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(n_boot))])
+    sums = [(W.astype(np.float32)@x).cumsum(1) for x in by]
     tp, fp = (np.insert(x/np.maximum(x[:,-1:], 1), 0, 0, axis=1) for x in sums)
     curves = np.array([np.interp(at, f, t) for f,t in zip(fp, tp)])
-    return at, *np.quantile(curves, [(1-level)/2, (1+level)/2], axis=0)
+    spread = np.var(curves[1:], axis=0, ddof=1)
+    return at, *proportion_interval(np.clip(curves[0], 0, 1), spread, len(np.unique(unit[yes])), level=level)
 
 # %% ../../nbs/measure/40_operating.ipynb #c7c67f0d
 def _mark_point(ax, yes, score, point):
     "Draw the operating point"
     thr = point['threshold'] if isinstance(point, dict) else point
-    sens, spec = (score[yes] >= thr).mean(), (score[~yes] < thr).mean()
+    sens, spec = reaches(score[yes], thr).mean(), 1-reaches(score[~yes], thr).mean()
     ax.plot(1-spec, sens, 'o', ms=9, mfc='white', mec='k', mew=1.6, zorder=5,
             label=f'operating point {thr:.3f}: {sens:.1%} / {spec:.1%}')
 
@@ -171,7 +173,7 @@ def _landmarks(ax):
 # %% ../../nbs/measure/40_operating.ipynb #e7b39913
 def _auc_in_words(yes, score, unit, n):
     "The AUC with its interval, for a legend"
-    got = resample([rank_stat(yes, score, unit=unit)], n, n_boot=1000, images=len(yes))['auc']
+    got = resample([rank_stat(yes, score, unit=unit)], n, n_boot=0, images=len(yes))['auc']
     return f'model, AUC {figure_text(got.figure())}'
 
 # %% ../../nbs/measure/40_operating.ipynb #e49e7132
@@ -212,7 +214,6 @@ def plot_predictive_values(
     threshold:float, # probability from which an image is predicted positive
     task=None, # by default the table's own, or dr
     *, question='referable', # see `yes_no`
-    n_boot:int=500, # resamples; the bands are those of sensitivity and specificity
     ax=None, # where to draw; by default a new figure
 )->Axes: # the axes
     "Draw positive and negative predictive value against prevalence with 95% bands over patients"
@@ -220,8 +221,8 @@ def plot_predictive_values(
     preds, task = _scored(preds, task)
     (yes, score), (unit, n, what) = yes_no(preds, task, question), patient_codes(preds)
     both = lambda cm: dict(sens=m.sensitivity.counts(cm), spec=m.specificity.counts(cm))
-    stat = count_stat(both, yes, score >= threshold, unit=unit, n=n, k=2)
-    got = resample([stat], n, n_boot=n_boot, images=len(preds))
+    stat = count_stat(both, yes, reaches(score, checked_threshold(threshold)), unit=unit, n=n, k=2)
+    got = resample([stat], n, n_boot=0, images=len(preds))
     sens, spec = (got[k].figure(len(np.unique(unit[side]))) for k, side in (('sens', yes), ('spec', ~yes)))
     ax = curves(sens['value'], spec['value'], marks={'this set': yes.mean()}, ax=new_axes(ax, (6.6, 3.9)))
     x = np.geomspace(.001, .5, 80)

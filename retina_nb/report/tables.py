@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core import RetinaError, Run, Task, get_task, write_json, write_table
+from ..core import RetinaError, Run, Task, get_task
+from ..disk import write_json, write_table
 from ..explore.labels import label_table
 from ..measure.subgroups import plot_subgroups, subgroup_scores, tag_groups
 from ..measure.confusion import confused_pairs, error_kinds
@@ -143,17 +144,16 @@ def _has_both(preds, task):
     return bool(task.positive) and bool(yes.any()) and not yes.all()
 
 # %% ../../nbs/report/05_tables.ipynb #98ef0502
-def calibration_table(run:Run, # a finished run whose predictions have probabilities
-                      *, n_boot:int=500 # resamples of patients for the intervals
+def calibration_table(run:Run # a finished run whose predictions have probabilities
                      )->pd.DataFrame: # what, this model, a calibrated one
     "Expected calibration error beside that of a calibrated model, Brier score, temperature fitted on validation"
     preds, task, rows = run.predictions, run.task, []
     for q, name in (('referable', task.positive_name), ('top', 'likeliest class')):
         if q == 'referable' and not _has_both(preds, task): continue
-        e = ece(preds, task, question=q, n_boot=n_boot)
+        e = ece(preds, task, question=q)
         ideal = e['if_calibrated']
         best = f"{ideal['mean']:.3f} (95% under {ideal['high']:.3f})"
-        rows.append((f'Expected calibration error: {name}', score_text(e), best))
+        rows.append((f'Expected calibration error: {name}', f"{e['value']:.3f}", best))
     rows.append(('Brier score', score_text(run.metrics.get('brier')), ''))
     fitted = run.config.get('calibration')
     if fitted: rows.append(('Temperature, fitted on validation', f"{fitted['temperature']:.2f}", ''))

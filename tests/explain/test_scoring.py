@@ -53,10 +53,10 @@ def test_random_maps_earn_chance_and_perfect_ones_all():
     rng = np.random.default_rng(1)
     lesions, field = rng.random((60,16,16)) < .1, np.ones((60,16,16), bool)
     maps = dict(noise=rng.random((60,16,16)), perfect=lesions.astype(float))
-    t = score_explanations(maps, lesions, field, [f'{i//2}' for i in range(60)], tolerance=0, n_boot=300).set_index(['map','mark'])
+    t = score_explanations(maps, lesions, field, [f'{i//2}' for i in range(60)], tolerance=0).set_index(['map','mark'])
     assert t.value['perfect','pointing'] == 1 and t.diff_low['perfect','energy'] > .8
     assert t.diff_low['noise','energy'] < 0 < t.diff_high['noise','energy'] + .01
-    versus = score_explanations(maps, lesions, field, list(range(60)), against='noise', tolerance=0, n_boot=100).set_index(['map','mark'])
+    versus = score_explanations(maps, lesions, field, list(range(60)), against='noise', tolerance=0).set_index(['map','mark'])
     assert versus.difference['noise','energy'] == 0 and versus.diff_low['perfect','energy'] > .5
     with pytest.raises(SettingError, match='no map'): score_explanations(maps, lesions, field, list(range(60)), against='noises')
 

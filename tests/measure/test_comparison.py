@@ -30,7 +30,7 @@ def test_delong_by_hand_and_against_the_bootstrap():
     a, b = example_predictions(1500, seed=1), example_predictions(1500, seed=1, noise=.5)
     yes, sa, sb = a.target >= 2, probabilities(a)[:,2:].sum(1), probabilities(b)[:,2:].sum(1)
     t = delong_test(yes, sa, sb, patient=a.patient)
-    r = compare_models(a, b, n_boot=1000).set_index(['score', 'test']).loc[('referable.auc', 'bootstrap')]
+    r = compare_models(a, b, n_boot=1000).set_index(['score', 'test']).loc[('referable.auc', 'jackknife')]
     assert t['difference'] == pytest.approx(r.difference, abs=1e-12) and abs(t['low']-r.low) < .002 and abs(t['high']-r.high) < .002
     with pytest.raises(DataError, match='at least two patients'): delong([1,0,0], [.1,.2,.3])
 

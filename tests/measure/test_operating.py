@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import roc_curve
 
-from retina_nb.core import DataError, SettingError, read_json, write_json
+from retina_nb.core import DataError, SettingError
+from retina_nb.disk import read_json, write_json
 from retina_nb.measure import (PUBLISHED, choose_threshold, decisions, evaluate, example_predictions, probabilities, roc_points, store_decisions,
                                write_evaluation)
 

@@ -2,7 +2,8 @@
 import pandas as pd
 import pytest
 
-from retina_nb.core import DataError, Run, RunError, write_json
+from retina_nb.core import DataError, Run, RunError
+from retina_nb.disk import write_json
 from retina_nb.measure import (choose_threshold, compare_models, confusion_matrix, evaluate, example_predictions, plot_confusion, promote,
                                read_predictions, subgroup_scores)
 
@@ -25,7 +26,7 @@ def test_bad_rows_of_a_file_are_named(case, preds, tmp_path):
     with pytest.raises(DataError) as e: read_predictions(tmp_path/'p.csv')
     assert words in str(e.value) and 'line 9' in str(e.value) and 'p.csv' in str(e.value) and preds.image[7] in str(e.value)
 
-@pytest.mark.parametrize('text, words', [('', 'not readable'), ('image,grade\na,1\n', "no column 'target'"), ('image,target\na,1\n', "no column 'grade'"),
+@pytest.mark.parametrize('text, words', [('', 'is empty'), ('image,grade\na,1\n', "no column 'target'"), ('image,target\na,1\n', "no column 'grade'"),
                                          ('target,grade\n', 'empty'), ('target,grade\n,1\n', 'no row has a target'), ('target,grade,p_0\n1,1,1\n', 'p_0 to p_4'),
                                          ('image,target,grade\na,1,1\nb,1,1\na,2,1\n', 'line 4 (a): the image is already in line 2')])
 def test_bad_files(text, words, tmp_path):

@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from retina_nb.core import SettingError, read_json, write_json
+from retina_nb.core import SettingError
+from retina_nb.disk import read_json, write_json
 from retina_nb.measure import GATE, Condition, example_predictions, prob_columns, promote, read_gate
 
 def test_the_gate_stays_shut():

@@ -38,6 +38,6 @@ def test_large_tables_do_not_overflow():
 
 @pytest.mark.parametrize('f', [roc_auc, average_precision])
 def test_what_is_no_score_is_refused(f):
-    with pytest.raises(SettingError, match='place 1 is not a number'): f([0,1,1,0], [.1,np.nan,.3,.2])
+    with pytest.raises(SettingError, match='place 1 holds nan'): f([0,1,1,0], [.1,np.nan,.3,.2])
     with pytest.raises(SettingError, match='truth has 2, score has 3'): f([0,1], [.1,.2,.3])
     with pytest.raises(SettingError, match='true labels has|target has'): brier_each([0,1], np.full((3,2), .5))
