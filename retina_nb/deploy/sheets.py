@@ -11,7 +11,7 @@ import html
 from ..core import DISCLAIMER
 from .grading import bars_html
 from .patients import of_eye, open_reasons, patient_results, result_grade
-from .words import grade_html, model_text, said_text, test_figures, why_withheld
+from .words import case_badge, model_text, said_text, test_figures, why_withheld
 
 # %% ../../nbs/deploy/64_sheets.ipynb #94109c7f
 def _picture(c)->str:
@@ -28,6 +28,14 @@ def _refers(s, c)->str:
     name = html.escape(s.task.positive_name[:1].upper() + s.task.positive_name[1:])
     return f"<p><b>{name}: {'yes' if yes else 'no'}</b> ({numbers})</p>"
 
+# %% ../../nbs/deploy/64_sheets.ipynb #a30b74cb
+def _grade(c, task)->str:
+    "The grade as a number on its colour, its name and what it means"
+    text, colour, ink = case_badge(c, task)
+    number = f'<span style="background:{colour};color:{ink}">{text}</span>'
+    words = f'<b>{html.escape(c.grading.name)}</b><br>{html.escape(c.grading.meaning)}'
+    return f'<div class="rnb-paper-grade">{number}<div>{words}</div></div>'
+
 # %% ../../nbs/deploy/64_sheets.ipynb #018eb7e2
 def _graded(s, c)->str:
     "What was said of a graded photograph, by the model and by the reader"
@@ -37,7 +45,7 @@ def _graded(s, c)->str:
     clash = g.contradiction(s.threshold)
     clash = f'<p>{e(clash[:1].upper() + clash[1:])}.</p>' if clash else ''
     good = f'<p>Image quality good ({g.quality["score"]:.2f} of 1).</p>' if g.quality.get('ok') else ''
-    parts = [grade_html(c, s.task), bars_html(g.probabilities, s.task, g.grade), _refers(s, c), clash, good]
+    parts = [_grade(c, s.task), bars_html(g.probabilities, s.task, g.grade), _refers(s, c), clash, good]
     return ''.join(parts) + (f'<ul>{why}</ul>' if why else '') + f'<p>{e(said)}</p>'
 
 # %% ../../nbs/deploy/64_sheets.ipynb #ecadad9b
@@ -71,14 +79,15 @@ def _further(s, cases)->str:
         return html.escape(f"{c.name} ({of_eye(c)}): {'; '.join([said, *open_reasons(s, c)])}")
     items = [line(c) for c in cases[:_LISTED]]
     if len(cases) > _LISTED: items.append(f'and {len(cases)-_LISTED} more, which are in the table of the session')
-    return '<h3>Further photographs</h3><ul>' + ''.join(f'<li>{o}</li>' for o in items) + '</ul>'
+    return '<h3>Further photographs</h3><ul class="rnb-further">' + ''.join(f'<li>{o}</li>' for o in items) + '</ul>'
 
 # %% ../../nbs/deploy/64_sheets.ipynb #7e4c8e1d
 def _result_html(s, r)->str:
     "The line that decides"
     e, positive = html.escape, s.task.positive_name or 'positive'
     said = '' if r.positive is None else f"{positive[0].upper() + positive[1:]}: {'yes' if r.positive else 'no'}"
-    person = 'To be seen by a person' + (': ' + '; '.join(r.reasons) if r.reasons else '') if r.refer else ''
+    why = [*r.reasons[:3], f'{len(r.reasons)-3} more, below'] if len(r.reasons) > 3 else r.reasons
+    person = 'To be seen by a person' + (': ' + '; '.join(why) if why else '') if r.refer else ''
     missing = f'No photograph of the {r.missing}' if r.missing else ''
     parts = [result_grade(s, r) or 'Not graded', said, person, missing]
     kind = 'rnb-paper-refer' if r.refer else 'rnb-paper-clear'
@@ -104,7 +113,8 @@ def _sheet(s, r)->str:
         eyes.insert(0 if r.missing == 'right eye' else len(eyes), empty)
     days = {f'{c.time:%d %B %Y}' for c in r.cases if c.time}
     graded = f"Graded {', '.join(sorted(days))}. " if days else ''
-    head = f'<h1>{e(s.task.title)}</h1><h2>{e(who)}</h2><p>{graded}Printed <span class="rnb-printed"></span>.</p>'
+    printed = f'<p>{graded}Printed <span class="rnb-printed"></span>.</p>'
+    head = f'<p class="rnb-paper-title">{e(s.task.title)}</p><h2>{e(who)}</h2>{printed}'
     return (f'<header>{head}</header>{_result_html(s, r)}<div class="rnb-paper-eyes">{"".join(eyes)}</div>'
             f'{_further(s, others)}<footer>{_footer(s)}</footer>')
 
