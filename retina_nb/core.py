@@ -225,12 +225,16 @@ def with_task(table, # records or predictions
 def task_of(table, # records or predictions
             task=None # what the caller says; by default the table's own column, else dr
            )->Task: # the task
-    "The task of a table; one that holds rows of two tasks, or of one and of none, is a `DataError`"
+    """The task of a table. One that holds rows of two tasks, or of one and of none, is a `DataError`, and so is one whose
+    column says another than the caller"""
     names = list(dict.fromkeys(table['task'])) if 'task' in table else []
     known = [n for n in names if isinstance(n, str)]
     if known and len(names) > 1:
         all_of_them = ', '.join(n if n in known else 'none' for n in names)
         raise DataError(f'the table holds rows of different tasks ({all_of_them}): take one of them at a time')
+    if known and task and get_task(task).name != known[0]:
+        raise DataError(f'the table says that its labels are of the task {known[0]!r}, and not of {get_task(task).name!r}: '
+                        f'ask for {known[0]!r}, or rename the column task')
     return get_task(task or (known[0] if known else table.attrs.get('task', 'dr')))
 
 # %% ../nbs/05_core.ipynb #d12e7a25

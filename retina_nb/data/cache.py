@@ -12,18 +12,19 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from tqdm.auto import tqdm
 
-from ..core import ImageError, RunError, SettingError, task_of
+from ..core import ImageError, RunError, SettingError, get_task, task_of
 from ..commands import call_parse, one_line_errors
-from ..disk import json_hash, out_lock, read_json, write_json, write_table
+from ..disk import json_hash, out_lock, read_json, shown_name, write_json, write_table
 from .datasets import LAYOUTS
 from .manifest import JOURNAL, _check_out, _manifest, _plan, _sweep, read_cache
 from .pool import count_cores, run_jobs
-from .records import describe_columns, load_records, row_of
+from .faults import counted
+from .records import data_name, describe_columns, load_records, row_of, warn_of_patients
 from ..image.preprocess import Preprocess, cache_note
 from ..image.read import _file_bytes, read_image, sha256
 from ..image.field import SURE
+from ..work import Progress
 
 # %% ../../nbs/data/50_cache.ipynb #275131ec
 def _stem(image, base)->str:
@@ -122,15 +123,15 @@ def _fill(records, out, pre, names, workers, progress)->dict:
     _sweep(out)
     if not (out/'cache.json').exists(): _manifest(out, pre, {}, False)
     rows,jobs,gone,stamps = _plan(names, old, out)
-    bar = tqdm(total=len(names)-len(gone), initial=len(rows), desc='caching', unit='img', leave=False,
-               disable=None if progress else True)
+    bar = Progress('caching', total=len(names)-len(gone), show=progress)
     errors,todo = {}, run_jobs('retina_nb.data.cache:_caching', [pre.to_dict(), str(out)], jobs,
                                workers=max(1, min(workers, len(jobs)//4)))
     with open(out/JOURNAL, 'ab', buffering=0) as journal, bar:
         if os.fstat(journal.fileno()).st_size: journal.write(b'\n') # ends a torn line
+        bar.step(len(rows))
         try:
             for (_,name,_),r in todo:
-                bar.update()
+                bar.step()
                 if 'error' in r: errors[name] = r['error']; continue
                 rows[name] = {**old.get(name, {}), **stamps[name], **r}
                 journal.write(json.dumps([name, rows[name]]).encode() + b'\n')
@@ -203,17 +204,18 @@ def retina_cache(
 ):
     "Decode, crop and shrink every image of DATA once; the folder is DATA for training. The same command goes on later"
     columns = dict(image=image_col, label=label_col, patient=patient_col)
+    out = Path(out or Path('cache')/data_name(data))
+    _check_out(out, Preprocess.for_task(get_task(task), size=16, via=size, via_quality=quality or None), '')
     records = load_records(data, task, layout, columns=columns, seed=seed, warn=False)
     print(describe_columns(records))
-    name = data.replace(':', '_') if data.startswith('synth:') else Path(data).resolve().name
-    out = Path(out or Path('cache')/name)
+    if records.label.notna().any(): warn_of_patients(records)
     counts = cache_records(records, out, size=size, workers=workers, quality=quality or None)
     _tell(counts, out, size)
 
 # %% ../../nbs/data/50_cache.ipynb #212f8f3f
 def _tell(c, out, size):
     "Say in a few lines what a cache holds and what is wrong"
-    print(f"{c['n_cached']:,} images of {size} px in {out} ({c['bytes']/2**20:,.1f} MB): "
+    print(f"{counted(c['n_cached'], 'image')} of {size} px in {out} ({c['bytes']/2**20:,.1f} MB): "
           f"{c['n_new']:,} new, {c['n_cached']-c['n_new']:,} kept")
     what = dict(n_missing='not on disk', n_unreadable='cannot be read', n_unsure='without a clear field, kept whole')
     for k,says in what.items():
@@ -221,4 +223,6 @@ def _tell(c, out, size):
     problems = read_json(out/'summary.json')['problems']
     if not problems: return
     p = problems[0]
-    print(f"{len(problems):,} problems in {out/'summary.json'}; the first: {p['file']}: {p['what']}")
+    first = 'the first: ' if len(problems) > 1 else ''
+    row = f", row {p['row']}" if p['row'] != '' else ''
+    print(shown_name(f"{counted(len(problems), 'problem')} in {out/'summary.json'}; {first}{p['file']}{row}: {p['what']}"))

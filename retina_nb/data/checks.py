@@ -18,9 +18,10 @@ import pandas as pd
 from ..base import watched
 from ..core import DataError, ImageError, task_of
 from .files import content_keys, on_disk, parse_labels
-from .records import row_of
+from .records import row_of, warn_of_patients
 from ..image.hashes import HASH_BITS, near_duplicates, phash
-from ..image.read import image_size, read_image, sha256
+from ..disk import read_bytes
+from ..image.read import MAX_BYTES, image_size, read_image, sha256
 from ..work import progress as going
 
 # %% ../../nbs/data/25_checks.ipynb #9d0554e1
@@ -50,13 +51,31 @@ def _scan_one(path, measure)->dict:
             a = read_image(path)
             size,sha = a.shape[1::-1], hashlib.sha256(a.tobytes()).hexdigest()
         else:
-            try: data = Path(path).read_bytes()
+            try: data = read_bytes(path, MAX_BYTES)
             except OSError as e: raise ImageError(path, f'cannot be read: {e.strerror}') from None
             a = _smaller(read_image(data, short_side=SCAN_SIDE, name=path))
             size,sha = image_size(data), sha256(data)
         seen = dict(image=path, what='', width=size[0], height=size[1], sha256=sha, phash=phash(_thumb(a)))
         return seen | (measure(a) if measure else {})
     except ImageError as e: return dict(image=path, what=e.what)
+
+# %% ../../nbs/data/25_checks.ipynb #58ea06b4
+_SEEN,_MOST = {}, 100_000 # (path, size, time) -> what a scan without a measure said; about half a kilobyte each
+
+def _stamp(path):
+    "What tells that a file is still the one that was seen; `None` for what is no file"
+    try: s = os.stat(path)
+    except (OSError, ValueError): return None
+    return path, s.st_size, s.st_mtime_ns
+
+def _scan_once(path, measure)->dict:
+    "`_scan_one`, from memory where the same file was scanned before"
+    key = None if measure or '.npz::' in path else _stamp(path)
+    if key in _SEEN: return _SEEN[key]
+    row = _scan_one(path, measure)
+    if key and len(_SEEN) >= _MOST: _SEEN.clear()
+    if key: _SEEN[key] = row
+    return row
 
 # %% ../../nbs/data/25_checks.ipynb #f3c118e1
 def scan_images(
@@ -72,8 +91,8 @@ def scan_images(
     show = progress and (len(paths) > 200 or not watched()) # no bar for a moment's work
     bar = lambda rows: going(rows, 'reading images', total=len(paths), show=show)
     with ThreadPoolExecutor(workers) as ex:
-        one_by_one = (_scan_one(p, measure) for p in paths)
-        try: rows = list(bar(ex.map(_scan_one, paths, [measure]*len(paths)) if workers > 1 else one_by_one))
+        one_by_one = (_scan_once(p, measure) for p in paths)
+        try: rows = list(bar(ex.map(_scan_once, paths, [measure]*len(paths)) if workers > 1 else one_by_one))
         except BaseException: ex.shutdown(wait=False, cancel_futures=True); raise
     table,first = pd.DataFrame(rows), ['image', 'what', 'width', 'height', 'sha256', 'phash']
     return table.reindex(columns=[*dict.fromkeys([*first, *table.columns])])
@@ -231,6 +250,12 @@ def _unusable(records, task, decode, workers)->pd.Series:
     why[hit] = [f'{Path(f).name} {bad[f]}' for f in records.image[hit]]
     return why
 
+# %% ../../nbs/data/25_checks.ipynb #2eb90a8a
+def _label_files_unread(records)->str:
+    "The files that look like label files and were not read, with why, for the end of a message"
+    found = [p for p in records.attrs.get('problems', []) if p['kind'] == 'unread']
+    return ''.join(f"; {Path(p['file']).name} {p['what']}" for p in found[:3])
+
 # %% ../../nbs/data/25_checks.ipynb #e6759c44
 def require_usable(
     records, # as from `load_records`
@@ -243,9 +268,13 @@ def require_usable(
     "Records whose every image can be read and has a label; warns of duplicates and conflicts"
     task,name = task_of(records, task), _called(records)
     if not len(records): raise DataError(f'{name}: there are no records')
+    for p in records.attrs.get('problems', []):
+        if p['kind'] == 'scale': raise DataError(f"{p['file']}: {p['what']}")
+    warn_of_patients(records)
     bad_rows = [p for p in records.attrs.get('problems', []) if p['kind'] == 'row']
     if records.label.isna().all() and not bad_rows:
-        raise DataError(f'{name}: no image has a usable label: explore and grade take it, training and scoring cannot')
+        raise DataError(f'{name}: no image has a usable label: explore and grade take it, training and scoring cannot'
+                        f'{_label_files_unread(records)}')
     why = _unusable(records, task, decode, workers)
     bad,good = why[why != ''], records[why == '']
     if not len(bad): _warn_of_copies(good); return good

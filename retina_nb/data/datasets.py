@@ -6,14 +6,13 @@
 __all__ = ['LAYOUTS', 'add_layout', 'layout_table', 'find_layout']
 
 # %% ../../nbs/data/15_datasets.ipynb #a5dfe5b6
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from ..core import TASKS, DataError, SettingError, get_task
-from .files import DataFolder
+from .files import DataFolder, column_of
 from .layouts import (DicomLayout, FoldersLayout, ImagesLayout, Layout, NpzLayout, PairsLayout,
     RecordsLayout, TableLayout, class_folders)
 
@@ -184,14 +183,9 @@ def _look(folder, task, known)->list:
     for o in known.values():
         carriers = [] if o.particular else o.find(folder, task)
         if not carriers: continue
-        not_understood = not o.labelled and (_other_task(folder) or _not_commas(folder))
+        not_understood = not o.labelled and _other_task(folder)
         return [] if not_understood else [(o, carriers)]
     return []
-
-# %% ../../nbs/data/15_datasets.ipynb #c508b5a8
-def _not_commas(folder)->str:
-    "The first CSV file whose columns are separated by something else than commas, or ''"
-    return next((f for f,h in folder.heads.items() if len(h) == 1 and re.search(r'[;\t|]', h[0])), '')
 
 # %% ../../nbs/data/15_datasets.ipynb #47997856
 def _other_task(folder)->str:
@@ -211,7 +205,7 @@ def _with_columns(known, columns)->dict:
 # %% ../../nbs/data/15_datasets.ipynb #461a8dc7
 def _require_columns(folder, columns):
     "A `DataError` if no CSV file has the columns that were named"
-    if any(set(columns.values()) <= set(head) for head in folder.heads.values()): return
+    if any(all(column_of(head, c) for c in columns.values()) for head in folder.heads.values()): return
     seen = '; '.join(f"{f}: {', '.join(h)}" for f,h in list(folder.heads.items())[:3])
     raise DataError(f"{folder.root}: no CSV file has the column{'s'*(len(columns) > 1)} "
                     f"{', '.join(map(repr, columns.values()))}; there is {seen or 'no CSV file'}")
@@ -256,9 +250,6 @@ def _nothing(folder, asked)->str:
     root,heads,n = folder.root, folder.heads, len(folder.files)
     if not asked and (other := _other_task(folder)):
         return f'{root}: its folders are classes of the task {other!r}: say task={other!r}'
-    if bad := _not_commas(folder):
-        mark = re.search(r'[;|\t]', heads[bad][0])[0]
-        return f'{root}/{bad}: row 1: its columns are separated by {mark!r}: save it with commas'
     if n == len(heads) == 1 and not asked:
         f,h = next(iter(heads.items()))
         return (f"{root}/{f}: row 1: its columns are {', '.join(h) or '(none)'}; needed are one for the image and one "

@@ -10,10 +10,11 @@ import hashlib, http.client, os, urllib.error, urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
-from ..core import DataError, SettingError, cache_dir, one_line_errors
+from ..core import DataError, SettingError
+from ..disk import cache_dir
+from ..commands import call_parse, one_line_errors
 
 # %% ../../nbs/data/40_download.ipynb #4763255f
 @dataclass(frozen=True)

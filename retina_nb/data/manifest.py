@@ -10,7 +10,7 @@ import json, os
 from pathlib import Path
 
 from ..core import RunError, SettingError
-from ..disk import json_hash, read_json, write_json
+from ..disk import json_hash, read_bytes, read_json, write_json
 
 # %% ../../nbs/data/48_manifest.ipynb #0c8c57a9
 def _manifest(out, pre, rows, complete):
@@ -28,10 +28,12 @@ def read_cache(
     m = read_json(Path(out)/'cache.json', RunError)
     if not isinstance(m, dict) or m.get('format') != FORMAT:
         raise RunError(f'{out}: its cache.json is not the manifest of a cache; choose another folder')
+    if not isinstance(m.get('files'), dict) or not isinstance(m.get('preprocess'), dict):
+        raise RunError(f'{out}: its cache.json is damaged; delete it, and make the cache again')
     if not (Path(out)/JOURNAL).is_file(): return m
-    for line in (Path(out)/JOURNAL).read_bytes().split(b'\n'):
+    for line in read_bytes(Path(out)/JOURNAL).split(b'\n'):
         try: name,row = json.loads(line)
-        except ValueError: continue # torn, or the empty end
+        except (ValueError, TypeError): continue # torn, or the empty end
         m['files'][name] = row
     return m
 

@@ -9,7 +9,8 @@ __all__ = ['DRAWN', 'synthetic_rows', 'describe_source', 'source_badge']
 from pathlib import Path
 from typing import Any
 
-from ..core import RetinaError, read_table
+from ..core import RetinaError
+from ..sheets import read_table
 
 # %% ../../nbs/data/52_provenance.ipynb #13b48b38
 DRAWN = 'synth', 'generated for training' # what the column `source` says of synthetic images

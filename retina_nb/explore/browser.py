@@ -20,6 +20,7 @@ from ..data.files import on_disk
 from .images import blank_tile, thumbnail
 from ..image.read import read_image
 from ..plotting import new_axes
+from ..disk import shown_name
 
 # %% ../../nbs/explore/30_browser.ipynb #b5102f69
 class Browser:
@@ -138,7 +139,7 @@ def caption(self:Browser)->str:
     if r.eye: said.append(f'{r.eye} eye')
     if 'quality' in r and pd.notna(r.quality):
         said.append(' '.join([f'quality {r.quality:.2f}', '; '.join(r.reasons)]).strip())
-    return ', '.join([*(s for s in said if s), Path(str(r.image)).name])
+    return ', '.join([*(s for s in said if s), shown_name(Path(str(r.image)).name)])
 
 # %% ../../nbs/explore/30_browser.ipynb #9c90c0bc
 @patch

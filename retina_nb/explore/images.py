@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from ..core import DataError, ImageError, task_of
 from ..data.files import on_disk
+from ..disk import shown_name
 from ..image.read import read_image
 from ..plotting import OKABE_ITO, UNKNOWN_COLOUR, class_colours
 
@@ -116,6 +117,7 @@ def show_images(
 def _short(image, n=22)->str:
     "The name of an image in at most `n` characters"
     name = str(image).rpartition('::')[2] if '.npz::' in str(image) else Path(str(image)).name
+    name = shown_name(name)
     return name if len(name) <= n else f'…{name[1-n:]}'
 
 # %% ../../nbs/explore/10_images.ipynb #3d162283

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..core import DataError, Run, RunError, SettingError, get_task, task_of, with_task
 from ..sheets import read_table
+from .foreign import own_form, rounding_error
 
 # %% ../../nbs/measure/05_predictions.ipynb #0b79e609
 _ndtr = np.vectorize(lambda z: .5*math.erfc(-z/math.sqrt(2)), otypes=[float])  # normal distribution function
@@ -44,8 +45,8 @@ _EYEPACS = (.735,.070,.151,.025,.020) # fractions of the grades in the training 
 def _prevalence(given, task):
     "Fraction of each class: given, of EyePACS for `dr`, otherwise equal"
     if given is None: return _EYEPACS if task.name == 'dr' else [1]*len(task)
-    if len(given) == len(task): return given
-    raise SettingError(f'prevalence has {len(given)} fractions, {task.name} has {len(task)} classes')
+    if len(given) == len(task) and (np.asarray(given) >= 0).all() and 0 < np.sum(given) < np.inf: return given
+    raise SettingError(f'prevalence must hold {len(task)} fractions, one for each class of {task.name}, not {given}')
 
 # %% ../../nbs/measure/05_predictions.ipynb #0acc1a8f
 def _tags(rng, n_patients):
@@ -54,6 +55,15 @@ def _tags(rng, n_patients):
     hospital = np.repeat(rng.choice(['A', 'B', 'C'], n_patients, p=[.6,.3,.1]), 2)
     age = np.repeat(rng.normal(58, 11, n_patients).round().clip(18, 95).astype(int), 2)
     return dict(eye=eye, hospital=hospital, age=age)
+
+# %% ../../nbs/measure/05_predictions.ipynb #8883ea6b
+def _possible(n_patients, noise, rho, sharpness):
+    "Refuse a story that cannot be told"
+    wrong = dict(n_patients=n_patients == int(n_patients) and n_patients >= 1, noise=0 < noise < math.inf,
+                 rho=0 <= rho <= 1, sharpness=0 < sharpness < math.inf)
+    for name, ok in wrong.items():
+        if not ok: raise SettingError(f'{name} is out of range: patients are whole numbers from 1 on, noise and sharpness '
+                                      'above 0, rho from 0 to 1')
 
 # %% ../../nbs/measure/05_predictions.ipynb #c22c1bbe
 def example_predictions(
@@ -67,6 +77,7 @@ def example_predictions(
     sharpness:float=1., # over 1: probabilities too sure of themselves (p**sharpness, renormalised)
 )->pd.DataFrame: # image, patient, target, grade, p_0.., eye, hospital, age, task
     "A predictions table with a known truth: correlated eyes, latent severity, calibrated probabilities"
+    _possible(n_patients, noise, rho, sharpness)
     task, rng = get_task(task), np.random.default_rng(seed)
     cuts = _cuts(_prevalence(prevalence, task))
     person = np.repeat(rng.standard_normal(n_patients), 2)
@@ -108,6 +119,8 @@ def positive_score(
     positive, # labels that count as positive
 )->np.ndarray: # (images,), between 0 and 1
     "Summed probability of the positive classes"
+    absent = [c for c in (f'p_{j}' for j in positive) if c not in preds]
+    if absent: raise DataError(f'predictions: no column {absent[0]}; the positive classes need their probabilities')
     return preds[[f'p_{j}' for j in positive]].to_numpy(float).sum(1)
 
 # %% ../../nbs/measure/05_predictions.ipynb #c94fc276
@@ -153,13 +166,20 @@ def _table_of(what):
     if isinstance(what, pd.DataFrame): return what
     raise DataError(f'predictions are a table, a run, or the path of one, not {type(what).__name__}')
 
+# %% ../../nbs/measure/05_predictions.ipynb #1baa2ea8
+def _line(preds, i)->int:
+    "The line of its file that row `i` (a position) stands in"
+    lines = preds.attrs.get('lines')
+    return lines[i] if lines and len(lines) == len(preds) else i + 2
+
 # %% ../../nbs/measure/05_predictions.ipynb #f9fb3434
 def _where(preds, bad, file):
     "Words for the first bad row: its line in a file, or its index in a table, and its image"
     i = int(np.flatnonzero(bad)[0])
     image = f" ({preds['image'].iloc[i]})" if 'image' in preds else ''
-    more = f' (and {int(bad.sum())-1} more rows)' if bad.sum() > 1 else ''
-    return (f'line {i+2}' if file else f'row {preds.index[i]}') + image, i, more
+    n = int(bad.sum()) - 1
+    more = f" (and {n} more row{'s'*(n > 1)})" if n else ''
+    return (f'line {_line(preds, i)}' if file else f'row {preds.index[i]}') + image, i, more
 
 # %% ../../nbs/measure/05_predictions.ipynb #8beb09f7
 def _labels(preds, col, k, name, file, empty_ok):
@@ -189,8 +209,9 @@ def _check_probabilities(preds, k, name, file, tol, skip):
         if not bad.any(): continue
         where, i, more = _where(preds, bad.any(1), file)
         j = int(np.flatnonzero(bad[i])[0])
-        raise DataError(f'{name}, {where}: p_{j} {what}: {preds[cols[j]].iloc[i]}{more}')
-    bad = np.abs(p.sum(1)-1) > tol
+        percent = '; are they percent? Then divide them by 100' if abs(np.nansum(p[i]) - 100) < 2 else ''
+        raise DataError(f'{name}, {where}: p_{j} {what}: {preds[cols[j]].iloc[i]}{more}{percent}')
+    bad = np.abs(p.sum(1)-1) > max(tol, rounding_error(p))
     if bad.any():
         where, i, more = _where(preds, bad, file)
         raise DataError(f'{name}, {where}: the probabilities add up to {p[i].sum():.4g}, not 1{more}')
@@ -203,7 +224,7 @@ def _check_repeats(preds, name):
     if not twice.any(): return
     where, i, more = _where(preds, twice, True)
     first = int(np.flatnonzero((preds['image'] == preds['image'].iloc[i]).to_numpy())[0])
-    raise DataError(f'{name}, {where}: the image is already in line {first+2}{more}')
+    raise DataError(f'{name}, {where}: the image is already in line {_line(preds, first)}{more}')
 
 # %% ../../nbs/measure/05_predictions.ipynb #8163589c
 _NOT_SAID = ('', '0', '0.0', 'false', 'no', 'nan', 'none', '<na>') # a cell that says nothing, in lower case
@@ -220,7 +241,8 @@ def _checked(preds, task, name, file, tol):
     "A copy with labels as Int64 and probabilities as floats; a DataError names what cannot be scored"
     for col in ('target', 'grade'):
         if col not in preds:
-            raise DataError(f"{name}: no column '{col}'; a predictions table needs target (true) and grade (predicted)")
+            raise DataError(f"{name}: no column '{col}'; a predictions table needs target (true) and grade (predicted); "
+                            f"its columns are {', '.join(map(str, preds.columns[:12]))}")
     if not len(preds): raise DataError(f'{name}: the table is empty')
     k = len(task)
     none = _ungradable(preds)
@@ -233,13 +255,23 @@ def _checked(preds, task, name, file, tol):
     out = preds.assign(**labels | dict(grade=labels['grade'].mask(none)), **p)
     return out.assign(ungradable=none) if none.any() or 'ungradable' in preds else out
 
+# %% ../../nbs/measure/05_predictions.ipynb #f3f7a0b9
+def _ask_for_task(table, task, name):
+    "Refuse a file whose labels may well be of another task, where nobody has said which"
+    if prob_columns(table) or not {'target', 'grade'} <= set(table) or len(table) < 10 or len(task) < 3: return
+    said = set(pd.to_numeric(pd.concat([table['target'], table['grade']]), errors='coerce').dropna())
+    if said != {0, 1}: return
+    raise DataError(f'{name}: target and grade are 0 and 1 only, which the task {task.name!r} reads as {task.classes[0]} and '
+                    f'{task.classes[1]}. Say which task they are of: --task {task.name}, or --task mine.json for a task of two '
+                    'classes of your own (in Python task=...)')
+
 # %% ../../nbs/measure/05_predictions.ipynb #6de26e01
 def read_predictions(
     preds:PredictionsLike, # a table, a run or its folder, the path of a CSV, or a list of rows
     task=None, # a name or a `Task`; by default what the table or the run says of itself, or dr
     *,
     name:str|None=None, # what to call the table in errors; by default its path
-    tol:float=.01, # how far probabilities may be from adding up to 1; files hold rounded numbers
+    tol:float=.01, # how far probabilities may be from adding up to 1; more where they are rounded to few places
 )->pd.DataFrame: # a checked copy: labels as Int64, probabilities as floats, the task in the column `task`
     """Read and check predictions that any program may have written. A `DataError` names the first row that cannot be
     scored and says why: a file's line, a table's row. A file must not hold an image twice"""
@@ -247,7 +279,11 @@ def read_predictions(
     file = isinstance(preds, (str, Path)) and Path(preds).is_file()
     folder = preds.path if isinstance(preds, Run) else Path(preds) if isinstance(preds, (str, Path)) else None
     if name is None and folder is not None: name = str(preds) if file else f'{folder}/predictions.csv'
+    told = task is not None or bool({'task'} & {str(c).lower() for c in table.columns}) or 'task' in table.attrs
+    table = table.rename(columns={c: 'task' for c in table.columns if str(c).lower() == 'task'})
     task = task_of(table, task)
+    table = own_form(table, task)
+    if file and not told: _ask_for_task(table, task, name)
     return with_task(_checked(table, task, name or 'predictions', file, tol), task)
 
 # %% ../../nbs/measure/05_predictions.ipynb #a8baba5f

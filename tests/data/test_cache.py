@@ -115,7 +115,7 @@ def test_command(mine, tmp_path, command):
     r = command('retina_cache', mine, '--out', tmp_path/'out', '--size', 160, '--workers', 2)
     assert r.returncode == 0 and '62 new' in r.stdout and '1 not on disk' in r.stdout and '2 cannot be read' in r.stdout and '1 without a clear field' in r.stdout and not r.stderr, r
     s = json.loads((tmp_path/'out/summary.json').read_text()); said = {Path(p['file']).name: p['what'] for p in s['problems']}
-    assert 'text' in said['07_left.jpg'] and 'cut short' in said['21_left.jpg'] and 'not on disk' in said['records.csv']
+    assert 'text' in said['07_left.jpg'] and 'end early' in said['21_left.jpg'] and 'not on disk' in said['records.csv']
     refused(command('retina_cache', mine, '--out', tmp_path/'out', '--size', 128), 'via is 160 there and 128 here')
     refused(command('retina_cache', mine/'raw', '--out', mine/'raw/cache'), 'inside the data set')
 
@@ -138,7 +138,7 @@ def test_one_at_a_time(photos, tmp_path):
     try:
         if p.poll() is None:
             os.kill(p.pid, signal.SIGSTOP)
-            with pytest.raises(RunError, match='another process'): cache(photos, tmp_path/'out')
+            with pytest.raises(RunError, match='is writing there'): cache(photos, tmp_path/'out')
     finally: p.kill(); p.communicate()
 
 def test_settings(photos, tmp_path):

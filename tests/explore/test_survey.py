@@ -1,5 +1,5 @@
 "retina_explore on good, bad and odd data; the browser without a browser"
-import json, re, shutil
+import json, os, re, shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from retina_nb.core import DataError
-from retina_nb.data.records import load_records
+from retina_nb.data.records import data_name, load_records
 from retina_nb.explore.cameras import examine_images, find_shortcuts, join_records
 from retina_nb.data.balance import class_weights, predictive_values
 from retina_nb.explore.labels import label_table, majority_scores, plot_labels
 from retina_nb.explore.browser import Browser
-from retina_nb.explore.survey import survey_records, write_survey
+from retina_nb.explore.survey import _told, check_survey_out, survey_records, write_survey
 
 KEYS = ['n_images', 'n_patients', 'n_missing', 'n_unreadable', 'n_duplicates', 'n_conflicts', 'labels', 'problems']
 
@@ -39,7 +39,7 @@ def test_command_on_synthetic_images(command, tmp_path):
 
 def test_commands_that_cannot_work(command, tmp_path):
     (tmp_path/'empty').mkdir()
-    (tmp_path/'semi.csv').write_text('image;level\na;0\n')
+    (tmp_path/'semi.csv').write_text('photo;severity\na;0\n')
     (tmp_path/'file').write_text('')
     for args in (['no/such/folder'], [tmp_path/'semi.csv'], ['synth:100', '--task', 'glaucoma'], ['synth:100', '--out', tmp_path/'file']):
         r = command('retina_explore', *args, *([] if '--out' in args else ['--out', tmp_path/'out']))
@@ -77,7 +77,7 @@ def test_odd_sets(tmp_path, synth, case):
     if case == 'unlabelled': r['label'] = pd.array([None]*len(r), dtype='Int64')
     if case == 'no images': r['image'] = [f'/none/{i}.png' for i in range(len(r))]; r.attrs.pop('problems')
     if case == 'one class': r['label'] = pd.array([0]*len(r), dtype='Int64')
-    if case == 'xray': r['label'] = r.label.clip(upper=1)
+    if case == 'xray': r['label'] = r.label.clip(upper=1); r['task'] = 'pneumonia'
     if case.startswith('tags'): r['patient'] = '<script>alert(1)</script>'; r['source'] = ['<b>a</b>', 'b']*12
     write_survey(r, tmp_path/'o', name='<i>x</i>', task=task)
     s,_d,page = outputs(tmp_path/'o')
@@ -86,8 +86,9 @@ def test_odd_sets(tmp_path, synth, case):
 def test_same_bytes_and_replacement(tmp_path, synth):
     r = synth[:16].copy(); r.attrs.update(synth.attrs)
     a,b = tmp_path/'a', tmp_path/'b'
-    (b/'figures').mkdir(parents=True); (b/'figures'/'mine.png').write_bytes(b'x'); (b/'notes.txt').write_text('keep')
+    (b/'figures').mkdir(parents=True); (b/'figures'/'mine.png').write_bytes(b'x')
     for o in (a, b): write_survey(r, o, name='same')
+    (b/'notes.txt').write_text('keep')
     for f in a.rglob('*.*'):
         if f.is_file(): assert f.read_bytes() == (b/f.relative_to(a)).read_bytes(), f.name
     assert (b/'figures'/'joint_eyes.png').is_file()
@@ -136,3 +137,35 @@ def test_real(command, tmp_path, real_data, name, task):
     want = {'idrid': [413, 408, 0, 0, 5, 2], 'eyepacs-sample': [35126, 17563, 35116, 0, 0, 0], 'medmnist/retinamnist.npz': [1600, 1600, 0, 0, 0, 0],
             'chest_xray': [4418, 2414, 0, 0, 22, 0], 'twcc-csv': [7306, 6531, 7306, 0, 0, 0]}[name]
     assert [s[k] for k in KEYS[:6]] == want
+
+def test_an_output_of_somebody_else_is_refused_before_anything_is_read(command, tmp_path):
+    (tmp_path/'mine').mkdir(); (tmp_path/'mine'/'thesis.tex').write_text('x')
+    r = command('retina_explore', 'no/such/data', '--out', tmp_path/'mine')
+    assert r.returncode == 2 and 'holds something else than a survey' in r.stderr, r.stderr
+    (tmp_path/'half'/'figures').mkdir(parents=True); assert check_survey_out(tmp_path/'half'), 'what an interrupted survey left is its own'
+
+def test_records_csv_is_no_name_for_a_folder(tmp_path):
+    assert [data_name(o) for o in (tmp_path/'mine'/'records.csv', tmp_path/'mine'/'eyes.csv', tmp_path/'mine', 'synth:20')] == ['mine', 'eyes', 'mine', 'synth_20']
+
+def test_the_page_tells_faults_first_and_counts_in_words(tmp_path, synth):
+    shutil.copy(synth.image[0], tmp_path/'1_left.jpg'); shutil.copy(synth.image[0], tmp_path/'2_left.jpg')
+    write_survey(load_records(tmp_path, warn=False), tmp_path/'o')
+    s,_,page = outputs(tmp_path/'o')
+    heads = re.findall(r'<h2[^>]*>(?:<a[^>]*>)?([^<]+)', page)
+    assert heads[:3] == ['Numbers', 'Faults', 'Counts'] and heads.index('Faults') < heads.index('Images') and heads[-1] != 'Faults'
+    assert _told(s | dict(n_duplicates=1, n_conflicts=1, n_poor_quality=1)).count('1 byte-identical copy, 1 group of identical images with different labels') == 1
+    assert '1 image is poor' in _told(s | dict(n_poor_quality=1)) and '3 images are poor' in _told(s | dict(n_poor_quality=3))
+
+@pytest.mark.skipif(os.name == 'nt', reason='file names are text there')
+def test_a_name_that_is_no_text(command, tmp_path, synth):
+    folder = os.fsencode(tmp_path/'set'); os.mkdir(folder)
+    for i,n in enumerate((b'eye_\xe9.jpg', b'12_left.jpg')): shutil.copy(synth.image[i], os.path.join(folder, n))
+    r = command('retina_explore', tmp_path/'set', '--out', tmp_path/'o')
+    assert r.returncode == 0, r.stderr
+    s,_,page = outputs(tmp_path/'o')
+    assert s['n_images'] == 2 and s['n_unreadable'] == 0
+    r = command('retina_cache', tmp_path/'set', '--out', tmp_path/'c', '--size', 64)
+    assert r.returncode == 0 and '2 new' in r.stdout, r.stderr
+    assert r'eye_\xe9' in (tmp_path/'c'/'records.csv').read_text()
+    r = command('retina_cache', tmp_path/'set', '--out', tmp_path/'c', '--size', 64)
+    assert r.returncode == 0 and '0 new, 2 kept' in r.stdout, r.stderr
