@@ -6,12 +6,15 @@
 __all__ = ['OffBackground', 'OnBackground', 'background', 'Tint', 'Blur', 'augmentations', 'Each', 'own_transforms']
 
 # %% ../../nbs/train/05_augment.ipynb #a7e73f4c
-import math
+import copy, math, random
 
-import torch, torch.nn.functional as F
+import numpy as np, torch, torch.nn.functional as F
+from fastai.data.transforms import Normalize
 from fastai.torch_core import TensorImage
-from fastai.vision.augment import PadMode, RandTransform, aug_transforms
+from fastai.vision.augment import (
+    CropPad, OldRandomCrop, PadMode, RandomCrop, RandomResizedCrop, RandTransform, Resize, aug_transforms)
 from fasttransform import Transform
+from PIL import Image
 
 from ..core import SettingError, get_task
 from ..image.preprocess import Preprocess
@@ -101,23 +104,97 @@ def augmentations(task='dr', # a task, its name or JSON file: the modality decid
                           max_zoom=1+.1*strength, max_lighting=min(.2*strength, .9),
                           max_warp=0, p_affine=1., pad_mode=PadMode.Zeros) + more
 
+# %% ../../nbs/train/05_augment.ipynb #9ba870e7
+def _bytes(x): return (x*255).round().clamp(0, 255).to(torch.uint8)
+def _array(x): return np.ascontiguousarray(_bytes(x).permute(1, 2, 0).cpu().numpy())
+
+_FORMS = dict(floats=lambda f, x: f(x), bytes=lambda f, x: f(_bytes(x)), named=lambda f, x: f(image=_array(x)),
+              photograph=lambda f, x: f(Image.fromarray(_array(x))))
+
+# %% ../../nbs/train/05_augment.ipynb #6f4e18c7
+def _floats(y, like):
+    "What a transform returned, as a float tensor (3, h, w) again"
+    if isinstance(y, dict): y = y['image']
+    if y is None: raise ValueError('it returned nothing')
+    if not torch.is_tensor(y): y = torch.tensor(np.ascontiguousarray(np.atleast_3d(np.asarray(y)))).permute(2, 0, 1)
+    y = y if y.is_floating_point() else y.float()/255
+    if y.shape != like.shape:
+        raise ValueError(f'turned {tuple(like.shape)} into {tuple(y.shape)}: a picture must keep its size')
+    return torch.Tensor(y).to(like.device)
+
+# %% ../../nbs/train/05_augment.ipynb #73e92118
+def _called(f):
+    "The name of a transform or function, in a word"
+    return getattr(f, '__qualname__', type(f).__qualname__)
+
+# %% ../../nbs/train/05_augment.ipynb #527fa74f
+def _form_for(function, size):
+    "The first form of a picture that a function can work with; random numbers are left as they were"
+    policy = _called(function) in ('AutoAugment', 'RandAugment', 'TrivialAugmentWide', 'AugMix')
+    grey, why = torch.full((3, size, size), .5), []
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            for name, call in list(_FORMS.items())[policy:]: # a policy may want bytes only now and then
+                try: _floats(call(function, grey), grey)
+                except Exception as e: why.append(e)
+                else: return name
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+    said = next((e for e in why if 'keep its size' in str(e)), why[0])
+    raise SettingError(f"aug: {_called(function)} cannot be used on a picture: {' '.join(str(said).split())[:160]}")
+
 # %% ../../nbs/train/05_augment.ipynb #0a0d7ccc
 class Each(Transform):
-    "Call a function on each training picture of a batch, float (3, h, w) between 0 and 1"
+    "Call a function on each training picture of a batch, in the form that it takes"
     order, split_idx = 50, 0 # after fastai's lights (40), before `Normalize` (99)
-    def __init__(self, function # a torchvision transform, or any function of a picture
-                ): self.function = function
+    def __init__(self, function, # a transform of torchvision or albumentations, or any function of a picture
+                 size:int=64 # side in pixels of the picture on which it is tried
+                ): self.function, self.form = function, _form_for(function, size)
     def encodes(self, x:TensorImage):
-        out = [self.function(torch.Tensor(a)) for a in x.as_subclass(torch.Tensor)]
-        if any(o.shape != x.shape[1:] for o in out):
-            raise SettingError(f'aug: {self.function!r} turned {tuple(x.shape[1:])} into {tuple(out[0].shape)}: '
-                               'a picture must keep its size')
-        return TensorImage(torch.stack(out))
+        def one(a): return _floats(_FORMS[self.form](self.function, torch.Tensor(a)), a)
+        try: return TensorImage(torch.stack([one(a) for a in x.as_subclass(torch.Tensor)]))
+        except Exception as e:
+            raise SettingError(f"aug: {_called(self.function)}: {' '.join(str(e).split())[:200]}") from None
+
+# %% ../../nbs/train/05_augment.ipynb #904a0e7f
+_NOT_HERE = {
+    (Resize, RandomCrop, OldRandomCrop, RandomResizedCrop, CropPad): 'it cuts photographs to size, which are prepared '
+                                                                  'already; give the side with size=...',
+    (Normalize,): 'pictures are normalised after the augmentation in any case; leave it out'}
+
+def _own(a, size):
+    "One transform as a loader takes it"
+    if isinstance(a, type): raise SettingError(f'aug: {_called(a)} is a class: make one of it, {a.__name__}(...)')
+    if not callable(a):
+        raise SettingError(f'aug: {a!r} is no transform: give a number, or a list of what can be called')
+    for inner in (a, *getattr(a, 'transforms', ())):
+        for kinds, why in _NOT_HERE.items():
+            if isinstance(inner, kinds) or (kinds == (Normalize,) and type(inner).__name__ == 'Normalize'):
+                raise SettingError(f'aug: {_called(inner)} has no place here: {why}')
+    return _tried(a, size) if isinstance(a, Transform) else Each(a, size)
+
+# %% ../../nbs/train/05_augment.ipynb #61312413
+def _tried(a, size):
+    "A fastai transform that keeps the size of a batch"
+    x = TensorImage(torch.full((2, 3, size, size), .5))
+    try:
+        with torch.random.fork_rng(devices=[]): y = copy.deepcopy(a)(x, split_idx=0)
+    except Exception as e:
+        raise SettingError(f"aug: {_called(a)} cannot be used on a batch: {' '.join(str(e).split())[:160]}") from None
+    if y.shape != x.shape:
+        raise SettingError(f'aug: {_called(a)} turned {tuple(x.shape)} into {tuple(y.shape)}: '
+                           'a picture must keep its size')
+    return a
 
 # %% ../../nbs/train/05_augment.ipynb #f841cf0e
-def own_transforms(aug # fastai transforms, torchvision transforms or functions of a picture
+def own_transforms(aug, # a list of transforms of fastai, torchvision or albumentations, or of functions; or one alone
+                   size:int=64 # side in pixels of the pictures that they will see
                   )->list: # fastai batch transforms
-    "Transforms as a loader takes them; what cannot be called is a `SettingError`"
-    wrong = [a for a in aug if not callable(a)]
-    if wrong: raise SettingError(f'aug: {wrong[0]!r} is no transform: give a number, or a list of what can be called')
-    return [a if isinstance(a, Transform) else Each(a) for a in aug]
+    "Transforms as a loader takes them; what cannot be used on a picture is a `SettingError`"
+    out = []
+    for a in aug if isinstance(aug, (list, tuple)) else [aug]:
+        if isinstance(a, (list, tuple)): out += own_transforms(a, size) # as fastai's `aug_transforms()` is one
+        else: out.append(_own(a, size))
+    return out

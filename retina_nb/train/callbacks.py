@@ -63,12 +63,16 @@ def _epoch_row(history):
     seconds = round(time.perf_counter() - history.start, 2)
     return row | dict(lr=float(history.opt.hypers[-1]['lr']), seconds=seconds)
 
+# %% ../../nbs/train/35_callbacks.ipynb #d862551a
+def _off(cb): return hasattr(cb, 'lr_finder') or hasattr(cb, 'gather_preds') # not training for real
+
 # %% ../../nbs/train/35_callbacks.ipynb #d6e013b3
 class History(Callback):
-    "Write `file` (CSV) after every epoch: epoch, losses, the metrics on both splits, lr, seconds"
+    "Keep a row an epoch, and write it to `file` (CSV): epoch, losses, the metrics on both splits, lr, seconds"
     order, run_valid = 70, False # after the Recorder (50), which computes the metrics
-    def __init__(self, file # the CSV to write
-                ): self.file, self.rows, self.losses = Path(file), [], []
+    def __init__(self, file=None # the CSV to write; None keeps the rows in memory
+                ): self.file, self.rows, self.losses = file and Path(file), [], []
+    def before_fit(self): self.run = not _off(self)
     def before_epoch(self): self.start, self.losses, self.seen = time.perf_counter(), [], []
     def after_batch(self):
         if not self.training: return
@@ -77,7 +81,7 @@ class History(Callback):
     def after_epoch(self):
         if not self.losses: return # an epoch skipped on resuming
         self.rows.append(_epoch_row(self))
-        if not rank(): write_table(self.file, pd.DataFrame(self.rows))
+        if self.file and not rank(): write_table(self.file, pd.DataFrame(self.rows))
 
 # %% ../../nbs/train/35_callbacks.ipynb #06cbabb8
 class StopOnNaN(Callback):
@@ -90,9 +94,6 @@ class StopOnNaN(Callback):
 
 # %% ../../nbs/train/35_callbacks.ipynb #8b733e62
 def _state(model): return {k: v.detach().clone() for k,v in bare(model).state_dict().items()}
-
-# %% ../../nbs/train/35_callbacks.ipynb #7456c36b
-def _off(cb): return hasattr(cb, 'lr_finder') or hasattr(cb, 'gather_preds') # not training for real
 
 # %% ../../nbs/train/35_callbacks.ipynb #94b148e6
 class _Average(Kept):

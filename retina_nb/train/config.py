@@ -6,11 +6,11 @@
 __all__ = ['LR', 'MIX', 'PRECISION', 'TrainConfig', 'Named', 'name_of', 'takes', 'names_of', 'known_options', 'Phase']
 
 # %% ../../nbs/train/45_config.ipynb #44e8b12f
-import difflib, json, numbers
+import difflib, json, numbers, types
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
+import numpy as np, torch
 
 from fastai.callback.mixup import CutMix, MixUp
 from fastcore.basics import patch
@@ -20,6 +20,7 @@ from ..core import SettingError, get_task
 from ..data.balance import BALANCE
 from ..data.cache import cache_fields
 from ..image.preprocess import Preprocess
+from .augment import own_transforms
 from .losses import make_loss
 from .network import qualified_name
 
@@ -90,20 +91,34 @@ def _check_kinds(c):
         if kind is str and hasattr(v, '__fspath__'): v = str(v)
         if not isinstance(v, _LIKE.get(kind, kind)) or (kind in (int, float) and isinstance(v, bool)):
             raise SettingError(f'{f.name}={v!r}: {_WORDS[kind]} is needed')
+        if kind in (int, float) and not -1e18 < v < 1e18: raise SettingError(f'{f.name}={v}: a usual number is needed')
         object.__setattr__(c, f.name, kind(v)) # pyright: ignore[reportArgumentType]
+
+# %% ../../nbs/train/45_config.ipynb #42650d61
+def _by_name(arch):
+    "The name of a network that is given as one of torchvision's or timm's functions, as fastai's users do"
+    house = getattr(arch, '__module__', '').split('.')[0] if isinstance(arch, types.FunctionType) else ''
+    return f'torchvision/{arch.__name__}' if house == 'torchvision' else arch.__name__ if house == 'timm' else arch
+
+# %% ../../nbs/train/45_config.ipynb #d26c8d20
+def _flat(aug):
+    "A list without lists in it, as fastai's `aug_transforms()` is one"
+    return [x for a in aug for x in _flat(a)] if isinstance(aug, (list, tuple)) else [aug]
 
 # %% ../../nbs/train/45_config.ipynb #50d62809
 def _complete(c):
     "Fill in what depends on the rest"
     def put(**values):
         for k,v in values.items(): object.__setattr__(c, k, v)
-    put(task=get_task(c.task))
+    if c.arch is None: raise SettingError('arch=None: a name or a network is needed')
+    put(task=get_task(c.task), arch=_by_name(c.arch))
     if c.weights or not isinstance(c.arch, str) or isinstance(c.arch, Named): put(pretrained=False)
     if c.lr is None: put(lr=LR['pretrained' if c.pretrained or c.weights else 'scratch'])
     if c.loss is None: put(loss='qwk' if c.task.ordinal else 'ce')
     if c.contrast is None: put(contrast='ben_graham' if c.task.modality == 'fundus' else 'none')
-    if isinstance(c.aug, numbers.Real): put(aug=float(c.aug))
-    elif isinstance(c.aug, (list, tuple)): put(aug=tuple(c.aug))
+    if isinstance(c.aug, numbers.Real) and -1e6 < c.aug < 1e6: put(aug=float(c.aug))
+    elif isinstance(c.aug, (list, tuple)) or (callable(c.aug) and not isinstance(c.aug, (str, type))):
+        put(aug=tuple(_flat(c.aug)))
     else: raise SettingError(f'aug={c.aug!r}: a number or a list of transforms is needed')
     put(best=c.best or c.patience > 0)
 
@@ -118,17 +133,31 @@ def _at_least(c, **lowest):
     for k,lo in lowest.items():
         if (v := getattr(c, k)) < lo: raise SettingError(f'{k}={v}: it must be at least {lo}')
 
+# %% ../../nbs/train/45_config.ipynb #91459eb1
+def _try_metric(m, k):
+    "Raise a `SettingError` for a metric that cannot be worked out"
+    if isinstance(m, Named) or hasattr(m, 'accumulate'): return
+    name = getattr(m, '__qualname__', type(m).__qualname__)
+    if not callable(m) or isinstance(m, type):
+        raise SettingError(f'metrics: {m!r} is neither a function nor a metric of fastai')
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(4*k) % k
+    try: float(m(torch.randn(4*k, k, generator=g).softmax(1), y))
+    except Exception as e:
+        raise SettingError(f"metrics: {name}: {' '.join(str(e).split())[:160]}; it is called with probabilities "
+                           f'(n, {k}) and labels (n,), and gives a number') from None
+
 # %% ../../nbs/train/45_config.ipynb #9daa6240
 def _check(c):
     "Raise a `SettingError` for a value that cannot work, alone or with the others"
     _at_least(c, size=28, epochs=1, bs=2, freeze_epochs=0, lr_mult=1, patience=0, accumulate=1)
     _one_of(c, sampling=BALANCE, class_weights=BALANCE, channels=(1, 3), mix=MIX, precision=PRECISION)
     if not isinstance(c.aug, tuple): _at_least(c, aug=0)
+    elif not any(isinstance(a, Named) for a in c.aug): own_transforms(c.aug, c.size)
     if not 0 < c.lr < 10: raise SettingError(f'lr={c.lr}: it must lie between 0 and 10')
     for k in ('smoothing', 'ema'):
         if not 0 <= getattr(c, k) < 1: raise SettingError(f'{k}={getattr(c, k)}: it must be at least 0 and less than 1')
-    if wrong := [m for m in c.metrics if not callable(m) and not isinstance(m, Named) and not hasattr(m, 'accumulate')]:
-        raise SettingError(f'metrics: {wrong[0]!r} is neither a function nor a metric of fastai')
+    for m in c.metrics: _try_metric(m, len(c.task))
     if not isinstance(c.loss, Named): make_loss(c.loss, len(c.task), c.task.ordinal)
     if c.start_size is not None and not 28 <= c.start_size <= c.size:
         raise SettingError(f'start_size={c.start_size}: it must lie between 28 and size={c.size}')

@@ -24,12 +24,12 @@ from ..data.balance import class_weights
 from ..data.records import load_records
 from ..data.checks import require_usable
 from ..data.split import split_records
-from .callbacks import Accumulate, EMA, GrowSize, HalfPrecision, KeepBest, epoch_metrics
-from .config import MIX, TrainConfig, known_options, names_of, takes
+from .callbacks import Accumulate, EMA, GrowSize, HalfPrecision, History, KeepBest, epoch_metrics
+from .config import MIX, Named, TrainConfig, known_options, names_of, takes
 from .distributed import Parallel, rank, rank0_first, share_loader
 from .loader import loaders
 from .losses import make_loss
-from .network import Net, load_weights
+from .network import Net, _check_arch, load_weights
 
 # %% ../../nbs/train/50_learner.ipynb #a867e001
 def _absent(records, split, task):
@@ -135,11 +135,13 @@ def config_callbacks(config:TrainConfig)->list: # fastai callbacks
 # %% ../../nbs/train/50_learner.ipynb #9682e20f
 def check_machine(config:TrainConfig):
     "Raise a `SettingError` for settings that cannot be trained: not on this machine, or not from a file alone"
+    if isinstance(config.arch, str) and not isinstance(config.arch, Named): _check_arch(config.arch)
     if config.precision == 'fp16' and not torch.cuda.is_available():
         raise SettingError('precision fp16 needs a GPU: use bf16 on a processor')
     for field,name in config.lost.items():
         raise SettingError(f'{field} is {name}, which was given as an object and is known by its name only: '
                            f'give it again, {field}=...')
+    if 'arch' in config.own: make_net(config, make_loss(config.loss, len(config.task), config.task.ordinal).n_out)
 
 # %% ../../nbs/train/50_learner.ipynb #05d9dc86
 def _loaders(records, config, dls, own):
@@ -166,6 +168,14 @@ def _settings(records, config, options):
     if options: raise SettingError(f'unknown option {next(iter(options))!r}: the settings are in `config` already')
     return config, own
 
+# %% ../../nbs/train/50_learner.ipynb #6d8b04fd
+def _listed(cbs): return list(cbs) if isinstance(cbs, (list, tuple)) else [cbs]*(cbs is not None)
+
+def _with_history(cbs):
+    "The callbacks, and a history that is kept in memory where none of them is one"
+    mine = _listed(cbs)
+    return mine if any(isinstance(cb, History) for cb in mine) else [History(), *mine]
+
 # %% ../../nbs/train/50_learner.ipynb #3bccd7b4
 @takes(TrainConfig)
 def make_learner(records:pd.DataFrame, # split records
@@ -186,9 +196,11 @@ def make_learner(records:pd.DataFrame, # split records
     net = net.to(dls.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
     if config.compile: _compile(net)
     torch.manual_seed(config.seed + rank()) # processes see the same order and their own augmentations
-    return Learner(dls, net, loss_func=loss.to(dls.device), opt_func=Adam, lr=config.lr, splitter=body_and_head,
-                   path=cache_dir(), # where fastai's `lr_find` leaves a file for a moment
-                   metrics=epoch_metrics(loss, config.metrics), cbs=[*config_callbacks(config), *(cbs or [])])
+    learn = Learner(dls, net, loss_func=loss.to(dls.device), opt_func=Adam, lr=config.lr, splitter=body_and_head,
+                    path=cache_dir(), # where fastai's `lr_find` leaves a file for a moment
+                    metrics=epoch_metrics(loss, config.metrics), cbs=[*config_callbacks(config), *_with_history(cbs)])
+    learn.config, learn.records = config, records # for `save_run`
+    return learn
 
 # %% ../../nbs/train/50_learner.ipynb #8981559a
 @patch

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np, pandas as pd, torch
 from fastai.callback.data import WeightedDL
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.data.transforms import Category, Normalize
+from fastai.data.transforms import Category, CategoryMap, Normalize
 from fastai.torch_core import TensorCategory, TensorImage, default_device
 from fasttransform import Transform
 
@@ -50,16 +50,28 @@ def prepare(records:pd.DataFrame, # any table with a column `image`
     return out
 
 # %% ../../nbs/train/10_loader.ipynb #0e16f144
+class _Items:
+    "Some of the images of a data set, in the way in which fastai asks for them: `items.iloc[indices]`"
+    def __init__(self, images): self.images = images
+    @property
+    def iloc(self): return self
+    def __getitem__(self, idxs):
+        ds, idxs = self.images, [int(i) for i in idxs]
+        return GradedImages(np.asarray(ds.images[idxs]), ds.labels[idxs], ds.vocab, not ds.split_idx,
+                            files=[ds.files[i] for i in idxs])
+
 class GradedImages:
     "Prepared images and their labels, item by item or batch by batch"
     n_inp = 1 # said here, or fastai would draw a random batch to find out, and a resumed run would differ
     def __init__(self, images:np.ndarray, # uint8 (n, size, size, 3)
                  labels, # n whole numbers
                  vocab, # class names in order
-                 train:bool=False # of the training split? Tells fastai whether random transforms apply
+                 train:bool=False, # of the training split? Tells fastai whether random transforms apply
+                 files=() # n names of the photographs
                 ):
         self.images, self.labels = images, torch.tensor(np.asarray(labels, dtype=np.int64))
-        self.vocab, self.c, self.split_idx = list(vocab), len(vocab), int(not train)
+        self.vocab, self.c, self.split_idx = CategoryMap(vocab, sort=False), len(vocab), int(not train)
+        self.files, self.items = list(files) or ['']*len(images), _Items(self)
     def __len__(self): return len(self.images)
     def __getitem__(self, i):
         return TensorImage(torch.from_numpy(np.array(self.images[i]))), TensorCategory(self.labels[i])
@@ -98,7 +110,7 @@ def sample_weights(labels, # n labels, whole numbers from 0
 def _one_dl(df, pre, task, bs, tfms, train, sampling, device, num_workers, **kwargs):
     "A fastai loader over one split of the records"
     labels = df['label'].astype(int).to_numpy()
-    ds = GradedImages(prepare(df, pre, **kwargs), labels, task.classes, train)
+    ds = GradedImages(prepare(df, pre, **kwargs), labels, task.classes, train, files=df['image'])
     level = background(pre)
     if tfms: tfms = [OffBackground(level), *tfms, OnBackground(level)]
     after = [ToFloat(), *tfms, Normalize.from_stats(pre.mean, pre.std, cuda=False)]
@@ -138,9 +150,9 @@ def loaders(records:pd.DataFrame, # `split` filled: 'train' and 'valid' are used
     "fastai `DataLoaders` over the training and validation splits of `records`"
     task, device = get_task(task), device or default_device()
     pre = pre or _contract(records, task)
-    tfms = augmentations(task, aug) if isinstance(aug, (int, float)) else own_transforms(aug)
+    tfms = augmentations(task, aug) if isinstance(aug, (int, float)) else own_transforms(aug, pre.size)
     train, valid = (_labelled(records, s) for s in ('train', 'valid'))
     dls = DataLoaders(_one_dl(train, pre, task, bs, tfms, True, sampling, device, num_workers, **kwargs),
                       _one_dl(valid, pre, task, bs, [], False, 'none', device, num_workers, **kwargs), device=device)
-    dls.vocab, dls.c, dls.pre, dls.task = list(task.classes), len(task), pre, task
+    dls.vocab, dls.c, dls.pre, dls.task = dls.train.vocab, len(task), pre, task
     return dls

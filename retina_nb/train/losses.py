@@ -182,6 +182,25 @@ class OwnLoss(GradeLoss):
 LOSSES = dict(ce=CrossEntropy, focal=Focal, corn=Corn, qwk=SoftQWK, regression=Regression)
 _ORDINAL = 'corn', 'qwk', 'regression'
 
+# %% ../../nbs/train/15_losses.ipynb #c5c87b6c
+def _tried(loss, given):
+    "A loss that gives a number which can be derived; another one is a `SettingError`"
+    name = getattr(given, '__qualname__', type(given).__qualname__)
+    def no(why): return SettingError(f"loss {name}: cannot be used: {' '.join(str(why).split())[:160]}; "
+                                     f'it is called with raw outputs (n, {loss.n_out}) and labels (n,)')
+    place = next((p.device for p in [*loss.buffers(), *getattr(given, 'buffers', list)()]), torch.device('cpu'))
+    g = torch.Generator().manual_seed(0)
+    raw = torch.randn(2*loss.k, loss.n_out, generator=g).to(place).requires_grad_()
+    y = torch.arange(2*loss.k).to(place) % loss.k
+    try:
+        value = loss(raw, y)
+        if not torch.is_tensor(value) or value.ndim or not value.requires_grad:
+            raise ValueError(f'it gives {type(value).__name__}, not one number in a tensor that depends on the outputs')
+        shape = tuple(loss.probs(raw).shape)
+    except Exception as e: raise no(e) from None
+    if shape != (len(y), loss.k): raise no(f'its probabilities are {shape}, not {(len(y), loss.k)}')
+    return loss
+
 # %% ../../nbs/train/15_losses.ipynb #401df999
 def make_loss(loss, # 'ce', 'focal', 'corn', 'qwk' or 'regression'; a function, a module, or a class of modules
               k:int, # number of classes
@@ -193,8 +212,10 @@ def make_loss(loss, # 'ce', 'focal', 'corn', 'qwk' or 'regression'; a function, 
         if loss not in LOSSES: raise SettingError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}")
         if not ordinal and loss in _ORDINAL: raise SettingError(f'loss {loss!r} needs ordered classes: use ce or focal')
         return LOSSES[loss](k, **kwargs)
-    if isinstance(loss, type): loss = loss(k) if issubclass(loss, GradeLoss) else loss()
+    if isinstance(loss, type):
+        try: loss = loss(k) if issubclass(loss, GradeLoss) else loss()
+        except TypeError as e: raise SettingError(f'loss {loss.__name__}: {e}; give a loss that is made already') from None
     if not callable(loss): raise SettingError(f'loss {loss!r}: give a name, a function or a module')
-    if not isinstance(loss, GradeLoss): return OwnLoss(k, loss)
+    if not isinstance(loss, GradeLoss): return _tried(OwnLoss(k, loss), loss)
     if loss.k != k: raise SettingError(f'loss {loss!r} is for {loss.k} classes, and the task has {k}')
-    return loss
+    return _tried(loss, loss)

@@ -150,8 +150,11 @@ def qualified_name(x # a function, a class, or an object of one
 # %% ../../nbs/train/20_network.ipynb #47760a26
 def _own_body(arch, n_out, n_in, size):
     "A network that was given as an object: body, width (None where it needs no head), and whether it has a map"
-    body = copy.deepcopy(arch) if isinstance(arch, nn.Module) else arch(n_out)
     name = qualified_name(arch)
+    if not callable(arch): raise SettingError(f'arch {arch!r}: is neither a name nor a network')
+    try: body = copy.deepcopy(arch) if isinstance(arch, nn.Module) else arch(n_out)
+    except Exception as e:
+        raise SettingError(f'arch {name}: could not be made for {n_out} outputs, {name}({n_out}): {e}') from None
     if not isinstance(body, nn.Module): raise SettingError(f'arch {name}: made a {type(body).__name__}, not a module')
     try: shape = _trial(body, n_in, size)
     except Exception as e:

@@ -23,7 +23,7 @@ from .checkpoint import Checkpoint
 from .callbacks import HalfPrecision, History, KeepBest, StopOnNaN
 from .config import TrainConfig, known_options, names_of, takes
 from .distributed import processes, rank, rank0_first, wait, world
-from .learner import as_records, check_machine, make_learner, split_for_training
+from .learner import _listed, as_records, check_machine, make_learner, split_for_training
 from .network import require_weights
 from .run_folder import begun, check_place, check_same, facts_of, finish_run, hold_out, open_run
 from .tracking import make_tracker
@@ -130,7 +130,7 @@ def _train(records, config, facts, out, start, progress, cbs, track, track_uri):
     "The part of `train` that takes time, once everything has been checked"
     history = History(out/'history.csv')
     checkpoint = Checkpoint(out/'checkpoint.safetensors', history)
-    mine = [history, checkpoint, StopOnNaN(), *(cbs or [])]
+    mine = [history, checkpoint, StopOnNaN(), *_listed(cbs)]
     def build(c, dls):
         resumed = checkpoint.file.is_file() and begun(out)
         more = {} if dls else dict(progress=progress and not rank())
