@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'VERSION', 'MB', 'LIMITS', 'REQUIRED', 'GOLDEN', 'bundle_limit', 'write_sums', 'Bundle', 'load_bundle']
 
 # %% ../../nbs/deploy/30_bundle.ipynb #528c8334
-import hashlib, json, os, re, stat
+import hashlib, os, re, stat
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from fastcore.basics import patch
 from ..core import BundleError, RetinaError, SettingError, Task
 from ..disk import json_hash, write_file
 from ..core import _checked as _checked_task
+from .mistaken import mistaken
 from .int8 import has_vnni
-from .guard import checked_onnx, scan_onnx
+from .guard import check_ends, checked_onnx, scan_onnx
+from .settings import check_settings, golden_problem, parse_object, png_size
 from ..image.preprocess import Preprocess
 
 # %% ../../nbs/deploy/30_bundle.ipynb #e903b170
@@ -54,10 +56,18 @@ def _read(root, name)->bytes:
     "The content of a small file of a bundle"
     return _checked(root, name).read_bytes()
 
+# %% ../../nbs/deploy/30_bundle.ipynb #058bc8c1
+def _no_folder(root)->str:
+    "That there is no bundle, where it was looked for, and what there is instead"
+    root = Path(root)
+    there = sorted(str(p.parent) for p in root.absolute().parent.glob('*/SHA256SUMS'))[:3] if root.name else []
+    near = f"; there are bundles in {', '.join(there)}" if there else ''
+    return f'{root}: no such bundle folder (looked for {root.absolute()}{near}): retina_export makes one from a run'
+
 # %% ../../nbs/deploy/30_bundle.ipynb #8cae5a3e
 def _sums(root)->dict:
     "What `SHA256SUMS` says: file name to hash"
-    if not Path(root).is_dir(): raise BundleError(f'{root}: no such bundle folder')
+    if not Path(root).is_dir(): raise BundleError(_no_folder(root))
     if not (Path(root)/'SHA256SUMS').exists(): raise BundleError(f'{root}: not a bundle: it has no SHA256SUMS')
     out = {}
     for i,line in enumerate(_read(root, 'SHA256SUMS').decode('utf-8', 'replace').splitlines(), 1):
@@ -87,15 +97,6 @@ def write_sums(
     names = sorted(str(p.relative_to(root)) for p in root.rglob('*') if p.is_file() and p.name != 'SHA256SUMS')
     lines = [f"{hashlib.sha256((root/o).read_bytes()).hexdigest()}  {o}\n" for o in names]
     return write_file(root/'SHA256SUMS', ''.join(lines))
-
-# %% ../../nbs/deploy/30_bundle.ipynb #9be25fdc
-def _json(data, path)->dict:
-    "Parse JSON that a stranger wrote: must be an object; anything else is a `BundleError`"
-    try: out = json.loads(data)
-    except (ValueError, RecursionError) as e:
-        raise BundleError(f'{path}: not readable as JSON ({str(e)[:100]})') from None
-    if not isinstance(out, dict): raise BundleError(f'{path}: holds a JSON {type(out).__name__}, not an object')
-    return out
 
 # %% ../../nbs/deploy/30_bundle.ipynb #8c4e7790
 def _check_safetensors(path):
@@ -142,16 +143,6 @@ def _preprocess(config, root)->Preprocess:
                           'made by a version that prepares images differently; export it again')
     return pre
 
-# %% ../../nbs/deploy/30_bundle.ipynb #3f4dec07
-def _is_number(x, lo, hi): return isinstance(x, (int,float)) and not isinstance(x, bool) and lo <= x <= hi
-
-# %% ../../nbs/deploy/30_bundle.ipynb #1f53984f
-def _check_operating_point(op, root):
-    "A bundle has no operating point, or one with a threshold"
-    if op is None: return
-    if not isinstance(op, dict) or not _is_number(op.get('threshold'), 0, 1):
-        raise BundleError(f'{root}: the operating point in config.json has no threshold between 0 and 1')
-
 # %% ../../nbs/deploy/30_bundle.ipynb #3a234505
 class Bundle:
     "A bundle folder that has been checked; `load_bundle` makes one"
@@ -160,10 +151,12 @@ class Bundle:
         path, # the folder
         config:dict, # what its `config.json` says
         task:Task, # what its labels mean
-        preprocess:Preprocess, # how a photograph becomes what the model sees
+        preprocess:Preprocess, *, # how a photograph becomes what the model sees
         sums:dict, # file name to SHA-256, as `SHA256SUMS` lists them
+        golden:list, # of golden images: `image` and `input` (file names), `probabilities` (precision to list)
     ):
-        self.path, self.config, self.task, self.preprocess, self.sums = Path(path), config, task, preprocess, sums
+        self.path, self.config, self.task, self.preprocess = Path(path), config, task, preprocess
+        self.sums, self.golden = sums, golden
     @property
     def id(self)->str:
         "Twelve digits that name this model: they change when its graph or its preprocessing does"
@@ -210,23 +203,46 @@ def onnx(
     return checked_onnx(data, name=str(self.path/name)), precision
 
 # %% ../../nbs/deploy/30_bundle.ipynb #ba13f12b
-def _check_graph(root, name):
-    "Raise unless an ONNX file of a bundle takes images and gives probabilities"
-    io = scan_onnx(root/name)
-    if io['inputs'] != ['image'] or io['outputs'] not in (['probabilities'], ['probabilities','cam']):
-        raise BundleError(f"{root}: {name} takes {io['inputs'][:5]} and gives {io['outputs'][:5]}, "
-                          'not image and probabilities')
+def _check_graph(root, name, k, size):
+    "Raise unless an ONNX file of a bundle takes images and gives what the task asks for"
+    try: check_ends(scan_onnx(root/name), k, size)
+    except ValueError as e: raise BundleError(f'{root}: {name}: {e}') from None
 
 # %% ../../nbs/deploy/30_bundle.ipynb #fe19fc88
 def _config(root)->dict:
-    "The settings of a bundle of a version that we know"
-    config = _json(_read(root, 'config.json'), root/'config.json')
+    "The settings of a bundle of a version that we know, each of them of the form that is used later"
+    config = parse_object(_read(root, 'config.json'), root/'config.json')
     if config.get('format') != FORMAT: raise BundleError(f'{root}: config.json is not that of a {FORMAT}')
     if config.get('format_version') != VERSION:
         theirs = str(config.get('format_version'))[:40]
         raise BundleError(f'{root}: bundle format version {theirs}; this retina_nb reads version {VERSION}: '
                           'install a newer retina_nb, or export the run again')
+    check_settings(config, root)
     return config
+
+# %% ../../nbs/deploy/30_bundle.ipynb #b4440e8b
+def _golden(root, sums, k, size)->list:
+    "The rows of `golden.json`; a list that does not fit, or a picture of another size, is a `BundleError`"
+    name, files = 'golden/golden.json', [f for f in sums if _golden_name.fullmatch(f)]
+    found = parse_object(_read(root, name), root/name)
+    wrong = golden_problem(found, files, k)
+    if wrong: raise BundleError(f'{root}: {name} is not a list of images and probabilities: {wrong}')
+    inputs = {r['input'] for r in found['images']}
+    for f in files:
+        with open(_checked(root, f), 'rb') as o: found_size = png_size(o.read(24))
+        if not found_size or max(found_size) > 4096: raise BundleError(f'{root}: {f} is not a PNG of a golden image')
+        if f in inputs and found_size != (size,size):
+            raise BundleError(f'{root}: {f} has {found_size[0]} x {found_size[1]} px; the model takes {size}')
+    return found['images']
+
+# %% ../../nbs/deploy/30_bundle.ipynb #a1c080c7
+def _fits_together(root, config, sums, pre):
+    "Settings that have to agree with each other and with the files that are there"
+    size = config.get('size')
+    if size not in (None, pre.size):
+        raise BundleError(f'{root}: config.json: size is {size}, the preprocessing makes {pre.size}')
+    if config['precision'] == 'int8' and 'model.fp32.onnx' not in sums:
+        raise BundleError(f'{root}: config.json: precision is int8, and there is no model.fp32.onnx beside it')
 
 # %% ../../nbs/deploy/30_bundle.ipynb #37fd00ad
 def load_bundle(
@@ -234,12 +250,14 @@ def load_bundle(
 )->Bundle: # checked
     "Open a bundle after checking names, sizes, hashes and forms; raises `BundleError`, runs nothing"
     if isinstance(path, Bundle): return path
+    if why := mistaken(path): raise BundleError(why)
     root, sums = Path(path), _sums(path)
     for name,digest in sums.items(): _verify(root, name, digest)
     config = _config(root)
     task, pre = _task(config, root), _preprocess(config, root)
-    _check_operating_point(config.get('operating_point'), root)
+    _fits_together(root, config, sums, pre)
     _check_safetensors(root/'model.safetensors')
     for name in ('model.onnx', 'model.fp32.onnx'):
-        if name in sums: _check_graph(root, name)
-    return Bundle(root, config, task, pre, sums)
+        if name in sums: _check_graph(root, name, len(task), pre.size)
+    golden = _golden(root, sums, len(task), pre.size)
+    return Bundle(root, config, task, pre, sums=sums, golden=golden)

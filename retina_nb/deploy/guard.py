@@ -6,7 +6,7 @@
 __all__ = ['MAX_REST', 'OPERATORS', 'OPSETS', 'DEADLINE', 'CheckedOnnx', 'scan_onnx', 'checked_onnx', 'WatchedSession',
            'open_session', 'sound_answer', 'check_ends']
 
-# %% ../../nbs/deploy/06_guard.ipynb #10e22f53
+# %% ../../nbs/deploy/06_guard.ipynb #cef13475
 import contextlib, math, threading
 from collections.abc import Iterator
 import math
@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from ..core import BundleError
 from .budget import graph_cost
 
-# %% ../../nbs/deploy/06_guard.ipynb #2b9c1d87
+# %% ../../nbs/deploy/06_guard.ipynb #4bdef877
 def _number(data, i)->tuple:
     "A number at place `i` as protobuf spells it, and where it ends; a longer spelling than needed is a `ValueError`"
     out = shift = 0
@@ -30,7 +30,7 @@ def _number(data, i)->tuple:
     if b == 0 and shift > 7: raise ValueError('it spells its field numbers in more bytes than they need')
     return out, i
 
-# %% ../../nbs/deploy/06_guard.ipynb #1cfbc801
+# %% ../../nbs/deploy/06_guard.ipynb #bc54c545
 def _fields(data, i, end)->Iterator:
     "The fields of a message between two places: number, start and end of the content"
     while i < end:
@@ -44,7 +44,7 @@ def _fields(data, i, end)->Iterator:
         yield tag >> 3, i, stop
         i = stop
 
-# %% ../../nbs/deploy/06_guard.ipynb #2a77c0e3
+# %% ../../nbs/deploy/06_guard.ipynb #662d63f0
 MAX_REST = 4*2**20     # bytes of a file that are not weights: a Swin transformer has 54 kB of them
 _MAX_PARTS = 100_000    # operators, weights and the like in a graph
 _GRAPH, _WEIGHT, _RAW = 7, 5, 9 # protobuf's numbers: graph of a model, weight of a graph, content of a weight
@@ -60,7 +60,7 @@ def _check_size(data):
             if part == _WEIGHT: rest -= sum(e - s for f,s,e in _fields(data, a, z) if f == _RAW)
     if rest > MAX_REST: raise ValueError(f'it holds {rest:,} bytes besides weights; {MAX_REST:,} are allowed')
 
-# %% ../../nbs/deploy/06_guard.ipynb #d5cdaa0b
+# %% ../../nbs/deploy/06_guard.ipynb #23247043
 _KINDS = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8} # float32, uint8, int8 ... to bytes a number
 
 def _check_tensor(t):
@@ -74,7 +74,7 @@ def _check_tensor(t):
     else: right = typed == ([n] if n else [])
     if min(t.dims, default=0) < 0 or not right: raise ValueError(f'tensor {t.name[:40]!r} does not hold what it says')
 
-# %% ../../nbs/deploy/06_guard.ipynb #65096621
+# %% ../../nbs/deploy/06_guard.ipynb #3bf7f6e6
 _COUNTS = 'strides', 'dilations', 'kernel_shape', 'group', 'blocksize', 'num_groups'
 
 def _check_attribute(a):
@@ -88,16 +88,17 @@ def _check_attribute(a):
     if a.name in _COUNTS and not all(0 < o < 2**16 for o in a.ints or [a.i]):
         raise ValueError(f'{a.name} is not above zero')
 
-# %% ../../nbs/deploy/06_guard.ipynb #6d86469a
-OPERATORS = frozenset('''Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Constant
-ConstantOfShape Conv ConvInteger ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div DynamicQuantizeLinear
-Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater
-GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization IsInf IsNaN LRN LayerNormalization
-LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul MatMulInteger Max MaxPool Mean Min Mish Mod Mul Neg
-Not Or PRelu Pad Pow QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
-ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round ScatterElements ScatterND Selu Shape Sigmoid Sign Sin
-Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Trilu
-Unsqueeze Where Xor'''.split())
+# %% ../../nbs/deploy/06_guard.ipynb #408b9747
+OPERATORS = frozenset('''
+Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv
+ConvInteger ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp
+Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater
+GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization IsInf IsNaN LRN
+LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul MatMulInteger Max MaxPool
+Mean Min Mish Mod Mul Neg Not Or PRelu Pad Pow QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum
+ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round
+ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split
+Sqrt Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor'''.split())
 
 def _check_node(node):
     "An operator is one of ONNX's own, of those that a grading model may have, without sub-graphs or outside data"
@@ -105,9 +106,9 @@ def _check_node(node):
     if node.domain not in ('', 'ai.onnx'): raise ValueError(f'it needs the custom operator {name}')
     if node.overload: raise ValueError('it calls a function of its own')
     for a in node.attribute: _check_attribute(a)
-    if node.op_type not in OPERATORS: raise ValueError(f'it uses {node.op_type[:40]!r}: no grading model needs it')
+    if node.op_type not in OPERATORS: raise ValueError(f'it uses {node.op_type[:40]!r}: not for grading')
 
-# %% ../../nbs/deploy/06_guard.ipynb #e6f34821
+# %% ../../nbs/deploy/06_guard.ipynb #506f8d46
 OPSETS = range(13, 24) # versions of ONNX's operators; exports of ours have 18
 
 def _check_model(proto)->dict:
@@ -125,7 +126,7 @@ def _check_model(proto)->dict:
     return dict(ops=sorted({n.op_type for n in graph.node}), inputs=[o.name for o in graph.input],
                 outputs=[o.name for o in graph.output], opset=opsets[0][1])
 
-# %% ../../nbs/deploy/06_guard.ipynb #87b80036
+# %% ../../nbs/deploy/06_guard.ipynb #274ab83b
 @contextlib.contextmanager
 def _sound(name):
     "Whatever is wrong with an ONNX file is a `BundleError` that names it"
@@ -134,7 +135,7 @@ def _sound(name):
     except Exception as e: # ours, and the parser's
         raise BundleError(f"{name}: not an ONNX model that can be used: {' '.join(str(e).split())[:200]}") from None
 
-# %% ../../nbs/deploy/06_guard.ipynb #d02cf277
+# %% ../../nbs/deploy/06_guard.ipynb #5e40bf77
 class CheckedOnnx(bytes):
     "Bytes of an ONNX model that was looked through, as `checked_onnx` gives them"
 
@@ -150,7 +151,7 @@ def _examined(data, name, n=1)->tuple:
         if len(clean) != len(data): raise ValueError('it has fields that ONNX does not know, or some of them twice')
         return CheckedOnnx(clean), found | graph_cost(proto, n=n)
 
-# %% ../../nbs/deploy/06_guard.ipynb #dfcb0770
+# %% ../../nbs/deploy/06_guard.ipynb #cb976462
 def scan_onnx(
     model, # path of an ONNX file, or its bytes
     *,
@@ -161,7 +162,7 @@ def scan_onnx(
     data = model if in_memory else Path(model).read_bytes()
     return _examined(data, 'ONNX data' if in_memory else model, n)[1]
 
-# %% ../../nbs/deploy/06_guard.ipynb #259aff9a
+# %% ../../nbs/deploy/06_guard.ipynb #d01aa8d1
 def checked_onnx(
     data:bytes, # content of an ONNX file
     *,
@@ -170,7 +171,7 @@ def checked_onnx(
     "Parse and check an ONNX model, and give the bytes that a runtime may have; anything else is a `BundleError`"
     return data if isinstance(data, CheckedOnnx) else _examined(data, name)[0]
 
-# %% ../../nbs/deploy/06_guard.ipynb #ceaed232
+# %% ../../nbs/deploy/06_guard.ipynb #fc9c6607
 DEADLINE = 60. # seconds that one answer may take; a ResNet-18 takes some hundredths of one
 
 class WatchedSession:
@@ -183,7 +184,7 @@ class WatchedSession:
     def get_inputs(self)->list: return self.session.get_inputs()
     def get_outputs(self)->list: return self.session.get_outputs()
 
-# %% ../../nbs/deploy/06_guard.ipynb #345c9da7
+# %% ../../nbs/deploy/06_guard.ipynb #57b540d0
 @patch
 def run(
     self:WatchedSession,
@@ -205,7 +206,7 @@ def run(
         raise BundleError(late if options.terminate else why) from None
     finally: watch.cancel()
 
-# %% ../../nbs/deploy/06_guard.ipynb #14bc12fc
+# %% ../../nbs/deploy/06_guard.ipynb #ac4e60a2
 def open_session(
     data:bytes, # content of an ONNX file; checked here unless `checked_onnx` gave it
     threads:int=0, # processor cores that one image may use; 0: all
@@ -222,7 +223,7 @@ def open_session(
         why = ' '.join(str(e).split())[:200]
         raise BundleError(f'ONNX Runtime cannot open the model: {why}') from None
 
-# %% ../../nbs/deploy/06_guard.ipynb #6676bbef
+# %% ../../nbs/deploy/06_guard.ipynb #638c046d
 def sound_answer(
     p, # what the model gave for one image: probabilities (k,)
     k:int, # classes of the task
@@ -240,7 +241,7 @@ def sound_answer(
     p = p.clip(0, None)
     return p/p.sum()
 
-# %% ../../nbs/deploy/06_guard.ipynb #88526f69
+# %% ../../nbs/deploy/06_guard.ipynb #0a38092e
 def check_ends(
     found:dict, # what `scan_onnx` found
     k:int, # classes of the task

@@ -10,12 +10,14 @@ import json, re, urllib.error, urllib.request
 from pathlib import Path
 
 import numpy as np
-from fastcore.script import Param, call_parse
+from fastcore.script import Param
 
-from ..core import BundleError, DISCLAIMER, SettingError, new_folder, one_line_errors, write_json
+from ..core import DISCLAIMER, BundleError, SettingError
+from ..commands import call_parse, one_line_errors
+from ..disk import new_folder, write_json
 from .bundle import load_bundle
-from .golden import golden_answer, golden_rows, golden_tolerance
-from .onnx import open_session
+from .golden import golden_answer, golden_tolerance
+from .guard import open_session, scan_onnx
 from ..image.read import read_image
 
 # %% ../../nbs/deploy/90_triton.ipynb #bcd4c276
@@ -86,10 +88,12 @@ def _model_name(b, name)->str:
 # %% ../../nbs/deploy/90_triton.ipynb #719dd146
 def _check_golden(b, data, precision):
     "The golden images in one batch give what the bundle says, as alone"
-    rows = golden_rows(b)
-    x = np.stack([read_image(b.path/r['input']) for r in rows])
-    want = np.array([golden_answer(r, precision) for r in rows])
-    diff = np.abs(open_session(data).run(['probabilities'], {'image': x})[0] - want).max()
+    scan_onnx(data, n=len(b.golden)) # a batch of them has its limits too
+    x = np.stack([read_image(b.path/r['input']) for r in b.golden])
+    want = np.array([golden_answer(r, precision) for r in b.golden])
+    got = open_session(data).run(['probabilities'], {'image': x})[0]
+    if got.shape != want.shape: raise BundleError(f'{b.path}: a batch of {len(x)} images gives {len(got)} answers')
+    diff = np.abs(got - want).max()
     if not diff <= golden_tolerance(precision):
         raise BundleError(f'{b.path}: the golden images come out differently in a batch ({diff:.2g}): see retina_check')
 
