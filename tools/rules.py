@@ -77,7 +77,8 @@ def export_cells(root):
     for name, i, c, ds in code_cells(root):
         if not ds & EXPORT: continue
         where, lines = at(name, i, c), body(c)
-        if len(lines) > LINES: faults.append(f'{where} has {len(lines)} lines, more than {LINES}')
+        names = any('submod_attrs' in l for l in lines) # a face: a list of names, as long as its wing has rooms
+        if len(lines) > LINES and not names: faults.append(f'{where} has {len(lines)} lines, more than {LINES}')
         if (w := max(map(len, lines), default=0)) > WIDTH: faults.append(f'{where} has a line of {w} characters, more than {WIDTH}')
         if not (tree := parse(c)): continue
         defs = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not _overloaded(n)]

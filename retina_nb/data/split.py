@@ -34,6 +34,7 @@ def _known(patients)->list:
     names = patients.astype(str)
     return names.map({p: '' if is_unknown(p) else p for p in names.unique()}).tolist()
 
+# %% ../../nbs/data/30_split.ipynb #762b8a51
 def groups_of(
     records, # table with columns `image` and `patient`
     *,

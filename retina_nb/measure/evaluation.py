@@ -17,7 +17,7 @@ from ..data.split import patients_unknown
 from . import metrics as m
 from .bounds import FEW, predictive_intervals
 from .patients import by_patient, dme_figures, intention_to_diagnose, referral_figures
-from .inputs import reaches
+from .inputs import checked_threshold, reaches
 from .predictions import (PredictionsLike, binary_questions, positive_score, prob_columns,
                                            probabilities, read_predictions)
 from .ranking import Ranking, brier_each, log_loss_each
@@ -92,9 +92,10 @@ def score_statistics(
     thresholds, # {question: threshold}
     *,
     prevalence=None, # for the predictive values; by default that of the table
+    who=None, # (unit of each row, number of units), where other rows are resampled along; by default the table's own
 )->tuple: # (statistics for `resample`, {name: patients a proportion rests on})
     "Everything `evaluate` computes from weights"
-    unit, n, _ = patient_codes(preds)
+    unit, n = patient_codes(preds)[:2] if who is None else who
     k, t, g = len(task), preds['target'].to_numpy(int), preds['grade'].to_numpy(int)
     grades = _count_scores(k, task.ordinal or k == 2, np.bincount(t).argmax())
     binary, rests = _binary_statistics(preds, t, g, task, thresholds, prevalence, unit, n)
@@ -185,7 +186,7 @@ def _run_threshold(what):
 # %% ../../nbs/measure/25_evaluation.ipynb #33f38be0
 def _thresholds(task, referable=None):
     "A threshold for each yes-or-no question: one half, but for `referable` where one is given"
-    return dict.fromkeys(binary_questions(task), .5) | {'referable': .5 if referable is None else referable}
+    return dict.fromkeys(binary_questions(task), .5) | {'referable': .5 if referable is None else checked_threshold(referable)}
 
 # %% ../../nbs/measure/25_evaluation.ipynb #ca05d3e2
 def _threshold(given, chosen):

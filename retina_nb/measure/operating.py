@@ -24,7 +24,7 @@ from .bounds import clopper_pearson, predictive_intervals, proportion_interval
 from .abstain import plot_risk_coverage
 from .calibration import _named, apply_temperature, ece, fit_temperature, plot_reliability
 from .confusion import plot_confusion
-from .inputs import checked_threshold, reaches
+from .inputs import checked_numbers, checked_threshold, checked_yes, reaches, same_length
 from .predictions import PredictionsLike, _scored, prob_columns, read_predictions, yes_no
 from .resampling import count_stat, patient_codes, rank_stat, resample
 from .scores import figure_text
@@ -36,7 +36,8 @@ def roc_points(
     score, # the higher, the more likely positive (n,)
 )->pd.DataFrame: # a row a threshold, falling: threshold, sensitivity, specificity, true_positives, false_positives
     "Sensitivity and specificity at every threshold (predicted positive from the threshold on)"
-    yes, score = np.asarray(yes, bool), np.asarray(score, float)
+    yes, score = checked_yes(yes), checked_numbers(score, 'score')
+    same_length(truth=yes, score=score)
     if yes.all() or not yes.any():
         raise DataError('an operating point needs positive and negative images; one of the two is missing')
     order = np.argsort(-score, kind='stable')
@@ -93,6 +94,15 @@ def _here(r, i, rows, yes):
     patients = dict(n_patients=patient_codes(rows)[1], n_positive_patients=patient_codes(rows[yes])[1])
     return out | dict(n_images=len(rows), n_positive_images=int(yes.sum())) | patients | dict(chosen_on='validation')
 
+# %% ../../nbs/measure/40_operating.ipynb #5d893138
+def _possible_wish(wish):
+    "Refuse a fraction that is none, and a cost that is not above 0"
+    for name, x in wish.items():
+        top = math.inf if name == 'cost_ratio' else 1
+        if not 0 < x <= top or x == math.inf or name == 'assurance' and x == 1:
+            words = name.removeprefix('target_')
+            raise SettingError(f'{words} is {x}: it must be above 0' + (' and at most 1' if top == 1 else ' and finite'))
+
 # %% ../../nbs/measure/40_operating.ipynb #65252a52
 def choose_threshold(
     preds:PredictionsLike, # predictions on the *validation* split, with probabilities
@@ -108,6 +118,7 @@ def choose_threshold(
     wish = {k: v for k,v in wishes.items() if v is not None} or dict(target_sensitivity=.9)
     if len(wish) > 1: raise SettingError('give one of sensitivity, specificity and cost_ratio')
     if assurance is not None: wish['assurance'] = assurance
+    _possible_wish(wish)
     preds, task = _scored(preds, task)
     yes, score = yes_no(preds, task, question)
     r = roc_points(yes, score)
