@@ -24,5 +24,5 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     pool=['count_cores', 'run_jobs'],
     manifest=['read_cache'],
     cache=['cache_fields', 'cache_names', 'cache_records', 'retina_cache'],
-    provenance=['describe_source', 'source_badge', 'synthetic_rows'],
+    provenance=['describe_source', 'source_badge', 'source_file', 'synthetic_rows'],
 ))
