@@ -1,6 +1,6 @@
-"""How often the 95% intervals of `evaluate` hold the truth: python benchmarks/coverage.py [--tables 1000]
+"""How often the 95% intervals of `evaluate` hold the truth: python benchmarks/coverage.py [--tables 500]
 
-Twelve worlds (nbs/measure/28_coverage.ipynb), a thousand tables each, on one core in about a quarter of an hour; writes results/coverage.csv"""
+Twelve worlds (nbs/measure/28_coverage.ipynb), five hundred tables each, on one core in some ten minutes; writes results/coverage.csv"""
 import argparse
 from pathlib import Path
 
@@ -12,7 +12,7 @@ OUT = Path(__file__).resolve().parent/'results'/'coverage.csv'
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--tables', type=int, default=1000)
+    ap.add_argument('--tables', type=int, default=500)
     n, found = ap.parse_args().tables, []
     for world in WORLDS:
         found.append(count_coverage(world, n_tables=n))

@@ -5,20 +5,22 @@
 # %% auto #0
 __all__ = ['THRESHOLDS', 'net_benefit', 'plot_net_benefit', 'workload', 'plot_workload']
 
-# %% ../../nbs/measure/42_benefit.ipynb #1656301a
+# %% ../../nbs/measure/42_benefit.ipynb #de8970b1
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from ..core import SettingError
 from ..data.split import patients_unknown
+from .bounds import clopper_pearson
+from .inputs import reaches
 from .metrics import safe_divide
 from .patients import by_patient, referral_rows
 from .predictions import PredictionsLike, known_rows
 from .resampling import patient_codes, resample
 from ..plotting import OKABE_ITO, UNKNOWN_COLOUR, caption, new_axes
 
-# %% ../../nbs/measure/42_benefit.ipynb #d94db68d
+# %% ../../nbs/measure/42_benefit.ipynb #768ddd72
 def _units(preds, task, by):
     "Truth and score of each patient (or image), the word for it, and the unit of each row for resampling"
     d, task = known_rows(preds, task, need_probabilities=True)
@@ -28,11 +30,11 @@ def _units(preds, task, by):
     unit, n = (np.arange(len(table)), len(table)) if by == 'patient' else patient_codes(table)[:2]
     return table['positive'].to_numpy(bool), table['score'].to_numpy(float), by, unit, n
 
-# %% ../../nbs/measure/42_benefit.ipynb #d13290b4
+# %% ../../nbs/measure/42_benefit.ipynb #60934d81
 def _counts_stat(yes, score, thresholds, unit, n):
     "Statistic: images or patients in all, positives, and at each threshold found positives and needless referrals"
     at = np.asarray(thresholds)
-    up = (score[:,None] >= at).astype(np.float32)
+    up = reaches(score[:,None], at).astype(np.float32)
     per = np.column_stack([np.ones(len(yes)), yes, up*yes[:,None], up*~yes[:,None]])
     by = np.stack([np.bincount(unit, weights=c, minlength=n) for c in per.T], 1)
     k = len(at)
@@ -41,7 +43,7 @@ def _counts_stat(yes, score, thresholds, unit, n):
         return s[:,0], s[:,1], s[:,2:2+k], s[:,2+k:]
     return counts
 
-# %% ../../nbs/measure/42_benefit.ipynb #743bc086
+# %% ../../nbs/measure/42_benefit.ipynb #beb12e5c
 THRESHOLDS = tuple(np.round(np.arange(.02, .605, .02), 2)) # risks that people may act on
 
 def _checked_thresholds(thresholds):
@@ -50,7 +52,7 @@ def _checked_thresholds(thresholds):
     if not len(x) or not ((x > 0) & (x < 1)).all(): raise SettingError('thresholds lie between 0 and 1, both excluded')
     return x
 
-# %% ../../nbs/measure/42_benefit.ipynb #acc462e7
+# %% ../../nbs/measure/42_benefit.ipynb #d090a30d
 def _benefit(counts, odds, prevalence):
     "Net benefit of the model and of referring everybody, from counts; at a stated prevalence where one is given"
     n, pos, found, needless = counts
@@ -59,10 +61,10 @@ def _benefit(counts, odds, prevalence):
     model = sens*here[:,None] - fpr*(1-here)[:,None]*odds
     return model, here[:,None] - (1-here)[:,None]*odds
 
-# %% ../../nbs/measure/42_benefit.ipynb #aba1fa45
+# %% ../../nbs/measure/42_benefit.ipynb #ca086c48
 def _by_threshold(named): return {f'{name}.{j}': x[:,j] for name, x in named.items() for j in range(x.shape[1])}
 
-# %% ../../nbs/measure/42_benefit.ipynb #89bb5e2d
+# %% ../../nbs/measure/42_benefit.ipynb #860b13f6
 def _benefit_row(got, j, threshold):
     "One threshold's net benefits with their intervals"
     model, gain = got[f'model.{j}'], got[f'gain.{j}']
@@ -70,7 +72,7 @@ def _benefit_row(got, j, threshold):
     return dict(threshold=threshold, model=model.value, low=low, high=high, everybody=got[f'all.{j}'].value,
                 gain=gain.value, gain_low=gain_low, gain_high=gain_high)
 
-# %% ../../nbs/measure/42_benefit.ipynb #d7dbdc49
+# %% ../../nbs/measure/42_benefit.ipynb #4de2705f
 def net_benefit(
     preds:PredictionsLike, # predictions with probabilities
     thresholds=THRESHOLDS, # risks from which a person is referred
@@ -95,7 +97,7 @@ def net_benefit(
     out.attrs = dict(by=by, n=n, prevalence=float(yes.mean()) if prevalence is None else prevalence)
     return out
 
-# %% ../../nbs/measure/42_benefit.ipynb #095904df
+# %% ../../nbs/measure/42_benefit.ipynb #5048a28c
 def plot_net_benefit(
     table, # what `net_benefit` returned
     *,
@@ -117,7 +119,7 @@ def plot_net_benefit(
     detail = f"{table.attrs.get('n', 0):,} {who}s; band: 95% over patients"
     return caption(ax, 'Worth using where it lies on top', detail)
 
-# %% ../../nbs/measure/42_benefit.ipynb #3927af58
+# %% ../../nbs/measure/42_benefit.ipynb #a415b3fe
 _LOAD = ('referred', 'found', 'missed', 'needless')
 
 def _load(counts, persons, prevalence):
@@ -128,7 +130,7 @@ def _load(counts, persons, prevalence):
     v = safe_divide(needless, (n-pos)[:,None])*(1-here)[:,None]*persons
     return dict(zip(_LOAD, (f+v, f, here[:,None]*persons-f, v)))
 
-# %% ../../nbs/measure/42_benefit.ipynb #f34e6ce2
+# %% ../../nbs/measure/42_benefit.ipynb #a432de76
 def workload(
     preds:PredictionsLike, # predictions with probabilities
     thresholds=(.1, .2, .3, .4, .5), # probabilities from which a person is referred
@@ -147,24 +149,25 @@ def workload(
     def stat(W):
         return _by_threshold(_load(counts(W), persons, prevalence))
     got = resample([stat], n, n_boot=n_boot, seed=seed, images=len(yes))
-    rows = [_load_row(got, j, t) for j, t in enumerate(at)]
-    out = pd.DataFrame(rows)
     here = float(yes.mean()) if prevalence is None else prevalence
+    sides = dict(missed=(yes, here), needless=(~yes, 1-here))
+    most = {k: persons*x*clopper_pearson(0, max(len(np.unique(unit[rows])), 1))[1] for k, (rows, x) in sides.items()}
+    out = pd.DataFrame([_load_row(got, j, t, most) for j, t in enumerate(at)])
     out.attrs = dict(by=by, n=n, persons=persons, prevalence=here)
     return out
 
-# %% ../../nbs/measure/42_benefit.ipynb #1efac385
-def _load_row(got, j, threshold):
-    "One threshold's counts with their intervals"
+# %% ../../nbs/measure/42_benefit.ipynb #532a1412
+def _load_row(got, j, threshold, most):
+    "One threshold's counts with their intervals; of nobody, up to the `most` that the exact bound allows"
     row = dict(threshold=threshold)
     for name in _LOAD:
         r = got[f'{name}.{j}']
-        low, high = r.interval(method='percentile')
+        low, high = (0., most[name]) if r.value < 1e-9 and name in most else r.interval(method='percentile')
         row |= {name: r.value, f'{name}_low': low, f'{name}_high': high}
     found = row['found']
     return row | dict(referred_per_found=row['referred']/found if found else np.nan)
 
-# %% ../../nbs/measure/42_benefit.ipynb #ce82a00c
+# %% ../../nbs/measure/42_benefit.ipynb #5153b843
 def plot_workload(
     table, # what `workload` returned
     *,

@@ -14,6 +14,10 @@ from ..core import SettingError
 # %% ../../nbs/measure/18_bounds.ipynb #dacc5985
 FEW = 10 # patients a side below which only a proportion gets an interval
 
+# %% ../../nbs/measure/18_bounds.ipynb #5f09dfeb
+def _checked_level(level):
+    if not 0 < level < 1: raise SettingError(f'level is {level}: it must lie between 0 and 1')
+
 # %% ../../nbs/measure/18_bounds.ipynb #bf33db40
 def clopper_pearson(
     found, # how many of them, 0 to n
@@ -22,8 +26,8 @@ def clopper_pearson(
     level:float=.95, # how often it should hold the truth
 )->list: # [low, high]
     "Exact interval of a proportion (Clopper and Pearson 1934)"
-    if not 0 <= found <= n or n < 1: raise SettingError(f'{found} of {n} is no proportion')
-    if not 0 < level < 1: raise SettingError(f'level is {level}: it must lie between 0 and 1')
+    if not 0 <= found <= n or not 1 <= n < np.inf or n != int(n): raise SettingError(f'{found} of {n} is no proportion')
+    _checked_level(level)
     tail = (1-level)/2
     low = special.betaincinv(found, n-found+1, tail) if found else 0.
     high = special.betaincinv(found+1, n-found, 1-tail) if found < n else 1.
@@ -47,6 +51,9 @@ def proportion_interval(
 )->tuple: # (low, high), each a number or an array; NaN where the value is NaN or rests on nobody
     "Interval of a proportion of clustered images (Korn and Graubard 1998, with the intervals of Brown et al. 2001)"
     x, variance, units = (np.asarray(a, float) for a in np.broadcast_arrays(value, variance, units))
+    _checked_level(level)
+    if (x < 0).any() or (x > 1).any(): raise SettingError('a proportion must lie between 0 and 1')
+    if (variance < 0).any() or (units < 0).any(): raise SettingError('variance and patients must not be below 0')
     n, tail = _effective(x, variance, units), (1-level)/2
     with np.errstate(all='ignore'):
         low = np.where(x >= 1, tail**(1/n), special.betaincinv(x*n+.5, (1-x)*n+.5, tail))
@@ -75,12 +82,21 @@ def bounded_end(
     end = special.logit(y) + t*np.sqrt(variance)/wide/(y*(1-y))
     return float(low + wide*special.expit(end))
 
+# %% ../../nbs/measure/18_bounds.ipynb #e53132d7
+def _checked_part(x):
+    "Refuse what is no (value, low, high) of a proportion"
+    value, low, high = x if len(x) == 3 else (np.nan,)*3
+    if not all(isinstance(v, (int, float, np.number)) for v in (value, low, high)) or \
+            not 0 <= low <= value + 1e-9 <= high + 2e-9 <= 1 + 3e-9:
+        raise SettingError(f'a proportion with its interval is (value, low, high) between 0 and 1, not {x}')
+
 # %% ../../nbs/measure/18_bounds.ipynb #b300ad35
 def ratio_interval(
     upper, # the part above: (value, low, high), each between 0 and 1
     lower, # the part below: (value, low, high)
 )->tuple: # (low, high), from 0 to infinity; NaN where 0 is divided by 0
     "Interval of the ratio of two independent proportions from their own intervals (Donner and Zou 2012)"
+    for x in (upper, lower): _checked_part(x)
     with np.errstate(divide='ignore', invalid='ignore'):
         (u, ul, uh), (w, wl, wh) = (np.log(np.asarray(x, float)) for x in (upper, lower))
         low = u-wh if w == -np.inf else u - w - np.hypot(u-ul, wh-w)
@@ -96,8 +112,10 @@ def predictive_intervals(
     prevalence, # fraction of the ill, a number or an array
 )->dict: # 'ppv' and 'npv': (low, high), of the shape of the prevalence
     "Intervals of the predictive values at a stated prevalence, from those of sensitivity and specificity"
+    for x in (sensitivity, specificity): _checked_part(x)
     (s, sl, sh), (c, cl, ch), p = sensitivity, specificity, np.asarray(prevalence, float)
-    turned = lambda x, low, high: (1-x, 1-high, 1-low)
+    if not ((p > 0) & (p < 1)).all(): raise SettingError(f'prevalence is {prevalence}: it must lie between 0 and 1')
+    turned = lambda x, low, high: tuple(np.clip([1-x, 1-high, 1-low], 0, 1).tolist())
     ratios = dict(ppv=(ratio_interval((s, sl, sh), turned(c, cl, ch)), p/(1-p)),
                   npv=(ratio_interval((c, cl, ch), turned(s, sl, sh)), (1-p)/p))
     with np.errstate(invalid='ignore'):

@@ -74,7 +74,7 @@ def merge_labels(
     preds = read_predictions(preds, task)
     task = task_of(preds)
     new = {l: i for i,g in enumerate(groups) for l in g}
-    if sorted(new) != list(range(len(task))): raise SettingError(f'groups must hold each label of {task.name} once')
+    if sorted(l for g in groups for l in g) != list(range(len(task))): raise SettingError(f'groups must hold each label of {task.name} once')
     cols = prob_columns(preds)
     labels = {c: preds[c].map(new).astype('Int64') for c in ('target', 'grade')}
     out = preds.drop(columns=[*cols, 'task']).assign(**labels)
@@ -127,6 +127,8 @@ def cascade_losses(
     task=None, # by default the table's own
 )->pd.DataFrame: # a row a true class: class, n, lost_at_one, wrong_at_two, right
     "Where the images of each true class end"
+    absent = {'target', 'grade', 'reached'} - set(table)
+    if absent: raise DataError(f'no column {min(absent)!r}: make the table with `cascade_predictions`')
     rows, known = [], table[table['target'].notna()]
     for j, name in enumerate(task_of(table, task).classes):
         d = known[known['target']==j]
@@ -145,6 +147,8 @@ def cascade_cost(
     wrong_kind:float=2, # a sick one with the wrong answer of stage two
 )->np.ndarray: # (k, k), rows true
     "Cost of each outcome; the defaults are an example, not a finding"
+    for x in (missed, false_alarm, wrong_kind):
+        if not 0 <= x < np.inf: raise SettingError(f'a cost is {x}: it must be finite and not below 0')
     k = len(get_task(task))
     cost = np.full((k, k), float(wrong_kind))
     cost[1:,0], cost[0,1:] = missed, false_alarm

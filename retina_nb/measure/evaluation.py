@@ -54,7 +54,9 @@ def _binary_scores(name, prevalence):
         sens, spec = m.sensitivity.counts(cm), m.specificity.counts(cm)
         here = m.safe_divide(cm[:,1].sum(-1), cm.sum((-2,-1))) if prevalence is None else prevalence
         ppv, npv = predictive_values(sens, spec, here)
-        return {f'{name}.sensitivity': sens, f'{name}.specificity': spec, f'{name}.ppv': ppv, f'{name}.npv': npv}
+        referred = m.safe_divide(cm[...,1].sum(-1), cm.sum((-2,-1)))
+        found = dict(sensitivity=sens, specificity=spec, ppv=ppv, npv=npv, referred=referred)
+        return {f'{name}.{k}': v for k,v in found.items()}
     return scores
 
 # %% ../../nbs/measure/25_evaluation.ipynb #7d771d01
@@ -80,7 +82,7 @@ def _binary_statistics(preds, t, g, task, thresholds, prevalence, unit, n):
         score = positive_score(preds, positive) if ranked else None
         predicted = np.isin(g, positive) if score is None else reaches(score, thresholds[name])
         stats.append(count_stat(_binary_scores(name, prevalence), yes, predicted, unit=unit, n=n, k=2))
-        rows = dict(sensitivity=yes, specificity=~yes, ppv=predicted, npv=~predicted)
+        rows = dict(sensitivity=yes, specificity=~yes, ppv=predicted, npv=~predicted, referred=yes == yes)
         rests |= {f'{name}.{s}': len(np.unique(unit[r])) for s,r in rows.items()}
         if ranked: stats.append(rank_stat(yes, score, unit=unit, auc=f'{name}.auc', ap=f'{name}.average_precision'))
     return stats, rests
@@ -191,9 +193,9 @@ def _thresholds(task, referable=None):
 # %% ../../nbs/measure/25_evaluation.ipynb #ca05d3e2
 def _threshold(given, chosen):
     "The threshold in force and where it comes from"
-    if isinstance(given, dict): return given['threshold'], f"chosen on {given.get('chosen_on', 'other images')}"
+    if isinstance(given, dict): return checked_threshold(given.get('threshold')), f"chosen on {given.get('chosen_on', 'other images')}"
     if given is None: return (.5, 'default, not tuned') if chosen is None else (chosen, 'chosen on validation')
-    if not 0 <= given <= 1: raise SettingError(f'threshold is {given}: it must lie between 0 and 1')
+    if not 0 <= checked_threshold(given) <= 1: raise SettingError(f'threshold is {given}: it must lie between 0 and 1')
     return given, 'given'
 
 # %% ../../nbs/measure/25_evaluation.ipynb #40f18490

@@ -30,13 +30,14 @@ def _own_names(columns)->dict:
     plain = {_plain_column(str(c)): c for c in reversed(list(columns))}
     found = {}
     for own,others in _KNOWN.items():
-        c = own if own in columns else next((plain[_plain_column(o)] for o in others if _plain_column(o) in plain), None)
+        there = (plain[_plain_column(o)] for o in others if _plain_column(o) in plain)
+        c = own if own in columns else next(there, None)
         if c is not None and c != own and c not in found: found[c] = own
     return found
 
 # %% ../../nbs/measure/03_foreign.ipynb #e0dcb3cc
 def _class_columns(columns, task)->dict:
-    "Column to `p_0 ...` where each class has one: by number or by name, with p, prob or probability in front or without"
+    "Column to `p_0 ...` where each class has one: by number or by name, with p or prob in front or without"
     task = get_task(task)
     plain = {re.sub(r'[^a-z0-9]', '', str(c).lower()): c for c in reversed(list(columns))}
     short = [re.sub(r'[^a-z0-9]', '', c.lower()) for c in task.classes]
@@ -58,6 +59,7 @@ def _numbers(column):
     plain = text.str.rstrip('% ').str.replace(',', '.')
     return pd.to_numeric(plain, errors='coerce')/(100 if percent else 1)
 
+# %% ../../nbs/measure/03_foreign.ipynb #bfc4b744
 def _label_numbers(column, task):
     "A column of labels with names of classes as their numbers; what is no label stays as it is"
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column): return column
@@ -74,7 +76,8 @@ def own_form(
 )->pd.DataFrame: # the same with the columns `target`, `grade`, `p_0 ...` where they could be told; other columns stay
     "Predictions under the names and in the numbers that this wing reads"
     out = table.rename(columns=_own_names(table.columns))
-    if not any(re.fullmatch(r'p_\d+', str(c)) for c in out.columns): out = out.rename(columns=_class_columns(out.columns, task))
+    ours = any(re.fullmatch(r'p_\d+', str(c)) for c in out.columns)
+    if not ours: out = out.rename(columns=_class_columns(out.columns, task))
     out.attrs = dict(table.attrs)
     for c in ('target', 'grade'):
         if c in out and not isinstance(out[c], pd.DataFrame): out[c] = _label_numbers(out[c], task)

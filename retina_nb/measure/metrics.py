@@ -8,12 +8,13 @@ __all__ = ['count_matrix', 'safe_divide', 'of_counts', 'class_sensitivity', 'cla
            'sensitivity', 'specificity']
 
 # %% ../../nbs/measure/10_metrics.ipynb #c3d0651c
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..core import SettingError
-from .inputs import checked_labels, checked_yes, same_length
+from .inputs import checked_counts, checked_labels, checked_yes, same_length
 
 # %% ../../nbs/measure/10_metrics.ipynb #0020a810
 def count_matrix(
@@ -47,6 +48,7 @@ def _mean(x):
 # %% ../../nbs/measure/10_metrics.ipynb #5c177f5f
 def of_counts(
     f, # a score of count matrices (..., k, k)
+    binary:bool=False, # is it a score of a yes-or-no question only?
 )->Any: # the score of labels
     "Turn a score of count matrices `(..., k, k)` into one of labels; the matrix form stays as `.counts`"
     def score(
@@ -54,7 +56,8 @@ def of_counts(
         grade, # predicted labels (n,)
         k:int|None=None, # number of classes; by default the largest label seen, plus one
     )->float: # NaN where the score is undefined
-        return float(f(count_matrix(target, grade, k).astype(float)))
+        cm = binary_counts(target, grade) if binary else count_matrix(target, grade, k)
+        return float(f(cm.astype(float)))
     for a in ('__name__', '__qualname__', '__doc__', '__module__'): setattr(score, a, getattr(f, a))
     score.counts = f
     return score
@@ -64,6 +67,7 @@ def class_sensitivity(
     cm, # counts (..., k, k), rows true
 )->np.ndarray: # (..., k); NaN for a class that does not occur
     "Fraction of each true class that was found"
+    cm = checked_counts(cm)
     return safe_divide(_diag(cm), cm.sum(-1))
 
 # %% ../../nbs/measure/10_metrics.ipynb #718141a1
@@ -71,6 +75,7 @@ def class_precision(
     cm, # counts (..., k, k), rows true
 )->np.ndarray: # (..., k); NaN for a class that was never predicted
     "Fraction of each answer that was right"
+    cm = checked_counts(cm)
     return safe_divide(_diag(cm), cm.sum(-2))
 
 # %% ../../nbs/measure/10_metrics.ipynb #cfbb3454
@@ -78,6 +83,7 @@ def class_f1(
     cm, # counts (..., k, k), rows true
 )->np.ndarray: # (..., k); NaN for a class that neither occurs nor is predicted
     "Harmonic mean of the sensitivity and the precision of each class"
+    cm = checked_counts(cm)
     return safe_divide(2*_diag(cm), cm.sum(-1)+cm.sum(-2))
 
 # %% ../../nbs/measure/10_metrics.ipynb #773f92c6
@@ -168,7 +174,7 @@ def binary_counts(
     return count_matrix(checked_yes(positive, 'truth'), checked_yes(predicted, 'predicted'), 2)
 
 # %% ../../nbs/measure/10_metrics.ipynb #2fd4beb0
-@of_counts
+@partial(of_counts, binary=True)
 def sensitivity(
     cm, # counts (..., k, k), rows true; `sensitivity(target, grade)` makes them of labels
 )->np.ndarray: # between 0 and 1; NaN without positives
@@ -176,7 +182,7 @@ def sensitivity(
     return safe_divide(cm[...,1,1], cm[...,1,:].sum(-1))
 
 # %% ../../nbs/measure/10_metrics.ipynb #31dc3f40
-@of_counts
+@partial(of_counts, binary=True)
 def specificity(
     cm, # counts (..., k, k), rows true; `specificity(target, grade)` makes them of labels
 )->np.ndarray: # between 0 and 1; NaN without negatives

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..core import DataError, SettingError, task_of
 from . import metrics as m
+from .inputs import reaches
 from .predictions import (PredictionsLike, binary_questions, positive_score, prob_columns,
                                            read_predictions)
 from .resampling import count_stat, draws, patient_codes, rank_stat, resample
@@ -39,7 +40,7 @@ def referral_rows(
     graded, ranked = preds['grade'].notna().to_numpy(), bool(prob_columns(preds))
     score = positive_score(preds, asked[question]) if ranked else np.full(len(preds), np.nan)
     at = .5 if threshold is None else threshold
-    yes = score >= at if ranked else preds['grade'].isin(asked[question]).to_numpy()
+    yes = reaches(score, at) if ranked else preds['grade'].isin(asked[question]).to_numpy()
     out = preds.assign(positive=preds['target'].isin(asked[question]).to_numpy(bool), score=score,
                        referred=np.where(graded, yes, ungradable == 'referred').astype(bool))
     return out[graded] if ungradable == 'left_out' else out

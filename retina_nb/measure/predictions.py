@@ -241,8 +241,8 @@ def _checked(preds, task, name, file, tol):
     "A copy with labels as Int64 and probabilities as floats; a DataError names what cannot be scored"
     for col in ('target', 'grade'):
         if col not in preds:
-            raise DataError(f"{name}: no column '{col}'; a predictions table needs target (true) and grade (predicted); "
-                            f"its columns are {', '.join(map(str, preds.columns[:12]))}")
+            raise DataError(f"{name}: no column '{col}'; a predictions table needs target (truth) and grade (model); "
+                            f"its  columns are {', '.join(map(str, preds.columns[:12]))}")
     if not len(preds): raise DataError(f'{name}: the table is empty')
     k = len(task)
     none = _ungradable(preds)
@@ -261,9 +261,10 @@ def _ask_for_task(table, task, name):
     if prob_columns(table) or not {'target', 'grade'} <= set(table) or len(table) < 10 or len(task) < 3: return
     said = set(pd.to_numeric(pd.concat([table['target'], table['grade']]), errors='coerce').dropna())
     if said != {0, 1}: return
-    raise DataError(f'{name}: target and grade are 0 and 1 only, which the task {task.name!r} reads as {task.classes[0]} and '
-                    f'{task.classes[1]}. Say which task they are of: --task {task.name}, or --task mine.json for a task of two '
-                    'classes of your own (in Python task=...)')
+    low,high = task.classes[:2]
+    raise DataError(f'{name}: target and grade are 0 and 1 only, which task {task.name!r} reads as {low} and {high}. '
+                    f'Say which task they are of: --task {task.name}, or --task mine.json for a task of two classes of '
+                    'your own (in Python task=...)')
 
 # %% ../../nbs/measure/05_predictions.ipynb #6de26e01
 def read_predictions(

@@ -146,6 +146,8 @@ def resample(
     groups:int=200, # patients are left out one at a time up to this number, in so many groups beyond
 )->dict: # name to `Resampled`
     "Score the table itself, without each group of patients in turn, and on every bootstrap resample of patients"
+    for name, x, least in (('n', n, 1), ('n_boot', n_boot, 0), ('groups', groups, 2)):
+        if x != int(x) or x < least: raise SettingError(f'{name} is {x}: it must be a whole number from {least} on')
     g, size, out, sides = min(n, groups), int(np.clip(2**21//max(images or n, n), 1, 256)), {}, {}
     for i, W in enumerate(_blocks(n, g, n_boot, seed, size)):
         for stat in stats:
@@ -213,10 +215,11 @@ def rank_stat(
 
 # %% ../../nbs/measure/20_resampling.ipynb #d69538a4
 def _ends(values, span):
-    "Values of an image more: the least and the greatest that occur, or that can, where all are the same"
+    "Values of an image more: the least and the greatest that occur, or the middle of what can, if that is further out"
     low, high = (values.min(), values.max()) if len(values) else (0., 0.)
-    if span is None or high > low: return low, high
-    return tuple(float(s) if np.isfinite(s) else v for s, v in zip(span, (low, high)))
+    if span is None or not np.isfinite(span).all(): return low, high
+    middle = (span[0]+span[1])/2
+    return min(low, middle), max(high, middle)
 
 # %% ../../nbs/measure/20_resampling.ipynb #c8032980
 def mean_stat(
@@ -228,7 +231,7 @@ def mean_stat(
 )->Statistic:
     "A statistic of means over images"
     unit, shares = checked_labels(unit, n, 'unit'), [k for k, v in values.items() if np.asarray(v).dtype.kind == 'b']
-    values = {k: checked_numbers(np.asarray(v, float), k) for k, v in values.items()}
+    values = {k: checked_numbers(v, k) for k, v in values.items()}
     same_length(unit=unit, **values)
     size = np.bincount(unit, minlength=n).astype(float)
     sums = {k: np.bincount(unit, weights=v, minlength=n) for k,v in values.items()}

@@ -38,13 +38,12 @@ def figure_text(
     digits:int=3, # after the point
     *,
     none:str='–', # what stands for a score that does not exist
-)->str: # such as '0.500 (0.400 to 0.600)', or '0.500 (no interval)'
+)->str: # such as '0.500 (0.400 to 0.600)', or '0.500 (no interval)' where too few patients stand behind it
     "A score with its 95% interval in words"
     if not figure or figure.get('value') is None: return none
-    low, high = figure.get('ci95') or (None, None)
-    text = f"{figure['value']:.{digits}f}"
-    if low is None or high is None: return f'{text} (no interval)'
-    return f'{text} ({low:.{digits}f} to {high:.{digits}f})'
+    text, ci = f"{figure['value']:.{digits}f}", figure.get('ci95')
+    if ci is None: return text
+    return f'{text} (no interval)' if None in ci else f'{text} ({ci[0]:.{digits}f} to {ci[1]:.{digits}f})'
 
 # %% ../../nbs/measure/24_scores.ipynb #8ddb2b17
 _NAMES = dict(qwk='Quadratic weighted kappa', accuracy='Accuracy', balanced_accuracy='Balanced accuracy',
