@@ -6,7 +6,7 @@
 __all__ = ['CONSENSUS', 'read_readers', 'example_readers', 'reader_pairs', 'reader_agreement', 'consensus', 'human_ceiling',
            'plot_ceiling']
 
-# %% ../../nbs/measure/52_agreement.ipynb #459814c0
+# %% ../../nbs/measure/52_agreement.ipynb #2e218eaf
 from itertools import combinations
 from typing import Any
 
@@ -16,11 +16,11 @@ from matplotlib.axes import Axes
 
 from ..core import DataError, SettingError, get_task
 from . import metrics as m
-from .predictions import PredictionsLike, _table_of, known_rows
+from .predictions import PredictionsLike, _table_of, example_predictions, known_rows
 from .resampling import count_stat, patient_codes, resample
 from ..plotting import OKABE_ITO, caption, new_axes
 
-# %% ../../nbs/measure/52_agreement.ipynb #1f901d95
+# %% ../../nbs/measure/52_agreement.ipynb #881fd0c0
 _NOT_READERS = ('image', 'patient', 'eye', 'split', 'source', 'target', 'task', 'label', 'reader', 'grade')
 
 def _wide(table, readers):
@@ -37,7 +37,7 @@ def _wide(table, readers):
     return table.copy(), list(readers) if readers is not None else [
         c for c in table.columns if c not in _NOT_READERS and not str(c).startswith('p_')]
 
-# %% ../../nbs/measure/52_agreement.ipynb #0ceeaaa1
+# %% ../../nbs/measure/52_agreement.ipynb #b65dba37
 def read_readers(
     table, # wide (a column a reader) or long (image, reader, grade); a DataFrame, the path of a CSV, or rows
     task='dr', # what the grades mean
@@ -58,7 +58,7 @@ def read_readers(
         wide[name] = x.astype('Int64')
     return wide.reset_index(drop=True), names
 
-# %% ../../nbs/measure/52_agreement.ipynb #cb62db04
+# %% ../../nbs/measure/52_agreement.ipynb #534e3f91
 def example_readers(
     n_patients:int=200, # patients, two eyes each
     seed:int=42, # same seed, same readings
@@ -75,14 +75,14 @@ def example_readers(
         out[f'reader_{chr(97+i)}'] = said.where(rng.random(len(d)) >= missing).astype('Int64')
     return out
 
-# %% ../../nbs/measure/52_agreement.ipynb #3ac8b5da
+# %% ../../nbs/measure/52_agreement.ipynb #90f7fdc9
 def _pair_stat(a, b, unit, n, k, ordinal, tag=''):
     "Statistic of two columns of grades: kappa, and the fraction of equal answers"
     kappa = m.qwk if ordinal else m.kappa
     scores = lambda cm: {f'{tag}kappa': kappa.counts(cm), f'{tag}agreement': m.accuracy.counts(cm)}
     return count_stat(scores, a, b, unit=unit, n=n, k=k)
 
-# %% ../../nbs/measure/52_agreement.ipynb #c74400dc
+# %% ../../nbs/measure/52_agreement.ipynb #580c3952
 def reader_pairs(
     table, # readings, wide or long
     task='dr', # what the grades mean; ordered grades take quadratic weights
@@ -106,26 +106,26 @@ def reader_pairs(
                          agreement=got['agreement'].value))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/measure/52_agreement.ipynb #42905049
+# %% ../../nbs/measure/52_agreement.ipynb #023db882
 def _weights(k, ordinal):
     "How much two answers count as agreement (k, k): 1 on the diagonal, falling with the squared distance"
     i = np.arange(k)
     return 1 - ((i[:,None]-i)/max(k-1, 1))**2 if ordinal else np.eye(k)
 
-# %% ../../nbs/measure/52_agreement.ipynb #c5233c84
+# %% ../../nbs/measure/52_agreement.ipynb #db693796
 def _image_counts(wide, names, k):
     "How many readers gave each grade to each image (images, k)"
     x = wide[names].to_numpy(float, na_value=np.nan)
     return np.stack([(x == j).sum(1) for j in range(k)], 1).astype(float)
 
-# %% ../../nbs/measure/52_agreement.ipynb #b4f37091
+# %% ../../nbs/measure/52_agreement.ipynb #1d0b1e16
 def _coincidences(counts):
     "Krippendorff's pairs of answers, each image weighing as many answers as it has (images, k*k)"
     size = counts.sum(1)
     pairs = counts[:,:,None]*counts[:,None,:] - np.eye(counts.shape[1])*counts[:,:,None]
     return (pairs/np.maximum(size-1, 1)[:,None,None]).reshape(len(counts), -1)
 
-# %% ../../nbs/measure/52_agreement.ipynb #e8f7b6d4
+# %% ../../nbs/measure/52_agreement.ipynb #719096e5
 def _alpha(o, w):
     "Krippendorff's alpha of coincidences (b, k, k) with agreement weights w"
     n = o.sum((-2, -1))
@@ -134,7 +134,7 @@ def _alpha(o, w):
     observed = ((1-w)*o).sum((-2, -1))/n
     return 1 - m.safe_divide(observed, ((1-w)*expected).sum((-2, -1))/(n*(n-1)))
 
-# %% ../../nbs/measure/52_agreement.ipynb #3e69ef1d
+# %% ../../nbs/measure/52_agreement.ipynb #60cc8ddd
 def _together_stat(counts, unit, n, ordinal):
     "Statistic of Fleiss' kappa, Krippendorff's alpha, and Gwet's AC with its weights"
     k, size = counts.shape[1], counts.sum(1)
@@ -153,7 +153,7 @@ def _together_stat(counts, unit, n, ordinal):
                     gwet=m.safe_divide(close-luck, 1-luck), agreement=same)
     return stat
 
-# %% ../../nbs/measure/52_agreement.ipynb #8184505c
+# %% ../../nbs/measure/52_agreement.ipynb #355a6feb
 def reader_agreement(
     table, # readings, wide or long
     task='dr', # what the grades mean; ordered grades take squared distances
@@ -176,7 +176,7 @@ def reader_agreement(
     if len(np.unique(counts.sum(1))) > 1: out['fleiss'] = None
     return out
 
-# %% ../../nbs/measure/52_agreement.ipynb #315f8e6e
+# %% ../../nbs/measure/52_agreement.ipynb #c7492f68
 CONSENSUS = ('majority', 'median', 'worst') # how several answers become one
 
 def _majority_of(row):
@@ -186,7 +186,7 @@ def _majority_of(row):
     counts = said.value_counts()
     return int(counts.index[0]) if counts.iloc[0] > len(said)/2 else pd.NA
 
-# %% ../../nbs/measure/52_agreement.ipynb #4c5223c6
+# %% ../../nbs/measure/52_agreement.ipynb #7fdf905d
 def consensus(
     table, # readings, wide or long
     task='dr', # what the grades mean
@@ -208,7 +208,7 @@ def consensus(
     if adjudicator not in wide: raise SettingError(f'no column {adjudicator!r} for the adjudicator')
     return out.fillna(pd.Series(wide[adjudicator].to_numpy(), index=out.index).astype('Int64'))
 
-# %% ../../nbs/measure/52_agreement.ipynb #0902c2f3
+# %% ../../nbs/measure/52_agreement.ipynb #568c9fad
 def _against(wide, names, model, task, unit, n):
     "Statistics of each reader, and of the model, against the consensus of the other readers"
     stats, sizes = [], {}
@@ -223,7 +223,7 @@ def _against(wide, names, model, task, unit, n):
             stats.append(_pair_stat(t, said[ok].to_numpy(int), at, n, len(task), task.ordinal, tag))
     return stats, sizes
 
-# %% ../../nbs/measure/52_agreement.ipynb #962d00f2
+# %% ../../nbs/measure/52_agreement.ipynb #8f0260ec
 def _mean_of(scores):
     "The mean of several scores that were resampled together"
     total = scores[0]
@@ -232,10 +232,10 @@ def _mean_of(scores):
     return type(total)(total.value/k, total.left_out/k, total.resampled/k, units=min(s.units for s in scores),
                        span=(-1, 1))
 
-# %% ../../nbs/measure/52_agreement.ipynb #1732207a
+# %% ../../nbs/measure/52_agreement.ipynb #dacdbefa
 def _negative(s): return type(s)(-s.value, -s.left_out, -s.resampled, units=s.units)
 
-# %% ../../nbs/measure/52_agreement.ipynb #8ca0c202
+# %% ../../nbs/measure/52_agreement.ipynb #44f59533
 def human_ceiling(
     table, # readings, wide or long, with the column `image`
     preds:PredictionsLike, # the model's predictions of the same images
@@ -256,7 +256,7 @@ def human_ceiling(
     got = resample(stats, n, n_boot=n_boot, seed=seed, images=len(wide))
     return _ceiling_table(got, [x for x in names if sizes[x]], sizes)
 
-# %% ../../nbs/measure/52_agreement.ipynb #6387e461
+# %% ../../nbs/measure/52_agreement.ipynb #530450fd
 def _ceiling_table(got, names, sizes):
     "The rows of `human_ceiling`"
     mean = lambda tag: _mean_of([got[f'{tag}{x}:kappa'] for x in names])
@@ -273,7 +273,7 @@ def _ceiling_table(got, names, sizes):
         rows.append(dict(who=who, n_images=images, kappa=f['value']) | ends | dict(agreement=equal))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/measure/52_agreement.ipynb #9abc695a
+# %% ../../nbs/measure/52_agreement.ipynb #4ca4758b
 def plot_ceiling(
     table, # what `human_ceiling` returned
     *,

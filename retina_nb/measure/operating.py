@@ -4,31 +4,26 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'FEW_POSITIVES', 'roc_points', 'choose_threshold', 'roc_band', 'plot_roc', 'plot_predictive_values',
-           'decisions', 'point_sentence', 'store_decisions', 'evaluation_figures', 'write_evaluation']
+           'decisions', 'point_sentence', 'store_decisions']
 
 # %% ../../nbs/measure/40_operating.ipynb #2ef22805
 import math
-from collections.abc import Iterator
-from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..core import DataError, Run, SettingError, get_task, task_of
-from ..disk import write_json, write_table
+from ..core import DataError, Run, SettingError
+from ..disk import write_json
 from ..data.provenance import synthetic_rows
 from . import metrics as m
 from .bounds import clopper_pearson, predictive_intervals, proportion_interval
-from .abstain import plot_risk_coverage
-from .calibration import _named, apply_temperature, ece, fit_temperature, plot_reliability
-from .confusion import plot_confusion
+from .calibration import _named, apply_temperature, ece, fit_temperature
 from .inputs import checked_numbers, checked_threshold, checked_yes, reaches, same_length
-from .predictions import PredictionsLike, _scored, prob_columns, read_predictions, yes_no
+from .predictions import PredictionsLike, _scored, yes_no
 from .resampling import count_stat, patient_codes, rank_stat, resample
 from .scores import figure_text
-from ..plotting import OKABE_ITO, caption, new_axes, save_figure
+from ..plotting import OKABE_ITO, caption, new_axes
 
 # %% ../../nbs/measure/40_operating.ipynb #90bdb244
 def roc_points(
@@ -255,8 +250,8 @@ def _assured_point(valid, task, wish, assurance):
     except DataError: found = choose_threshold(valid, task, sensitivity=1.)
     low = .05**(1/n)
     return found | dict(target_sensitivity=wish['sensitivity'], assurance=.95, assured_sensitivity=low, note=
-        f'{n} positive patients cannot show a sensitivity of {wish["sensitivity"]:g} at 95% confidence: the threshold '
-        f'finds all of them, which promises {low:.2f}')
+        f'{n} positive patients cannot show a sensitivity of {wish["sensitivity"]:.0%} at 95% confidence: the threshold '
+        f'finds all of them, which promises {low:.0%}')
 
 # %% ../../nbs/measure/40_operating.ipynb #b9529248
 def decisions(
@@ -306,40 +301,3 @@ def store_decisions(
     found = decisions(run.predictions_valid, run.task, **kwargs)
     write_json(run.path/'config.json', run.config | found)
     return found
-
-# %% ../../nbs/measure/40_operating.ipynb #f230672e
-def evaluation_figures(
-    preds:PredictionsLike, # predictions
-    task=None, # by default the table's own, or dr
-    *,
-    threshold=None, # operating point to draw
-)->Iterator: # of (name, axes)
-    "The figures that an evaluation is shown with; those that need probabilities are left out where there are none"
-    preds = read_predictions(preds, task)
-    task = task_of(preds)
-    yield 'confusion', plot_confusion(preds)
-    yield 'confusion_normalised', plot_confusion(preds, normalize='true')
-    if not prob_columns(preds): return
-    scored, _ = _scored(preds, task)
-    yes = task.is_positive(scored['target'].to_numpy(int))
-    if task.positive and yes.any() and not yes.all():
-        yield 'roc', plot_roc(preds, point=threshold)
-        yield 'reliability', plot_reliability(preds)
-    yield 'risk_coverage', plot_risk_coverage(preds)
-
-# %% ../../nbs/measure/40_operating.ipynb #017f2192
-def write_evaluation(
-    scores, # what `evaluate` returned
-    preds, # the predictions table
-    out, # the folder to write to
-    task=None, # by default the scores' own
-)->Path: # the folder
-    "Write predictions.csv, figures/*.png and, last, metrics.json to a folder"
-    out, task = Path(out), get_task(task or scores['task'])
-    write_table(out/'predictions.csv', preds)
-    threshold = scores.get('referable', {}).get('threshold')
-    for name, ax in evaluation_figures(preds, task, threshold=threshold):
-        save_figure(ax.figure, out/'figures'/f'{name}.png')
-        plt.close(ax.figure)
-    write_json(out/'metrics.json', scores)
-    return out

@@ -40,7 +40,7 @@ def figure_text(
     none:str='–', # what stands for a score that does not exist
 )->str: # such as '0.500 (0.400 to 0.600)', or '0.500 (no interval)' where too few patients stand behind it
     "A score with its 95% interval in words"
-    if not figure or figure.get('value') is None: return none
+    if not figure or figure.get('value') is None or figure['value'] != figure['value']: return none
     text, ci = f"{figure['value']:.{digits}f}", figure.get('ci95')
     if ci is None: return text
     return f'{text} (no interval)' if None in ci else f'{text} ({ci[0]:.{digits}f} to {ci[1]:.{digits}f})'

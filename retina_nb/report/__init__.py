@@ -11,8 +11,11 @@ from .. import core
 # %% ../../nbs/report/index.ipynb #report-face
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     tables=['abstain_table', 'calibration_table', 'class_score_table', 'confused_table',
-        'data_table', 'decision_table', 'error_table', 'example_run', 'group_tags', 'model_card',
-        'page_table', 'pick_cases', 'plot_cases', 'plot_groups', 'score_table', 'score_text'],
+        'data_table', 'decision_table', 'error_table', 'example_run', 'group_tags',
+        'page_list', 'page_table', 'pick_cases', 'plot_cases', 'plot_groups', 'score_table', 'score_text'],
+    review=['difference_table', 'notes_table', 'of_hundred', 'patient_table', 'plain_words', 'source_table',
+        'trained_on', 'workload_table'],
+    card=['model_card'],
     run_report=['report', 'report_notebook', 'retina_report'],
     demo=['RECIPE', 'demo_records', 'retina_demo', 'run_demo'],
 ))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from fastcore.script import call_parse
 
-from ..core import DISCLAIMER, Run, RunError, new_folder, one_line_errors, write_json
+from ..core import DISCLAIMER, Run, RunError
+from ..commands import call_parse, one_line_errors
+from ..disk import new_folder, write_json
 from ..data.records import load_records
 from ..data.split import split_records
 from ..deploy.exporter import export

@@ -10,23 +10,34 @@ import base64, html, re, sys
 from pathlib import Path
 from typing import Any
 
-from fastcore.script import call_parse
 from markupsafe import Markup
 
-from ..core import DISCLAIMER, RetinaError, Run, RunError, need, one_line_errors, write_file
+from ..core import DISCLAIMER, RetinaError, Run, RunError, need
+from ..commands import call_parse, next_command, one_line_errors
+from ..disk import write_file
+from ..data.provenance import source_badge
 from ..measure.predictions import prob_columns, read_predictions
+from ..measure.scores import leading_scores
 from ..pages import Section, picture, render_page, render_template
+from .review import trained_on
 from .tables import _has_both, _on_disk, group_tags, pick_cases, score_text
+from ..work import Progress, free_file
+
+# %% ../../nbs/report/10_run_report.ipynb #e2d309fa
+def _plain(text)->Markup:
+    "Words of a run for Markdown: every character that is no letter, digit or blank as a number, so that it can do nothing"
+    return Markup(''.join(c if c.isalnum() or c == ' ' else f'&#{ord(c)};' for c in str(text)))
 
 # %% ../../nbs/report/10_run_report.ipynb #5d3beb39
 def _can_show(run)->dict:
     "What the template asks: which parts this run can fill, and what it says in prose"
     preds, task, m = run.predictions, run.task, run.metrics
     here, scored = _on_disk(preds), bool(prob_columns(preds))
-    names = dict(qwk='QWK', balanced_accuracy='balanced accuracy')
-    main = [f'{name} {score_text(m[k])}' for k, name in names.items() if (m.get(k) or {}).get('value') is not None]
-    return dict(run=run, task=task, m=m, main='; '.join(main), notes=[*m.get('warnings', []), *m.get('left_out', [])],
+    lead = [k for k in leading_scores(m) if k in ('qwk', 'balanced_accuracy', 'macro_auc')][:2]
+    main = [f'{leading_scores(m)[k]} {score_text(m[k])}' for k in lead if m[k].get('value') is not None]
+    return dict(run=run, task=task, m=m, main='; '.join(main), plain=_plain, badge=source_badge(trained_on(run)),
                 has_history=len(run.history) > 0, scored=scored, two_sides=scored and _has_both(preds, task),
+                referral=bool(m.get('referable')) and _has_both(preds, task),
                 groups=group_tags(preds), photographs=len(here) > 0,
                 wrong=len(pick_cases(here, task, 1)) > 0, right=len(pick_cases(here, task, 1, worst=False)) > 0)
 
@@ -77,20 +88,27 @@ def _checked(run):
                        f'make it again with retina_evaluate {run.path} --out {run.path}')
     return run
 
-# %% ../../nbs/report/10_run_report.ipynb #f0b43883
-def _execute(nb, timeout=600):
-    "Run the cells in a fresh kernel of this Python"
-    from nbclient import NotebookClient
+# %% ../../nbs/report/10_run_report.ipynb #59108a85
+def _run_cells(client):
+    "Execute a client's notebook; what stops it is a `RunError` in one line"
     from nbclient.exceptions import CellExecutionError, DeadKernelError
+    try: client.execute()
+    except CellExecutionError as e: raise RunError(f'the report stopped in a cell: {e.ename}: {e.evalue}') from None
+    except (DeadKernelError, RuntimeError, TimeoutError) as e:
+        raise RunError(f'the report could not be made: {e}') from None
+
+# %% ../../nbs/report/10_run_report.ipynb #f0b43883
+def _execute(nb, timeout=600, show=False):
+    "Run the cells in a fresh kernel of this Python; `show` says how far it is"
+    from nbclient import NotebookClient
     need('ipykernel')
     client = NotebookClient(nb, kernel_name='python3', timeout=timeout, resources=dict(metadata=dict(path='.')))
     client.create_kernel_manager()
     start = ['-m', 'ipykernel_launcher', '-f', '{connection_file}', '--log-level=ERROR']
     client.km.kernel_spec.argv = [sys.executable, *start]
-    try: client.execute()
-    except CellExecutionError as e: raise RunError(f'the report stopped in a cell: {e.ename}: {e.evalue}') from None
-    except (DeadKernelError, RuntimeError, TimeoutError) as e:
-        raise RunError(f'the report could not be made: {e}') from None
+    with Progress('report', sum(c.cell_type == 'code' for c in nb.cells), show=show) as p:
+        client.on_cell_executed = lambda **_: p.step()
+        _run_cells(client)
     return nb
 
 # %% ../../nbs/report/10_run_report.ipynb #f84a4720
@@ -157,14 +175,18 @@ def _from_template(template, run):
 def report(run, # a finished `Run` or its folder
            out=None, # the file; by default report.html in the run folder
            *, notebook=None, # also write the executed notebook here
-           template=None # execute this notebook for the run instead; its cell tagged `parameters` is replaced
+           template=None, # execute this notebook for the run instead; its cell tagged `parameters` is replaced
+           progress:bool=False # say how far it is?
           )->Path: # the file
     "Write a run as one self-contained HTML page. An unfinished or damaged run is a `RunError`"
     import nbformat
     run = _checked(run)
-    nb = _execute(report_notebook(run) if template is None else _from_template(template, run))
+    out = free_file(out or run.path/'report.html', kinds=('.html', '.htm'))
+    if notebook: free_file(notebook, kinds=('.ipynb',))
+    nb = report_notebook(run) if template is None else _from_template(template, run)
+    nb = _execute(nb, show=progress)
     if notebook: write_file(notebook, nbformat.writes(nb) + '\n')
-    return write_file(out or run.path/'report.html', _page(run, nb))
+    return write_file(out, _page(run, nb))
 
 # %% ../../nbs/report/10_run_report.ipynb #02d9fcd6
 @call_parse
@@ -175,4 +197,5 @@ def retina_report(run:str, # a finished run folder
                   template:str=None # execute this notebook instead of the built-in one
                  ):
     "Write a run as one self-contained HTML page"
-    print(report(run, out, notebook=notebook, template=template))
+    print(report(run, out, notebook=notebook, template=template, progress=True))
+    next_command('retina_export', run, out=f'bundles/{Run(run).name}', file=sys.stderr)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['example_run', 'score_text', 'score_table', 'class_score_table', 'decision_table', 'data_table', 'error_table',
            'confused_table', 'calibration_table', 'abstain_table', 'group_tags', 'plot_groups', 'pick_cases',
-           'plot_cases', 'model_card', 'page_table']
+           'plot_cases', 'page_table', 'page_list']
 
 # %% ../../nbs/report/05_tables.ipynb #685f8f0f
 from dataclasses import replace
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from ..core import RetinaError, Run, Task, get_task
 from ..disk import write_json, write_table
@@ -25,6 +26,7 @@ from ..measure.abstain import ConformalSets, conformal_report
 from ..measure.operating import decisions
 from ..measure.calibration import ece
 from ..measure.predictions import example_predictions, prob_columns
+from ..measure.scores import figure_text, leading_scores
 from ..pages import html_table
 from ..plotting import new_axes
 
@@ -63,22 +65,16 @@ def example_run(out, # folder to make
 def score_text(score, # a figure: a dictionary with `value` and `ci95`, or None
                digits:int=3 # after the point
               )->str: # such as '0.500 (0.400 to 0.600)'
-    "A score with its 95% interval, or a dash where it does not exist"
-    if not score or score.get('value') is None: return '–'
-    low, high = score.get('ci95') or (None, None)
-    text = f"{score['value']:.{digits}f}"
-    return text if low is None or high is None else f'{text} ({low:.{digits}f} to {high:.{digits}f})'
+    "A score with its 95% interval, or a dash where it does not exist; where few patients stand behind it, it says so"
+    return figure_text(score, digits)
 
 # %% ../../nbs/report/05_tables.ipynb #da506b97
-_SCORES = dict(qwk='Quadratic weighted kappa', accuracy='Accuracy', balanced_accuracy='Balanced accuracy',
-               adjacent_accuracy='Adjacent accuracy', f1_macro='Macro F1', macro_auc='Macro AUC',
-               mae='Mean absolute error', brier='Brier score', log_loss='Log loss')
-
 def score_table(metrics:dict # a run's `metrics`
                )->pd.DataFrame: # score, this model, the majority model
     "The main scores in words, with 95% intervals, beside a model that always answers the commonest class"
-    rows = [(name, score_text(metrics[k]), score_text(metrics['majority'][k]) if k in metrics['majority'] else '')
-            for k, name in _SCORES.items() if k in metrics]
+    bar = metrics['majority']
+    rows = [(name, score_text(metrics[k]), score_text(bar[k]) if k in bar else '')
+            for k, name in leading_scores(metrics, full=True).items()]
     return pd.DataFrame(rows, columns=['Score', 'This model (95% interval)', 'Always the commonest class'])
 
 # %% ../../nbs/report/05_tables.ipynb #826c577a
@@ -174,7 +170,7 @@ def abstain_table(run:Run, # a finished run with predictions on validation and t
     return pd.DataFrame(rows)
 
 # %% ../../nbs/report/05_tables.ipynb #8de4b778
-_NO_TAGS = {'image', 'patient', 'target', 'grade', 'split', 'source', 'label', 'seed', 'task'}
+_NO_TAGS = {'image', 'patient', 'target', 'grade', 'split', 'source', 'label', 'seed', 'task', 'ungradable', 'error'}
 
 def group_tags(preds:pd.DataFrame, # predictions
                most:int=8 # groups at most
@@ -191,13 +187,13 @@ def plot_groups(run:Run, # a finished run
     preds, m = run.predictions, run.metrics
     tags = group_tags(preds)
     if not tags: return None
-    score = 'qwk' if (m.get('qwk') or {}).get('value') is not None else 'balanced_accuracy'
+    score = next(iter(leading_scores(m)))
     asked = [score] + (['referable.sensitivity'] if _has_both(preds, run.task) else [])
     threshold = (m.get('referable') or {}).get('threshold')
     t = subgroup_scores(preds, tags, run.task, threshold=threshold, scores=asked, n_boot=n_boot)
     t = t[t['value'].notna()]
     axs = new_axes(None, (5.2*len(asked), 1.3+.27*(t['score'] == score).sum()), ncols=len(asked))
-    names = {score: _SCORES[score], 'referable.sensitivity': f'{run.task.positive_name}: sensitivity'}
+    names = {score: leading_scores(m)[score], 'referable.sensitivity': f'{run.task.positive_name}: sensitivity'}
     shown = [(s, ax) for s, ax in zip(asked, np.atleast_1d(axs)) if (t['score'] == s).any()]
     return [plot_subgroups(t, s, title=names[s], ax=ax) for s, ax in shown]
 
@@ -208,7 +204,7 @@ def pick_cases(preds:pd.DataFrame, # predictions
                *, worst:bool=True # the worst, or the best?
               )->pd.DataFrame: # rows of the table
     "The gradings furthest from the truth, the surest first; or the surest right ones, positives first"
-    d = preds[preds['target'].notna()]
+    d = preds[preds['target'].notna() & preds['grade'].notna()]
     target, cols = d['target'].astype(int), prob_columns(d)
     off = (d['grade'] - target).abs() if task.ordinal else (d['grade'] != target).astype(int)
     sure = d[cols].max(axis=1) if cols else off*0.
@@ -258,57 +254,16 @@ def plot_cases(run:Run, # a finished run whose photographs are on this machine
     photos, maps = [plain(f) for f in d['image']], _maps(model, x, d['grade'])
     return plot_explanations(photos, maps, says=says, size=1.9, across=True)
 
-# %% ../../nbs/report/05_tables.ipynb #f7614138
-def _data_text(data):
-    "The data of a run in words"
-    source = Path(str(data.get('source') or 'source not recorded')).name
-    n, patients = data.get('n_images', '?'), data.get('n_patients', '?')
-    return f"{source}: {n} images of {patients} patients; hash {data.get('hash', 'not recorded')}"
-
-# %% ../../nbs/report/05_tables.ipynb #adee334a
-_LICENCE = ("Code: Apache 2.0. The model may be used as its training images may: their licence is the data's, "
-            'and is not recorded in the run.')
-
-def _made(c):
-    "How the run was made, as rows"
-    get = lambda k: c.get(k, '?')
-    weights = c.get('weights') or ('ImageNet' if c.get('pretrained') else 'random')
-    contrast = f", contrast {c['preprocess'].get('contrast')}" if isinstance(c.get('preprocess'), dict) else ''
-    training = (f"{get('epochs')} epochs, batch {get('bs')}, peak rate {get('lr')}, loss {get('loss')}, "
-                f"seed {get('seed')}")
-    versions = ', '.join(f'{k} {x}' for k, x in (c.get('versions') or {}).items())
-    return [('Architecture', f"{get('arch')} at {get('size')} px, from {weights} weights"),
-            ('Training', training),
-            ('Preprocessing', f"{get('preprocess_hash')}{contrast}"),
-            ('Device, time, memory', f"{get('device')}, {get('seconds')} s, {get('peak_memory_mb')} MB"),
-            ('Versions', versions or 'not recorded'),
-            ('Licence', _LICENCE)]
-
-# %% ../../nbs/report/05_tables.ipynb #1c867384
-_NOT_FOR = ('Patients. It has not been tested in a clinic, on other cameras or other populations than those below, '
-            'and looks for no other disease.')
-
-def model_card(run:Run # a finished run
-              )->pd.DataFrame: # what, and what is to be said of it
-    "Intended use, limits, data, licence, and how the model was made"
-    c, task, m = run.config, run.task, run.metrics
-    groups = ', '.join(group_tags(run.predictions)) or 'none'
-    threshold = (c.get('operating_point') or {}).get('threshold')
-    patients = f" of {m['n_patients']} patients" if m.get('n_patients') else ''
-    limits = '; '.join([*m.get('warnings', []), *m.get('left_out', [])])
-    source = f' ({task.source})' if task.source else ''
-    rows = [('Answers', f"{task.title}: {', '.join(task.classes)}{source}"),
-            ('Intended use', 'Research and teaching: comparing methods, studying errors, learning how grading works.'),
-            ('Not for', _NOT_FOR),
-            ('Data', _data_text(c.get('data') or {})),
-            ('Tested on', f"{m['n_images']} images{patients} that training did not see; subgroups looked at: {groups}"),
-            ('Limits', limits or 'Intervals say how much the test split is worth; nothing is known beyond it.'),
-            ('Operating point', 'none' if threshold is None else f'{threshold:.3f}, chosen on validation')]
-    return pd.DataFrame(rows + _made(c), columns=['', ' '])
-
 # %% ../../nbs/report/05_tables.ipynb #6c53250f
 def page_table(table:pd.DataFrame # any table
               )->Any: # shows itself in a notebook
     "A table as a report shows it: no index, every cell escaped, numbers to the right"
     from IPython.display import HTML
     return HTML(html_table(table))
+
+# %% ../../nbs/report/05_tables.ipynb #4807554b
+def page_list(sentences # texts
+             )->Any: # shows itself in a notebook
+    "Sentences as a list on the page, each escaped"
+    from IPython.display import HTML
+    return HTML(Markup('<ul>{}</ul>').format(Markup('').join(Markup('<li>{}</li>').format(s) for s in sentences)))

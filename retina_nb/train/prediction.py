@@ -13,12 +13,13 @@ import pandas as pd
 from fastcore.script import store_true
 
 from ..core import Run, RunError, Task, task_of
-from ..commands import call_parse, one_line_errors
+from ..commands import call_parse, next_command, one_line_errors
 from ..data.checks import require_usable
 from ..data.records import load_records
 from ..measure.evaluation import evaluate
-from ..measure.operating import write_evaluation
+from ..measure.evaluation_files import write_evaluation, write_external, write_readers
 from ..measure.predictions import read_predictions
+from ..work import Progress, free_out
 
 # %% ../../nbs/train/60_prediction.ipynb #c307668e
 _KINDS = dict(ensemble=('the mean of several runs', 'predict_ensemble'),
@@ -64,19 +65,18 @@ def predict(run, # a `Run`, its folder, or a `GradingModel`
 
 # %% ../../nbs/train/60_prediction.ipynb #4d649e11
 def _table_of(path, task):
-    "Predictions, their task, what a run says of them, and the folder for the results: from a CSV"
+    "Predictions, their task, and what a run says of them: from a CSV"
     preds = read_predictions(path, task)
-    return preds, task_of(preds), {}, path.parent/'eval'/path.stem
+    return preds, task_of(preds), {}
 
 # %% ../../nbs/train/60_prediction.ipynb #d87e3a15
 def _of_run(run, data, *, skip_bad, tta, model, **how):
     "The same from a run: its own test split, or `data` graded by its model"
     if not run.finished and (data is None or not (run.path/'model.safetensors').is_file()):
         raise RunError(f'{run.path}: training has not finished; continue it with retina_train --resume')
-    if data is None: return run.predictions, run.task, run.config, run.path/'eval'/'test'
+    if data is None: return run.predictions, run.task, run.config
     records = require_usable(load_records(data, run.task, warn=False, **how), run.task, skip_bad=skip_bad)
-    name = str(data).replace(':', '_').rstrip('/').split('/')[-1]
-    return predict(run, records, tta=tta, model=model), run.task, run.config, run.path/'eval'/name
+    return predict(run, records, tta=tta, model=model), run.task, run.config
 
 # %% ../../nbs/train/60_prediction.ipynb #e6ffc04c
 def _predictions(run, data, task, **how):
@@ -86,11 +86,18 @@ def _predictions(run, data, task, **how):
     if data: raise RunError(f'{path}: a predictions table has no model to grade {data} with; give a run folder')
     return _table_of(path, task)
 
+# %% ../../nbs/train/60_prediction.ipynb #cc448ab2
+def _place(run, data)->Path:
+    "Where the scores of a run or table go, unless somebody says otherwise"
+    path = run.path if isinstance(run, Run) else Path(run)
+    if path.is_file(): return path.parent/'eval'/path.stem
+    return path/'eval'/('test' if data is None else str(data).replace(':', '_').rstrip('/').split('/')[-1])
+
 # %% ../../nbs/train/60_prediction.ipynb #d24d83e8
 def evaluate_run(run, # a run folder or a predictions CSV
                  data:str|None=None, # a dataset to grade with the run's model; None takes the run's own test split
                  *,
-                 out=None, # folder for scores, table and figures; by default RUN/eval/NAME
+                 out=None, # folder for scores, table and figures; an earlier evaluation there is replaced. RUN/eval/NAME
                  task:str|Task|None=None, # the task of a predictions CSV, name or JSON file; a run knows its own
                  layout:str|None=None, # layout of `data`, if it is not to be found out
                  columns:dict|None=None, # with `data`: names of the columns that hold `image`, `label`, `patient`
@@ -101,13 +108,30 @@ def evaluate_run(run, # a run folder or a predictions CSV
                  **kwargs # `n_boot`, `seed` and `prevalence` of `evaluate`
                 )->tuple: # the scores, and the folder
     "Scores of a run or a predictions table, written to a folder"
+    out = free_out(_place(run, data) if out is None else out, own=('metrics.json', 'predictions.csv'))
     how = dict(layout=layout, columns=columns, skip_bad=skip_bad, tta=tta, model=model)
-    preds, task, config, place = _predictions(run, data, task, **how)
-    out = Path(out or place)
+    preds, task, config = _predictions(run, data, task, **how)
     if threshold is None: threshold = config.get('operating_point')
-    scores = evaluate(preds, task, threshold=threshold, **kwargs)
-    write_evaluation(scores, preds, out, task)
+    with Progress('scoring'):
+        scores = evaluate(preds, task, threshold=threshold, **kwargs)
+        write_evaluation(scores, preds, out, task)
     return scores, out
+
+# %% ../../nbs/train/60_prediction.ipynb #d98ce8e2
+def _beside(run, data, readers, out, scores):
+    "What stands beside the scores, as texts: an external validation of a run on other data, and the readers"
+    if data is None and readers is None: return
+    preds, threshold = read_predictions(out/'predictions.csv', scores['task']), scores.get('referable', {}).get('threshold')
+    if data is not None and Run(run).finished:
+        yield write_external(Run(run).predictions, preds, out, scores['task'], threshold=threshold, seed=scores['seed'])
+    if readers is not None: yield write_readers(readers, preds, out, scores['task'], seed=scores['seed'])
+
+# %% ../../nbs/train/60_prediction.ipynb #b7eec95d
+def _next(run):
+    "The command to type next: a run is exported, a table held against another"
+    path = Path(run)
+    if path.is_file(): next_command('retina_compare', path, 'OTHER.csv')
+    else: next_command('retina_export', path, out=f'bundles/{path.resolve().name}')
 
 # %% ../../nbs/train/60_prediction.ipynb #f5a32812
 @call_parse
@@ -125,6 +149,7 @@ def retina_evaluate(
     tta:store_true=False, # with --data: average over mirrored and turned views of each image; several times the work
     threshold:float=None, # probability from which an image is predicted positive; by default the run's, else 0.5
     prevalence:float=None, # fraction of positives for the predictive values, the clinic's for instance
+    readers:str=None, # a CSV of readers' grades of the same images (wide, or image, reader, grade): the model beside them
     n_boot:int=2000, # bootstrap resamples of the intervals
     seed:int=42 # of the bootstrap
 ):
@@ -132,4 +157,5 @@ def retina_evaluate(
     columns = dict(image=image_col, label=label_col, patient=patient_col)
     scores, out = evaluate_run(run, data, out=out, task=task, layout=layout, columns=columns, skip_bad=skip_bad,
                                tta=tta, threshold=threshold, prevalence=prevalence, n_boot=n_boot, seed=seed)
-    print(scores, f'written to {out}', sep='\n')
+    print(scores, *_beside(run, data, readers, out, scores), f'written to {out}', sep='\n')
+    _next(run)
