@@ -7,8 +7,9 @@ __all__ = ['MODALITIES', 'TASKS', 'forget_task', 'Task', 'get_task', 'with_task'
            'BundleError', 'DataError', 'ImageError', 'MissingPackage', 'RetinaError', 'RunError', 'SettingError',
            'need', 'watched', 'attach', 'call_parse', 'command_line', 'did_you_mean', 'next_command', 'one_line_errors',
            'unknown', 'cache_dir', 'csv_rows', 'csv_text', 'file_kind', 'file_sha256', 'file_to_write', 'json_hash',
-           'make_folder', 'move_file', 'new_folder', 'open_file', 'out_lock', 'plain_cell', 'read_bytes', 'read_json',
-           'read_table', 'safe_cell', 'shown_name', 'write_file', 'write_json', 'write_table']
+           'make_folder', 'move_file', 'new_folder', 'open_file', 'out_lock', 'plain_cell', 'read_bytes', 'read_cells',
+           'read_json', 'read_labels_csv', 'read_table', 'safe_cell', 'shown_name', 'write_file', 'write_json',
+           'write_table']
 
 # %% ../nbs/05_core.ipynb #68230ed7
 import json, random, re, sys
@@ -28,15 +29,16 @@ from .disk import (  # noqa: F401
     cache_dir, csv_rows, csv_text, file_kind, file_sha256, file_to_write, json_hash, make_folder, move_file,
     new_folder, open_file, out_lock, plain_cell, read_bytes, read_json, safe_cell, shown_name, write_file,
     write_json, write_table)
-from .sheets import read_table  # noqa: F401
+from .run_config import read_run_config
+from .sheets import read_cells, read_labels_csv, read_table  # noqa: F401
 
 # %% ../nbs/05_core.ipynb #6285b26a
 _all_ = ['DISCLAIMER', 'BundleError', 'DataError', 'ImageError', 'MissingPackage', 'RetinaError', 'RunError',
          'SettingError', 'need', 'watched', 'attach', 'call_parse', 'command_line', 'did_you_mean', 'next_command',
          'one_line_errors', 'unknown', 'cache_dir', 'csv_rows', 'csv_text', 'file_kind', 'file_sha256',
          'file_to_write', 'json_hash', 'make_folder', 'move_file', 'new_folder', 'open_file', 'out_lock',
-         'plain_cell', 'read_bytes', 'read_json', 'read_table', 'safe_cell', 'shown_name', 'write_file', 'write_json',
-         'write_table']
+         'plain_cell', 'read_bytes', 'read_cells', 'read_json', 'read_labels_csv', 'read_table', 'safe_cell',
+         'shown_name', 'write_file', 'write_json', 'write_table']
 
 # %% ../nbs/05_core.ipynb #58de25ff
 MODALITIES = 'fundus', 'oct', 'xray'
@@ -225,15 +227,18 @@ def with_task(table, # records or predictions
 def task_of(table, # records or predictions
             task=None # what the caller says; by default the table's own column, else dr
            )->Task: # the task
-    """The task of a table. One that holds rows of two tasks, or of one and of none, is a `DataError`, and so is one whose
-    column says another than the caller"""
+    """The task of a table. One that holds rows of two tasks, or of one and of none, is a `DataError`, and so is one
+    whose column says another than the caller"""
+    if {'task_x', 'task_y'} <= set(table):
+        raise DataError('two tables were joined, each with its task (columns task_x, task_y): take one of them')
     names = list(dict.fromkeys(table['task'])) if 'task' in table else []
     known = [n for n in names if isinstance(n, str)]
     if known and len(names) > 1:
         all_of_them = ', '.join(n if n in known else 'none' for n in names)
         raise DataError(f'the table holds rows of different tasks ({all_of_them}): take one of them at a time')
     if known and task and get_task(task).name != known[0]:
-        raise DataError(f'the table says that its labels are of the task {known[0]!r}, and not of {get_task(task).name!r}: '
+        raise DataError(f'the table says that its labels are of the task {known[0]!r}, and not of '
+                        f'{get_task(task).name!r}: '
                         f'ask for {known[0]!r}, or rename the column task')
     return get_task(task or (known[0] if known else table.attrs.get('task', 'dr')))
 
@@ -272,7 +277,7 @@ class Run:
     @property
     def config(self)->dict: # what `config.json` holds
         "The settings of the training, and what it found out"
-        return _object(self.path/'config.json')
+        return read_run_config(self.path/'config.json')
     @property
     def finished(self)->bool: # all there?
         "Did training come to its end? The scores are the last thing it writes"

@@ -66,6 +66,7 @@ def _fit(lines, sep)->float:
     (cells,often), = n.most_common(1) or [(0, 0)]
     return often/len(lines) if cells > 1 else 0
 
+# %% ../nbs/04_sheets.ipynb #0a94a8fb
 def separator_of(
     text:str, # of a CSV file, or the beginning of it
 )->str: # ',', ';', a tab or '|'
@@ -133,6 +134,7 @@ def _counts(column)->bool:
     first = int(column[0])
     return all(c == str(i) for i,c in enumerate(column, first))
 
+# %% ../nbs/04_sheets.ipynb #7644c599
 def _without_index(head, rows)->tuple:
     "Header and rows without a nameless first column that counts the rows"
     n = len(head)
@@ -167,7 +169,8 @@ def read_labels_csv(
     head,rows = _without_index(head, rows)
     n,odd,cells = len(head), {}, []
     for row,line in zip(rows, lines):
-        if len(row) < n or any(row[n:]): odd[line] = f'has {len(row)} cell{"s"*(len(row) != 1)} where the header has {n}'
+        cell = 'cell' if len(row) == 1 else 'cells'
+        if len(row) < n or any(row[n:]): odd[line] = f'has {len(row)} {cell} where the header has {n}'
         cells.append((row + ['']*n)[:n])
     names = [h or f'column_{i}' for i,h in enumerate(head, 1)]
     return pd.DataFrame(cells, columns=names, dtype='str'), lines, odd

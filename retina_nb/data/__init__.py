@@ -11,7 +11,7 @@ from .. import core
 # %% ../../nbs/data/index.ipynb #data-face
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     names=['eyes_of', 'is_unknown', 'patient_and_eye'],
-    files=['DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'read_cells', 'read_labels_csv'],
+    files=['DataFolder', 'content_keys', 'on_disk', 'parse_labels'],
     layouts=['DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout',
         'TableLayout'],
     datasets=['LAYOUTS', 'add_layout', 'find_layout', 'layout_table'],

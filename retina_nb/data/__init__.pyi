@@ -6,8 +6,6 @@ from .files import DataFolder as DataFolder
 from .files import content_keys as content_keys
 from .files import on_disk as on_disk
 from .files import parse_labels as parse_labels
-from .files import read_cells as read_cells
-from .files import read_labels_csv as read_labels_csv
 from .layouts import DicomLayout as DicomLayout
 from .layouts import FoldersLayout as FoldersLayout
 from .layouts import ImagesLayout as ImagesLayout
@@ -20,9 +18,12 @@ from .datasets import LAYOUTS as LAYOUTS
 from .datasets import add_layout as add_layout
 from .datasets import find_layout as find_layout
 from .datasets import layout_table as layout_table
+from .faults import counted as counted
+from .records import data_name as data_name
 from .records import describe_columns as describe_columns
 from .records import load_records as load_records
 from .records import row_of as row_of
+from .records import warn_of_patients as warn_of_patients
 from .checks import check_records as check_records
 from .checks import require_usable as require_usable
 from .checks import scan_images as scan_images
@@ -51,6 +52,7 @@ from .cache import cache_records as cache_records
 from .cache import retina_cache as retina_cache
 from .provenance import describe_source as describe_source
 from .provenance import source_badge as source_badge
+from .provenance import source_file as source_file
 from .provenance import synthetic_rows as synthetic_rows
 
-__all__ = ['eyes_of', 'is_unknown', 'patient_and_eye', 'DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'read_cells', 'read_labels_csv', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'describe_columns', 'load_records', 'row_of', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'count_cores', 'run_jobs', 'read_cache', 'cache_fields', 'cache_names', 'cache_records', 'retina_cache', 'describe_source', 'source_badge', 'synthetic_rows']
+__all__ = ['eyes_of', 'is_unknown', 'patient_and_eye', 'DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'counted', 'data_name', 'describe_columns', 'load_records', 'row_of', 'warn_of_patients', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'count_cores', 'run_jobs', 'read_cache', 'cache_fields', 'cache_names', 'cache_records', 'retina_cache', 'describe_source', 'source_badge', 'source_file', 'synthetic_rows']

@@ -24,6 +24,7 @@ def _no_archive(path)->str:
     if head[:1] == b'\x80': return 'is a Python pickle, which could run code; save the arrays with numpy.savez'
     return 'is no .npz archive, or was cut short; fetch it again'
 
+# %% ../../nbs/data/03_arrays.ipynb #4bf9d212
 @contextmanager
 def _opened(path):
     "An archive, open; whatever is wrong with it is a `DataError` that names it"

@@ -225,4 +225,5 @@ def _tell(c, out, size):
     p = problems[0]
     first = 'the first: ' if len(problems) > 1 else ''
     row = f", row {p['row']}" if p['row'] != '' else ''
-    print(shown_name(f"{counted(len(problems), 'problem')} in {out/'summary.json'}; {first}{p['file']}{row}: {p['what']}"))
+    many = counted(len(problems), 'problem')
+    print(shown_name(f"{many} in {out/'summary.json'}; {first}{p['file']}{row}: {p['what']}"))

@@ -68,6 +68,7 @@ def _stamp(path):
     except (OSError, ValueError): return None
     return path, s.st_size, s.st_mtime_ns
 
+# %% ../../nbs/data/25_checks.ipynb #180a53dd
 def _scan_once(path, measure)->dict:
     "`_scan_one`, from memory where the same file was scanned before"
     key = None if measure or '.npz::' in path else _stamp(path)
@@ -256,6 +257,20 @@ def _label_files_unread(records)->str:
     found = [p for p in records.attrs.get('problems', []) if p['kind'] == 'unread']
     return ''.join(f"; {Path(p['file']).name} {p['what']}" for p in found[:3])
 
+# %% ../../nbs/data/25_checks.ipynb #159e6b79
+def _ask_of_scale(records):
+    "Refuse records whose labels are likely to be of another scale, with the question what they are"
+    for p in records.attrs.get('problems', []):
+        if p['kind'] == 'scale': raise DataError(f"{p['file']}: {p['what']}")
+
+# %% ../../nbs/data/25_checks.ipynb #7cee6362
+def _ask_for_labels(records, name):
+    "Refuse records of which none has a label, and name the files that may hold them"
+    bad_rows = [p for p in records.attrs.get('problems', []) if p['kind'] == 'row']
+    if records.label.isna().all() and not bad_rows:
+        raise DataError(f'{name}: no image has a usable label: explore and grade take it, training and scoring '
+                        f'cannot{_label_files_unread(records)}')
+
 # %% ../../nbs/data/25_checks.ipynb #e6759c44
 def require_usable(
     records, # as from `load_records`
@@ -268,20 +283,16 @@ def require_usable(
     "Records whose every image can be read and has a label; warns of duplicates and conflicts"
     task,name = task_of(records, task), _called(records)
     if not len(records): raise DataError(f'{name}: there are no records')
-    for p in records.attrs.get('problems', []):
-        if p['kind'] == 'scale': raise DataError(f"{p['file']}: {p['what']}")
+    _ask_of_scale(records)
     warn_of_patients(records)
-    bad_rows = [p for p in records.attrs.get('problems', []) if p['kind'] == 'row']
-    if records.label.isna().all() and not bad_rows:
-        raise DataError(f'{name}: no image has a usable label: explore and grade take it, training and scoring cannot'
-                        f'{_label_files_unread(records)}')
+    _ask_for_labels(records, name)
     why = _unusable(records, task, decode, workers)
     bad,good = why[why != ''], records[why == '']
     if not len(bad): _warn_of_copies(good); return good
     what = f'{len(bad)} of {len(records)} rows'
     if not skip_bad or not len(good):
         rest = 'Mend them' + (', or leave them out with --skip_bad (in Python skip_bad=True)' if len(good) else '')
-        raise DataError(f'{name}: {what} cannot be used: {_first_bad(records, bad)}. {rest}')
+        raise DataError(f'{name}: {what} cannot be used: {_first_bad(records, bad)} {rest}')
     warnings.warn(f'{name}: {what} left out: {_first_bad(records, bad)}', stacklevel=2)
     _warn_of_copies(good)
     return good
@@ -299,7 +310,7 @@ def _first_bad(records, bad)->str:
     for i,w in bad[:3].items():
         r,file = row_of(records, i), '' if one else Path(_label_file(records, i)).name + ' '
         said.append(f'{file}row {r}: {w}' if r != '' else w)
-    return '; '.join(said) + (' ...' if len(bad) > 3 else '')
+    return '; '.join(said) + (' ...' if len(bad) > 3 else '.')
 
 # %% ../../nbs/data/25_checks.ipynb #3b8e020f
 def _warn_of_copies(records):

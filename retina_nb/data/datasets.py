@@ -14,7 +14,8 @@ import pandas as pd
 from ..core import TASKS, DataError, SettingError, get_task
 from .files import DataFolder, column_of
 from .layouts import (DicomLayout, FoldersLayout, ImagesLayout, Layout, NpzLayout, PairsLayout,
-    RecordsLayout, TableLayout, class_folders)
+    RecordsLayout, TableLayout)
+from .folders import class_folders
 
 # %% ../../nbs/data/15_datasets.ipynb #8b7f0a01
 _eyepacs = TableLayout('eyepacs', 'EyePACS', dict(dr='level'), image=('image',), tags=dict(usage='Usage'),

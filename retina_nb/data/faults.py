@@ -52,14 +52,15 @@ def _repeats(raw, labels)->list:
     eyes = eyes[eyes.duplicated(['patient','eye','split'], keep=False)]
     for (p,e,_),rows in eyes.groupby(['patient','eye','split']):
         if rows.label.nunique() < 2: continue
-        said = ', '.join(f'{g} in row {l}' for g,l in zip(rows.label, rows.line))
+        said = ', '.join(f'{g} in row {l}' if l else f'{g} in {c}' for g,l,c in zip(rows.label, rows.line, rows.cell))
         found.append((rows.index[1], f'the {e} eye of patient {p} is graded differently: {said}'))
     return found
 
 # %% ../../nbs/data/18_faults.ipynb #92d8ee59
 def _missing(raw, root)->list:
     "One entry per label file for the images that are not on disk"
-    gone,found = ~on_disk(raw.path) & (raw.cell != '').to_numpy() & ~raw.odd.str.contains(' may be ', regex=False).to_numpy(), []
+    several = raw.odd.str.contains(' may be ', regex=False).to_numpy() # these are there, and it cannot be told which
+    gone,found = ~on_disk(raw.path) & (raw.cell != '').to_numpy() & ~several, []
     for f,g in raw[gone].groupby('file', sort=False):
         n = int((raw.file == f).sum())
         of = f'{len(g)} of its {n} images are' if n > 1 else 'its one image is'
@@ -77,7 +78,8 @@ def _why_unread(folder, layout, file)->str:
     "Why a file that looks like a label file was not read, and what to do; '' for one that does not look like it"
     name,end = file.rpartition('/')[2], os.path.splitext(file)[1].lower()
     if end in _SHEETS: return 'is a spreadsheet and was not read; if it holds labels, save its sheet as "CSV UTF-8"'
-    if _PACKED.search(name): return '' if _PACKED.sub(r'\1', file) in folder.files else 'is packed and was not read; unpack it'
+    if _PACKED.search(name):
+        return '' if _PACKED.sub(r'\1', file) in folder.files else 'is packed and was not read; unpack it'
     if end == '.npz': return 'is an array file and was not read; if it holds the images, give the file itself as DATA'
     if end in _DATA and _LABELS.search(name):
         return 'looks like a label file and was not read; save it as a CSV file with the columns image and label'
@@ -98,12 +100,14 @@ def _unread(folder, carriers, layout)->list:
     more = f'and {len(found) - 9} more files look like label files and were not read; this is the first of them'
     return [*found[:9], found[9] | dict(what=more)]
 
+# %% ../../nbs/data/18_faults.ipynb #89b555c0
 def _closed(folder)->list:
     "A line for each kind of files that look like images and are none that can be read"
     kinds = Counter(os.path.splitext(f)[1].lower() for f in folder.closed)
     first = {os.path.splitext(f)[1].lower(): f for f in reversed(folder.closed)}
-    says = lambda k, n: (f"{counted(n, 'file looks like an image and is', 'files look like images and are')} called {k}, "
-                         'which is not read; this is the first: convert to PNG or JPEG, or give the right ending')
+    words = 'file looks like an image and is', 'files look like images and are'
+    what = 'which is not read; this is the first: convert to PNG or JPEG, or give the right ending'
+    says = lambda k, n: f'{counted(n, *words)} called {k}, {what}'
     return [dict(file=str(folder.root/first[k]), row='', kind='closed', what=says(k, n)) for k,n in kinds.items()]
 
 # %% ../../nbs/data/18_faults.ipynb #b470640d
@@ -113,14 +117,25 @@ def _scale(raw, layout, task)->str:
     if layout.particular or not len(number) or number.isna().any(): return ''
     said,k = set(number), len(task)
     if task.ordinal and k > 2 and said == {0, 1} and len(number) >= 10:
-        return (f'its labels are 0 and 1 only, which the task {task.name!r} reads as {task.classes[0]} and {task.classes[1]}. '
-                'Do they answer yes or no? Then give a task of your own with two classes (--task mine.json); if they are '
+        return (f'its labels are 0 and 1 only, which the task {task.name!r} reads as {task.classes[0]} and '
+                f'{task.classes[1]}. Do they answer yes or no? Then give a task of your own with two classes '
+                '(--task mine.json); if they are '
                 f'grades, say so in a column task with {task.name!r} in every row')
     if min(said) >= 1 and max(said) == k:
         return (f'its labels run from {min(said):g} to {k}, and those of the task {task.name!r} from 0 to {k-1}. '
                 'Does 1 mean the first class? Then take 1 from each; if it does not, mend the rows with '
                 f'{k}, or give a task of your own (--task mine.json)')
     return ''
+
+# %% ../../nbs/data/18_faults.ipynb #b1ce8b6a
+def _converted(folder)->list:
+    "One entry where files have another ending than the label file names, because all were converted"
+    there = folder.index.converted if 'index' in vars(folder) else {}
+    if not there: return []
+    cell,file = next(iter(there.items()))
+    n = counted(len(there), 'image is', 'images are')
+    what = f'{n} of another kind than the label file says; the first: it names {cell}, and this is what was taken'
+    return [dict(file=str(folder.root/file), row='', kind='ending', what=what)]
 
 # %% ../../nbs/data/18_faults.ipynb #dd69e023
 def whole_problems(
@@ -140,6 +155,6 @@ def whole_problems(
     if (raw.text == '').all():
         found.append(dict(file=str(folder.root), row='', kind='unlabelled', what='none of its images has a label'))
     if carriers: found += _unread(folder, carriers, layout) + _closed(folder)
-    scale = '' if said else _scale(raw, layout, task)
-    if scale: found.insert(0, dict(file=str(folder.root/raw.file.iloc[0]), row='', kind='scale', what=scale))
-    return found
+    scale,table = '' if said else _scale(raw, layout, task), raw.file.iloc[0] if raw.line.any() else ''
+    if scale: found.insert(0, dict(file=str(folder.root/table), row='', kind='scale', what=scale))
+    return found + _converted(folder)

@@ -23,11 +23,12 @@ from .arrays import npz_has, npz_key
 from .names import is_image, split_of, stem_of
 from ..image.dicom import DICOM_TYPES
 from ..image.read import IMAGE_TYPES
-from ..sheets import csv_header, read_cells, read_labels_csv # noqa: F401, found in the face
+from ..sheets import csv_header
 
 # %% ../../nbs/data/05_files.ipynb #fde30c67
 _other_names = {'dr': dict(normal=0, nodiabeticretinopathy=0, npdrmild=1, proliferatedr=4, proliferativedr=4, pdr=4),
     'pneumonia_type': dict(bacteria=0, virus=1)}
+_grade_3 = re.compile(r'^(?:(?:dr|icdr)[ _-]*)?(?:dr|icdr|grade|level|class|stage)[ _-]*([0-9])$', re.I)
 
 def _plain_name(s): return re.sub(r'[^a-z]', '', s.lower())
 
@@ -38,7 +39,7 @@ def _parse_label(text, task):
     exact = {c.casefold(): i for i,c in enumerate(task.classes)}
     if text.casefold() in exact: return exact[text.casefold()], ''
     names = {_plain_name(c): i for i,c in enumerate(task.classes)} | _other_names.get(task.name, {})
-    text = re.sub(r'(?i)^(?:(?:dr|icdr)[ _-]*)?(?:dr|icdr|grade|level|class|stage)[ _-]*([0-9])$', r'\1', text) # grade 3
+    text = _grade_3.sub(r'\1', text)
     name = _plain_name(text)
     if name in names and not re.search(r'\d', text): return names[name], ''
     try: value = float(text)
@@ -91,11 +92,13 @@ def list_files(
 
 # %% ../../nbs/data/05_files.ipynb #90eb099c
 TABLES = ('.csv', '.tsv', '.tab') # endings of tables that are read
-_OTHER = frozenset('.csv .tsv .tab .txt .json .jsonl .md .rst .py .ipynb .pdf .html .htm .xml .zip .gz .bz2 .xz .tar .7z .rar '
-    '.npz .npy .h5 .hdf5 .parquet .feather .pkl .pickle .mat .log .yaml .yml .toml .ini .cfg .db .sql .sqlite .xlsx .xls '
+_OTHER = frozenset(
+    '.csv .tsv .tab .txt .json .jsonl .md .rst .py .ipynb .pdf .html .htm .xml .zip .gz .bz2 .xz .tar .7z .rar .npz '
+    '.npy .h5 .hdf5 .parquet .feather .pkl .pickle .mat .log .yaml .yml .toml .ini .cfg .db .sql .sqlite .xlsx .xls '
     '.ods .doc .docx .ppt .pptx .safetensors .onnx .pt .pth .bib .tex .sh .bat .m .r .js .css'.split())
-_CLOSED = frozenset('.heic .heif .cr2 .cr3 .nef .arw .dng .orf .rw2 .raw .psd .jxl .exr .hdr .tga .pcx .svg .eps .ico .fda .fds '
-    '.e2e .vol .nii .mha .avi .mp4 .mov'.split()) # photographs, scans and films that no decoder here reads
+_CLOSED = frozenset( # photographs, scans and films that no decoder here reads
+    '.heic .heif .cr2 .cr3 .nef .arw .dng .orf .rw2 .raw .psd .jxl .exr .hdr .tga .pcx .svg .eps .ico .fda .fds .e2e '
+    '.vol .nii .mha .avi .mp4 .mov'.split())
 
 # %% ../../nbs/data/05_files.ipynb #703cc1e4
 _SIGNS = b'\xff\xd8\xff', b'\x89PNG\r\n', b'GIF8', b'II*\0', b'MM\0*', b'\0\0\0\x0cjP  '
@@ -109,19 +112,15 @@ def begins_like_image(
     except OSError: return False
     return head.startswith(_SIGNS) or head[8:12] == b'WEBP' or head[4:12] == b'ftypavif'
 
+# %% ../../nbs/data/05_files.ipynb #7d29b00f
 def _ending(name)->str:
     "The ending of a file's name, in small letters: a dot and two to eight letters or digits, the first a letter"
     m = re.search(r'\.[a-z][a-z0-9]{1,7}$', name, re.I)
     return m[0].lower() if m else ''
 
-# %% ../../nbs/data/05_files.ipynb #b9afa48c
-class DataFolder:
-    "The files of a data set, listed once; `files` and everything derived from them are relative to `root`"
-    def __init__(self, root, # the folder
-                 files=None, # what is in it; by default found out by `list_files`
-                ):
-        self.root,self.files = Path(root), list_files(root) if files is None else list(files)
-
+# %% ../../nbs/data/05_files.ipynb #0edbb0e5
+class _Images:
+    "What of the files of a folder, `files` below `root`, is an image, or looks like one"
     @cached_property
     def images(self)->list:
         "Photographs, by the ending of their names or, without one, by their first bytes; DICOM has its own layout"
@@ -135,10 +134,19 @@ class DataFolder:
         return [f for f in self.files if os.path.splitext(f)[1].lower() in DICOM_TYPES]
     @cached_property
     def closed(self)->list:
-        "What looks like an image and is not read: of a kind without a decoder, or an image under a name of another kind"
+        "What looks like an image and is not read: of a kind without a decoder, or an image under another name"
         known,odd = set(self.images), lambda e: e and e not in _OTHER | IMAGE_TYPES
         mine = [f for f in self.files if f not in known and odd(_ending(f))]
         return [f for f in mine[:5000] if _ending(f) in _CLOSED or begins_like_image(self.root/f)]
+
+# %% ../../nbs/data/05_files.ipynb #b9afa48c
+class DataFolder(_Images):
+    "The files of a data set, listed once; `files` and everything derived from them are relative to `root`"
+    def __init__(self, root, # the folder
+                 files=None, # what is in it; by default found out by `list_files`
+                ):
+        self.root,self.files = Path(root), list_files(root) if files is None else list(files)
+
     @cached_property
     def heads(self)->dict:
         "Table to the names of its columns"
@@ -166,7 +174,7 @@ _KIND = {'.jpeg': '.jpg', '.jpe': '.jpg', '.jfif': '.jpg', '.tif': '.tiff', '.di
 def _kind(name)->str:
     "The ending of an image's name, the spellings of one kind made one; '' where there is none"
     end = os.path.splitext(name)[1].lower()
-    return _KIND.get(end, end) if is_image(name) else ''
+    return str(_KIND.get(end, end)) if is_image(name) else ''
 
 # %% ../../nbs/data/05_files.ipynb #c6a91973
 def _first_not_empty(found, *tests)->list:

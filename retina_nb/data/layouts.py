@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['RAW', 'PATIENT_COLUMNS', 'EYE_COLUMNS', 'LayoutMethods', 'Layout', 'ImagesLayout', 'TableLayout', 'RecordsLayout',
-           'label_pairs', 'PairsLayout', 'class_levels', 'class_folders', 'FoldersLayout', 'DicomLayout', 'NpzLayout']
+           'label_pairs', 'PairsLayout', 'FoldersLayout', 'DicomLayout', 'NpzLayout']
 
 # %% ../../nbs/data/10_layouts.ipynb #68017e68
 import fnmatch, os, re
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from ..core import DataError, ImageError, get_task
 from .arrays import npz_labels, npz_splits
 from .files import DataFolder, _parse_label, column_of, on_disk
+from .folders import _class_text, _said_by_folders, _without_class, class_folders, class_levels
 from ..sheets import csv_header, read_cells, read_labels_csv
 from .names import EYES, eyes_of, is_image, is_unknown, split_of, stem_of
 from ..image.dicom import dicom_tags
@@ -30,6 +31,7 @@ class LayoutMethods:
     particular = False # has label files of its own, and is looked for before the general layouts?
     walked = True      # does every image in the folder belong to the data set? Otherwise its files name the images
     labelled = True    # does it hold labels?
+    helpers = ()       # patterns of the names of tables that are known to hold something else than labels
     tasks: dict        # task, or '*' for any -> where its label stands
 
     def find(self, folder, task)->list:
@@ -46,17 +48,12 @@ class LayoutMethods:
         return os.path.commonpath([os.path.dirname(f) for f in carriers])
     def columns_used(self, folder, task, carriers, raw)->dict:
         "Where `image`, `label` and `patient` come from: the name of a column, or a place in brackets"
-        label = '(none)' if (raw.text == '').all() else '(folder)'
-        return dict(image='(files)', label=label, patient=_said_by_names(raw))
+        return dict(image='(files)', label=_said_by_folders(raw), patient=_said_by_names(raw))
     def unlisted(self, folder, raw)->list:
         "Images in the folder that have no row"
-        at,used = f'{folder.root}/', set(raw.path)
-        return [at + f for f in [*folder.images, *folder.dicom] if at + f not in used]
-    def helps(self, folder, file)->bool:
-        "Is a table known to hold something else than labels?"
-        return False
+        return sorted({f'{folder.root}/{f}' for f in [*folder.images, *folder.dicom]} - set(raw.path))
 
-# %% ../../nbs/data/10_layouts.ipynb #b0750f90
+# %% ../../nbs/data/10_layouts.ipynb #bc4cf13e
 def _said_by_names(raw)->str: return '(file name)' if (raw.patient != '').any() else '(none)'
 
 # %% ../../nbs/data/10_layouts.ipynb #377fa8e0
@@ -115,9 +112,6 @@ class ImagesLayout(Layout):
     def find(self, folder, task):
         "All images"
         return folder.images
-    def unlisted(self, folder, raw)->list:
-        "DICOM files beside the photographs"
-        return [str(folder.root/f) for f in folder.dicom]
     def rows(self, folder, task, carriers):
         "Patient and eye as the names say, no label"
         return _named_rows(folder, carriers, self, '')
@@ -147,19 +141,26 @@ class TableLayout(Layout):
     def variant(self, path, head):
         "This layout or the variant that fits a CSV file; `None` if none does"
         return next((o for o in (self, *self.variants) if o.fits(path, head)), None)
-    def helps(self, folder, file):
-        "Samples of submissions, lists of eyes, and lists of images"
-        name,head = file.rpartition('/')[2].lower(), folder.heads.get(file, ())
-        return any(fnmatch.fnmatch(name, o) for o in (self.skip, self.eyes)) or head == [column_of(head, self.image)]
     def find(self, folder, task):
         "The CSV files whose columns fit"
         return [f for f,head in folder.heads.items() if self.variant(f, head)]
-    def prepare(self, df, task):
-        "A label file as it is to be read on"
-        return df
     def base(self, folder, carriers):
         "The folder of label files and images together"
         return super().base(folder, [*carriers, *folder.images])
+
+# %% ../../nbs/data/10_layouts.ipynb #55bff139
+@patch
+def helps(self:LayoutMethods, folder, file)->bool:
+    "Is a table known to hold something else than labels: by its name, or because it is only a list of images?"
+    name,head = file.rpartition('/')[2].lower(), folder.heads.get(file, ())
+    patterns = *self.helpers, getattr(self, 'skip', ''), getattr(self, 'eyes', '')
+    return any(fnmatch.fnmatch(name, o) for o in patterns) or head == [column_of(head, getattr(self, 'image', ()))]
+
+# %% ../../nbs/data/10_layouts.ipynb #ebf260b5
+@patch
+def prepare(self:TableLayout, df, task)->pd.DataFrame:
+    "A label file as it is to be read on"
+    return df
 
 # %% ../../nbs/data/10_layouts.ipynb #3d568a53
 def _label_cells(df, spec, eye):
@@ -178,7 +179,8 @@ def _from_columns(df, layout, task)->pd.DataFrame:
     raw['patient'] = raw.patient.where(~raw.patient.map(is_unknown), '')
     told = bool((raw.patient != '').any()) # a column that tells of some is believed where it tells of none
     names = _from_names(raw.cell, layout)
-    raw['said'], raw['named'] = raw.said.str.lower().str.replace(r'[\W_]', '', regex=True).map(EYES).fillna(''), names.eye
+    said = raw.said.str.lower().str.replace(r'[\W_]', '', regex=True)
+    raw['said'], raw['named'] = said.map(EYES).fillna(''), names.eye
     raw['eye'], raw['unknown'] = _either(raw.said, raw.named), (raw.patient == '') & told
     if not told: raw['patient'] = names.patient
     raw['text'],used = _label_cells(df, layout.label_of(task), raw.eye)
@@ -296,6 +298,7 @@ def _one_hot(head, task)->dict:
     known = {h: l for h in head if (l := _parse_label(h, task)[0]) is not None}
     return known if sorted(known.values()) == list(range(len(task))) else {}
 
+# %% ../../nbs/data/10_layouts.ipynb #600a869a
 def _from_one_hot(df, columns, task)->pd.Series:
     "The label of rows that mark it in the column of its class; '' or several classes where not one is marked"
     marked = df[list(columns)].apply(lambda c: c.str.strip().str.lower().isin(('1', '1.0', 'true', 'yes', 'x')))
@@ -311,8 +314,8 @@ class RecordsLayout(TableLayout):
 
     def find(self, folder, task):
         "`records.csv` where there is one, else every table whose columns fit, or have one for each class"
-        hot = lambda head: column_of(head, self.image) and _one_hot(head, task)
-        found = [f for f,head in folder.heads.items() if not self.helps(folder, f) and (self.variant(f, head) or hot(head))]
+        fits = lambda f, head: self.variant(f, head) or (column_of(head, self.image) and _one_hot(head, task))
+        found = [f for f,head in folder.heads.items() if not self.helps(folder, f) and fits(f, head)]
         return ['records.csv'] if 'records.csv' in found else found
 
     def locate(self, folder, cells, split, table):
@@ -378,6 +381,7 @@ def _read_pair(root, images, labels, tags)->tuple:
 @dataclass(frozen=True)
 class PairsLayout(Layout):
     "Lists of images beside lists of labels, without headers; a *tags*.csv adds patient, eye and tags"
+    helpers = '*tags*.csv', '*_img*.csv', '*_image*.csv', '*_label*.csv'
     def find(self, folder, task):
         "Both files of every pair"
         return [f for pair in label_pairs(folder.files).values() for f in pair]
@@ -401,58 +405,6 @@ class PairsLayout(Layout):
     def base(self, folder, carriers):
         "The folder of lists and images together"
         return super().base(folder, [*carriers, *folder.images])
-    def helps(self, folder, file):
-        "Tags, and the shorter lists"
-        name = file.rpartition('/')[2].lower()
-        return fnmatch.fnmatch(name, '*tags*.csv') or bool(re.fullmatch(r'\w+_(img|images?|labels?)(_small)?\.csv', name))
-
-# %% ../../nbs/data/10_layouts.ipynb #40fe7685
-def _class_of(name, task)->tuple:
-    "The label that a folder's name stands for, or None; is it a word?"
-    plain = re.sub(r'^([0-9])[._ -]+(?=[^\d\W])', r'\1 ', name) # `2_Moderate`, but not the patient `3-1001`
-    label = _parse_label(plain.split(' ')[0] if plain != name else name, task)[0]
-    return label, not re.fullmatch(r'[\d._ -]+', name)
-
-def class_levels(
-    images, # relative paths
-    task, # a `Task`
-)->dict: # folder of images -> (label, how many folders deep the one lies that says it); {} if no level names two classes
-    "The folders that are called like a class: of the outermost level that names two, words before numbers"
-    folders = {f.rpartition('/')[0]: f.split('/')[:-1] for f in images}
-    levels,known = defaultdict(set), {n: _class_of(n, task) for n in {n for p in folders.values() for n in p}}
-    for parts in folders.values():
-        for depth,n in enumerate(parts):
-            if known[n][0] is not None: levels[not known[n][1], depth].add(known[n][0])
-    several = sorted(k for k,labels in levels.items() if len(labels) > 1)
-    if not several: return {}
-    number,first = several[0]
-    def said(parts):
-        fits = (i for i in range(first, len(parts)) if known[parts[i]][0] is not None and known[parts[i]][1] != number)
-        return next(fits, None)
-    at = {d: said(parts) for d,parts in folders.items()}
-    return {d: (known[folders[d][i]][0], i) for d,i in at.items() if i is not None}
-
-# %% ../../nbs/data/10_layouts.ipynb #99517d0f
-def class_folders(
-    images, # relative paths
-    task, # a `Task`
-)->dict: # folder of images -> label; {} if there are fewer than two classes
-    "The folders whose images belong to a class of a task: they, or a folder above them, are called like it"
-    return {d: label for d,(label,_) in class_levels(images, task).items()}
-
-# %% ../../nbs/data/10_layouts.ipynb #b8297df2
-def _class_text(file, known, task)->str:
-    "What the folders of an image say of its label: the class folder's name, its number, or the innermost name"
-    folders = file.split('/')[:-1]
-    label,depth = known.get('/'.join(folders), (None, -1))
-    if label is None: return folders[-1] if folders else ''
-    return folders[depth] if _parse_label(folders[depth], task)[0] == label else str(label)
-
-def _without_class(file, known)->str:
-    "The path of an image without the folder that says its class, which is no patient"
-    parts = file.split('/')
-    depth = known.get('/'.join(parts[:-1]), (None, -1))[1]
-    return '/'.join(p for i,p in enumerate(parts) if i != depth)
 
 # %% ../../nbs/data/10_layouts.ipynb #0c04d4f7
 @dataclass(frozen=True)
@@ -480,12 +432,15 @@ class FoldersLayout(Layout):
         raw['text'] = raw[self.label_of(task)]
         return raw[raw.text != ''].reset_index(drop=True)
 
-    def unlisted(self, folder, raw)->list:
-        "DICOM files beside the photographs"
-        return [str(folder.root/f) for f in folder.dicom]
     def base(self, folder, carriers):
         "The folder that holds the class folders"
         return super().base(folder, [os.path.dirname(f) for f in carriers])
+
+# %% ../../nbs/data/10_layouts.ipynb #4418c27f
+@patch
+def unlisted(self:FoldersLayout, folder, raw)->list:
+    "DICOM files beside the photographs; of these, all that do not count for the task were looked at"
+    return [str(folder.root/f) for f in folder.dicom]
 
 # %% ../../nbs/data/10_layouts.ipynb #1ece6c41
 @dataclass(frozen=True)
@@ -513,9 +468,6 @@ class DicomLayout(Layout):
         used = super().columns_used(folder, task, carriers, raw)
         return used | dict(patient='PatientID') if used['patient'] != '(none)' else used
 
-    def unlisted(self, folder, raw)->list:
-        "Photographs beside the DICOM files"
-        return [str(folder.root/f) for f in folder.images]
     def base(self, folder, carriers):
         "The folder that holds the class folders"
         return super().base(folder, [os.path.dirname(f) for f in carriers])
@@ -547,7 +499,7 @@ class NpzLayout(Layout):
         if named and named != task.name:
             raise DataError(f'{path}: holds labels for {named}, not for {task.name}: say task={named!r}')
         found = [_npz_rows(path, carriers[0], s) for s in npz_splits(path)]
-        if not found: raise DataError(f'{path}: has no part with images and labels, such as train_images and train_labels')
+        if not found: raise DataError(f'{path}: has no part with both, such as train_images and train_labels')
         return pd.concat(found, ignore_index=True).assign(patient='', said='', named='', eye='', odd='')
 
     def columns_used(self, folder, task, carriers, raw):

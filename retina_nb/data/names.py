@@ -55,9 +55,10 @@ def _eye_in(stem)->tuple:
 
 
 # %% ../../nbs/data/02_names.ipynb #288d6894
-_views = re.compile('eyes?|fundus|retinal?|photo|photograph|image|img|pic|picture|scan|macular?|dis[ck]|optic|nerve|fovea|'
-    'foveal|cent(er|re)|central|posterior|pole|nasal|temporal|superior|inferior|field|view|colou?r|rgb|crop|cropped|'
-    'resized|enhanced|copy|final|original|raw|visit|baseline|followup|[fv][1-9]|(19|20)[0-9]{2}[01][0-9][0-3][0-9]', re.I)
+_views = re.compile(
+    'eyes?|fundus|retinal?|photo|photograph|image|img|pic|picture|scan|macular?|dis[ck]|optic|nerve|fovea|foveal|'
+    'cent(er|re)|central|posterior|pole|nasal|temporal|superior|inferior|field|view|colou?r|rgb|crop|cropped|resized|'
+    'enhanced|copy|final|original|raw|visit|baseline|followup|[fv][1-9]|(19|20)[0-9]{2}[01][0-9][0-3][0-9]', re.I)
 
 def _who(text)->str:
     "The part of a name that tells the patient: without words for views, and dates, where anything else is left"
@@ -67,6 +68,7 @@ def _who(text)->str:
     together = len(kept) == words.index(kept[-1]) - words.index(kept[0]) + 1
     return text[kept[0].start():kept[-1].end()] if together else '_'.join(w[0] for w in kept)
 
+# %% ../../nbs/data/02_names.ipynb #7e1c9dec
 def _to_first_number(text)->str:
     m = re.match(r'.*?\d[^\W_]*', text)
     return m[0] if m else text
@@ -75,7 +77,7 @@ def _to_first_number(text)->str:
 _places = re.compile(r'(images?|imgs?|pics?|photos?|photographs?|pictures?|data|dataset|all|fundus|eyes?|retina|'
                      r'train|training|val|valid|validation|dev|test|testing)(set)?[\W\d_]*', re.I)
 _a_patient = re.compile(r'(patient|pat|subject|subj|case|person|participant|proband|pid)[\W_]*\d[\w-]*', re.I)
-_a_number = re.compile(r'[a-z]{0,3}[\W_]*\d[\d\W_]*', re.I)
+_a_number = re.compile(r'(p|pt|pat|s|sub|id)?[\W_]*\d[\d\W_]*', re.I)
 
 @lru_cache(10_000)
 def _folders_say(folders)->tuple:
@@ -127,8 +129,9 @@ def eyes_of(
     return pd.DataFrame(told, columns=['patient', 'eye'], dtype='str')
 
 # %% ../../nbs/data/02_names.ipynb #15fc2de5
-_nobody = re.compile(r'[\W_]*|<?#?n\W?/?a\W?>?|nan|none|null|nil|void|undefined|missing|unk|unknown|anonymous|-1(\.0)?|'
-                     r'(not|no)[ _-]?(available|applicable|known|given|patient|id)|#(null|ref|div/0|value|name|num|na)[!?]?', re.I)
+_nobody = re.compile(
+    r'[\W_]*|<?#?n\W?/?a\W?>?|nan|none|null|nil|void|undefined|missing|unk|unknown|anonymous|-1(\.0)?|'
+    r'(not|no)[ _-]?(available|applicable|known|given|patient|id)|#(null|ref|div/0|value|name|num|na)[!?]?', re.I)
 
 def is_unknown(
     cell, # of a column of patients; None and NaN too

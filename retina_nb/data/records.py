@@ -61,8 +61,9 @@ def _nobody(raw, root)->list:
     for f,g in raw[raw.file != ''].groupby('file', sort=False):
         none = g[g.unknown] if 'unknown' in g else g[:0]
         if not len(none): continue
-        what = (f'{len(none)} of {len(g)} rows name no patient (the first is {none.cell.iloc[0]}, row {none.line.iloc[0]}): each '
-                'counts as a patient of its own, so both eyes of one may be divided')
+        first = f'{none.cell.iloc[0]}, row {none.line.iloc[0]}'
+        what = (f'{len(none)} of {len(g)} rows name no patient (the first is {first}): each counts as a patient '
+                'of its own, so both eyes of one may be divided')
         found.append(dict(file=str(root/f), row='', kind='patients', what=what))
     return found
 
@@ -78,11 +79,12 @@ def _records(raw, folder, layout, task, carriers)->pd.DataFrame:
     found = sorted(found + _repeats(raw, pd.Series(labels)), key=lambda f: f[0])
     where = lambda i: str(root/raw.file[i].split('::')[0]) if raw.file[i] else raw.path[i]
     problems = [dict(file=where(i), row=int(raw.line[i]) or '', kind='row', what=w) for i,w in found]
-    records = pd.DataFrame(dict(image=raw.path, label=labels, patient=_own_patients(raw, raw.patient).map(shown_name), eye=raw.eye,
-        split=raw.split, source=_either(raw.source, layout.title)))
-    for tag in raw.columns.difference([*RAW, 'unknown', 'image', 'label'], sort=False): records[tag] = _number(raw[tag].map(shown_name))
-    records.attrs.update(layout=layout.name, root=str(root), rows=_segments(raw),
-                         problems=problems + _nobody(raw, root) + whole_problems(raw, folder, layout, carriers, task, said))
+    records = pd.DataFrame(dict(image=raw.path, label=labels, patient=_own_patients(raw, raw.patient).map(shown_name),
+        eye=raw.eye, split=raw.split, source=_either(raw.source, layout.title)))
+    for tag in raw.columns.difference([*RAW, 'unknown', 'image', 'label'], sort=False):
+        records[tag] = _number(raw[tag].map(shown_name))
+    problems += [*_nobody(raw, root), *whole_problems(raw, folder, layout, carriers, task, said)]
+    records.attrs.update(layout=layout.name, root=str(root), rows=_segments(raw), problems=problems)
     return with_task(records, task)
 
 # %% ../../nbs/data/20_records.ipynb #5518062b
@@ -97,10 +99,15 @@ def _number(tag)->pd.Series:
 # %% ../../nbs/data/20_records.ipynb #ca2080ff
 def _one_task(raw, root, task)->pd.DataFrame:
     "The raw table without its column `task`, which must say what the caller says"
+    if {'task_x', 'task_y'} <= set(raw):
+        both = ', '.join(f"{c} ({', '.join(sorted(set(raw[c])))})" for c in ('task_x', 'task_y'))
+        raise DataError(f'{root}: two tables were joined, each with its task ({both}): take one of them at a time')
     if 'task' not in raw: return raw
-    said = sorted(set(raw.task) - {''})
+    said = sorted(set(raw.task))
     if len(said) > 1:
-        raise DataError(f"{root}: its rows are of different tasks ({', '.join(said)}): take one of them at a time")
+        names = ', '.join(o or 'none' for o in said)
+        raise DataError(f'{root}: its rows are of different tasks ({names}): take one of them at a time')
+    said = [o for o in said if o]
     if said and said != [task.name]:
         raise DataError(f'{root}: its column task says {said[0]!r}, not {task.name!r}: say task={said[0]!r}, '
                         'or rename the column')
@@ -128,8 +135,8 @@ def _open_data(path, seed)->tuple:
         path = synth_dataset(int(text[6:]), seed=seed)
     path = Path(path)
     if not path.is_file():
-        if path.exists() and not path.is_dir(): raise DataError(f'{path}: is {file_kind(path.stat().st_mode)}, no file or folder')
-        if not path.is_dir(): raise DataError(f'{path}: no such folder or file')
+        what = f'is {file_kind(path.stat().st_mode)}, no file or folder' if path.exists() else 'no such folder or file'
+        if not path.is_dir(): raise DataError(f'{path}: {what}')
         folder = DataFolder(path)
         return folder, folder
     kind = path.suffix.lower()
@@ -152,6 +159,7 @@ def _patient_like(head, used)->list:
     "Columns that are called as if they named patients, and are not used for it"
     return [c for c in head if c != used and _ids.search(c) and not _facts.search(c)]
 
+# %% ../../nbs/data/20_records.ipynb #83d44492
 def _warn_of_columns(folder, carriers, layout):
     "Warn of columns that look as if they named the patients, where another or none is used"
     for f in carriers:
@@ -172,8 +180,8 @@ def warn_of_patients(
     "Warn where nobody can be told from anybody: both eyes of a person may then be divided between parts"
     used,name = records.attrs.get('columns', {}), records.attrs.get('root', 'the records')
     if used.get('patient') == '(none)':
-        warnings.warn(f'{name}: no patient is named, by no column and no file name: splits are by image, identical ones together, '
-                      'and both eyes of one person may be divided', stacklevel=stacklevel)
+        warnings.warn(f'{name}: no patient is named, by no column and no file name: splits are by image, identical '
+                      'ones together, and both eyes of one person may be divided', stacklevel=stacklevel)
     for p in records.attrs.get('problems', []):
         if p['kind'] == 'patients': warnings.warn(f"{p['file']}: {p['what']}", stacklevel=stacklevel)
 
@@ -198,7 +206,8 @@ def load_records(
     records.attrs['columns'] = layout.columns_used(folder, task, carriers, raw)
     _warn_of_columns(folder, carriers, layout)
     if warn and layout.labelled: warn_of_patients(records)
-    if warn and (problems := [p for p in records.attrs['problems'] if p['kind'] != 'patients']): warnings.warn(_first_of(path, problems), stacklevel=2)
+    problems = [p for p in records.attrs['problems'] if p['kind'] != 'patients'] # these have a warning of their own
+    if warn and problems: warnings.warn(_first_of(path, problems), stacklevel=2)
     return records
 
 # %% ../../nbs/data/20_records.ipynb #5feff162
@@ -210,9 +219,9 @@ def _first_of(path, problems)->str:
     return f"{path}: {n} in records.attrs['problems']{'; the first' if len(problems) > 1 else ''}: {at}: {p['what']}"
 
 # %% ../../nbs/data/20_records.ipynb #1bacb6b2
-_places = {'(files)': 'the files', '(folder)': 'the names of the folders', '(file name)': 'the names of files and folders',
-    '(list of eyes)': 'the list of eyes', '(images)': 'the arrays', '(labels)': 'the arrays',
-    'PatientID': 'the DICOM tags'}
+_places = {'(files)': 'the files', '(folder)': 'the names of the folders',
+    '(file name)': 'the names of files and folders', '(list of eyes)': 'the list of eyes', '(images)': 'the arrays',
+    '(labels)': 'the arrays', 'PatientID': 'the DICOM tags'}
 
 def describe_columns(
     records, # as from `load_records`
@@ -223,7 +232,8 @@ def describe_columns(
     place = lambda c: _places.get(c) or (c[1:-1] if c.startswith('(') else f'column {c!r}')
     says = [f'{what} from {place(c)}' for what,c in used.items() if c != '(none)']
     if used['label'] == '(none)': says.append('no labels')
-    if used['patient'] == '(none)': says.append('no patient is named: each image counts as one of its own, identical ones together')
+    if used['patient'] == '(none)': says.append('no patient is named: each image counts as one of its own, '
+                                              'identical ones together')
     return ', '.join(says)
 
 # %% ../../nbs/data/20_records.ipynb #afaab3ba

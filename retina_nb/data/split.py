@@ -64,9 +64,10 @@ def patients_unknown(
 )->str: # why, in words; '' where patients are told
     "Why the patients of a table cannot be told: no column names them, or each is named after its own image"
     if 'patient' not in table: return 'patients are unknown: no column names them'
-    who = table['patient'].dropna().astype(str).drop_duplicates()
+    who = table['patient'].dropna().astype(str)
     who = who[~who.map(is_unknown)]
     if not len(who): return 'patients are unknown: the column patient is empty'
+    if who.duplicated().any(): return ''     # somebody has two images, so names are of people
     stems = {stem_of(re.split(r'[\\/]', str(f))[-1]) for f in table['image']} if 'image' in table else set()
     own = who.map(lambda p: p.rpartition('/')[2] in stems or re.fullmatch(r'(\w+/)?row \d+', p) is not None)
     return 'patients are unknown: each image counts as a patient of its own' if own.all() and len(who) > 1 else ''

@@ -22,7 +22,8 @@ from ..data.split import audit_splits
 from .cameras import (examine_images, find_fields, find_shortcuts, join_records, plot_colours,
     plot_fields, plot_quality, plot_shortcuts, plot_sizes, show_outliers)
 from .images import show_both_eyes, show_duplicates, show_images
-from .labels import (joint_eyes, label_table, plot_accuracy_trap, plot_joint, plot_labels, plot_patients,
+from .labels import (joint_eyes, label_table, plot_accuracy_trap, plot_joint, plot_labels,
+    plot_patients,
     plot_prevalence, plot_weights)
 from ..pages import Section, html_table, picture, render_page
 from ..plotting import save_figure, set_style
@@ -73,7 +74,8 @@ def _label_figures(records, task)->list:
         if _varies(records, by): found.append((f'labels_by_{by}', 'Labels', draw))
     if records.patient.nunique() < .95*len(records):
         found.append(('patients', 'Labels', lambda: plot_patients(records, task)))
-    if _varies(records, 'eye') and joint_eyes(records, task).to_numpy().any(): found.append(('joint_eyes', 'Labels', lambda: plot_joint(records, task)))
+    both = _varies(records, 'eye') and joint_eyes(records, task).to_numpy().any()
+    if both: found.append(('joint_eyes', 'Labels', lambda: plot_joint(records, task)))
     found.append(('weights', 'Labels', lambda: plot_weights(records, task)))
     found.append(('accuracy', 'Labels', lambda: plot_accuracy_trap(records, task=task)))
     if not task.positive: return found
@@ -128,8 +130,10 @@ def _problem_parts(problems, root='', n=200)->list:
     return [html_table(table), *more]
 
 # %% ../../nbs/explore/40_survey.ipynb #7eee94e9
-_counts = dict(n_images=('image', ''), n_patients=('patient', ''), n_missing=('image not on disk', 'images not on disk'),
-    n_unreadable=('unreadable image', ''), n_unlabelled=('image without a usable label', 'images without a usable label'),
+_counts = dict(
+    n_images=('image', ''), n_patients=('patient', ''), n_missing=('image not on disk', 'images not on disk'),
+    n_unreadable=('unreadable image', ''),
+    n_unlabelled=('image without a usable label', 'images without a usable label'),
     n_duplicates=('byte-identical copy', 'byte-identical copies'),
     n_conflicts=('group of identical images with different labels', 'groups of identical images with different labels'),
     n_near=('nearly identical pair', ''), n_leaks=('leak between splits', 'leaks between splits'),
@@ -150,6 +154,7 @@ def _lead(summary, problems, records)->str:
     lead = f"{task.title}: {' of '.join(many)}, {counted(len(problems), 'problem')}."
     return '\n\n'.join(t for t in (lead, f'Taken were: {taken}.' if taken else '', about) if t)
 
+# %% ../../nbs/explore/40_survey.ipynb #6e3f5450
 def _page(name, summary, problems, figures, records)->str:
     "The survey as one HTML page, what is wrong first; `figures` is a list of (section, file, finding)"
     o,task = LAYOUTS.get(summary['layout']), get_task(summary['task'])
@@ -159,7 +164,8 @@ def _page(name, summary, problems, figures, records)->str:
     labels = [(c, f"{summary['labels'][str(i)]:,}") for i,c in enumerate(named)]
     known = [f'Known faults of this data set. {o.faults}'] if o and o.faults else []
     faults = (*_problem_parts(problems, records.attrs.get('root', '')), *known, *shown('Faults'))
-    sections = [Section('Numbers', (html_table(numbers),)), Section('Faults', faults), Section('Counts', (html_table(labels),))]
+    first = dict(Numbers=(html_table(numbers),), Faults=faults, Counts=(html_table(labels),))
+    sections = [Section(title, parts) for title,parts in first.items()]
     sections += [Section(s, tuple(shown(s))) for s in ('Images', 'Cameras', 'Labels') if shown(s)]
     return render_page(name, sections, lead=_lead(summary, problems, records))
 
@@ -174,7 +180,7 @@ _OWN = 'summary.json', 'label_distribution.csv', 'report.html'
 def check_survey_out(
     out, # the folder to write to
 )->bool: # is there an earlier survey, which will be replaced?
-    "May a survey be written to `out`? What holds something else than a survey, whole or interrupted, is a `SettingError`"
+    "May a survey be written to `out`? What holds something else than a survey is a `SettingError`"
     path = Path(out)
     there = {f.name for f in path.iterdir()} if path.is_dir() else set()
     mine = set(_OWN) <= there or there <= {*_OWN, 'figures'}
@@ -218,13 +224,15 @@ def _first_problem(problems)->str:
 
 # %% ../../nbs/explore/40_survey.ipynb #c4d5f46a
 def _told(s)->str:
-    "The problems of a summary in one line, and the quality in another"
+    "A summary in two lines, what it holds and what is wrong, and a third on quality"
     n,first = len(s['problems']), ('n_images', 'n_patients', 'n_poor_quality')
     what = [counted(s[k], *_counts[k]) for k in _counts if k not in first and s.get(k)]
     if n: what.append(_first_problem(s['problems']))
     poor = s.get('n_poor_quality')
     quality = f"\nquality: {counted(poor, 'image is', 'images are')} poor" if poor else ''
-    return f'problems: {n:,}' + (f" ({', '.join(what)})" if what else '') + quality
+    labels = ', '.join(f'{c}: {i:,}' for c,i in zip(s['classes'], s['labels'].values()))
+    holds = ' of '.join(counted(s[k], *_counts[k]) for k in first[:2]) + f'; labels {labels}'
+    return f'{holds}\nproblems: {n:,}' + (f" ({', '.join(what)})" if what else '') + quality
 
 # %% ../../nbs/explore/40_survey.ipynb #181b6e47
 @call_parse
@@ -250,7 +258,5 @@ def retina_explore(
     print(describe_columns(records))
     if records.label.notna().any(): warn_of_patients(records)
     s = write_survey(records, out, name, task=task, seed=seed, workers=workers)
-    labels = ', '.join(f'{c}: {n:,}' for c,n in zip(s['classes'], s['labels'].values()))
-    print(' of '.join(counted(s[k], *_counts[k]) for k in ('n_images', 'n_patients')) + f'; labels {labels}')
     print(_told(s))
     print(f"report: {out/'report.html'}")

@@ -162,7 +162,7 @@ def test_a_name_that_is_no_text(command, tmp_path, synth):
     for i,n in enumerate((b'eye_\xe9.jpg', b'12_left.jpg')): shutil.copy(synth.image[i], os.path.join(folder, n))
     r = command('retina_explore', tmp_path/'set', '--out', tmp_path/'o')
     assert r.returncode == 0, r.stderr
-    s,_,page = outputs(tmp_path/'o')
+    s,_,_page = outputs(tmp_path/'o')
     assert s['n_images'] == 2 and s['n_unreadable'] == 0
     r = command('retina_cache', tmp_path/'set', '--out', tmp_path/'c', '--size', 64)
     assert r.returncode == 0 and '2 new' in r.stdout, r.stderr
