@@ -104,7 +104,7 @@ def score_statistics(
     stats = [count_stat(grades, t, g, unit=unit, n=n, k=k), *binary]
     for name, x in (('sensitivity', t), ('precision', g)):
         rests |= {f'per_class.{j}.{name}': len(np.unique(unit[x==j])) for j in range(k)}
-    rests |= dict(accuracy=n, adjacent_accuracy=n)
+    rests |= dict.fromkeys(('accuracy', 'adjacent_accuracy'), len(np.unique(unit)))
     if not prob_columns(preds): return stats, rests
     p = probabilities(preds)
     stats += [mean_stat(unit, n, span=(0, 2), brier=brier_each(t, p)),
@@ -233,19 +233,21 @@ def _warnings(preds, known, task, unit, n, unknown):
 
 # %% ../../nbs/measure/25_evaluation.ipynb #a9d1ad5c
 _TRY = ('it has learnt no more than the commonest class: try more epochs, another learning rate, weights for rare '
-        'classes (--balance), or look at the labels')
+        'classes (--sampling balanced), weights to start from, or look at the labels (retina_explore)')
 
 def collapse_warning(
     preds, # checked predictions with targets and grades
     task, # their `Task`
     *,
-    share:float=.98, # of all answers: from here on one class counts as the only one
+    share:float=.95, # of all answers: from here on, or if it is all but one, a class counts as the only one
 )->str: # a sentence, or '' where the answers differ as they should
     "Say that a model gives (almost) every image the same class although the truth differs"
-    said = preds['grade'].value_counts(normalize=True)
-    top, much = int(said.index[0]), float(said.iloc[0])
-    if much < share or len(preds) < 10 or (preds['target'] == top).mean() > much - .02: return ''
-    every = 'every image' if much == 1 else f'{much:.1%} of the images'
+    said = preds['grade'].value_counts()
+    n, top, most = int(said.sum()), int(said.index[0]), int(said.iloc[0])
+    others = preds[preds['grade'].notna() & preds['target'].notna() & (preds['target'] != top)]
+    missed = (others['grade'] == top).mean() if len(others) else 0
+    if n < 5 or missed < .9 or most < min(share*n, n - 1): return ''
+    every = 'every image' if most == n else f'{most:,} of {n:,} images'
     return f'the model gives {every} the class {top} ({task.classes[top]}): {_TRY}'
 
 # %% ../../nbs/measure/25_evaluation.ipynb #54e4c359

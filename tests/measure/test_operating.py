@@ -69,7 +69,7 @@ def test_evaluation_as_files(tmp_path):
     d = example_predictions(80)
     s = evaluate(d, n_boot=30)
     out = write_evaluation(s, d, tmp_path/'e')
-    assert {f.name for f in (out/'figures').iterdir()} == {f'{n}.png' for n in ('confusion', 'confusion_normalised', 'roc', 'reliability', 'risk_coverage')}
+    assert {f.name for f in (out/'figures').iterdir()} == {f'{n}.png' for n in ('confusion', 'confusion_normalised', 'flow', 'roc', 'reliability', 'net_benefit', 'risk_coverage')}
     assert read_json(out/'metrics.json') == dict(s) and len(pd.read_csv(out/'predictions.csv')) == 160 and not plt.get_fignums()
 
 @pytest.mark.parametrize('task', ['oct', 'pneumonia', 'pneumonia_type'])

@@ -1,14 +1,17 @@
 "The page of a run: complete, closed, printable, and honest about damaged runs"
-import json, os, re, shutil, subprocess
+import html, json, os, re, shutil, subprocess
 from pathlib import Path
 
 import pytest
 
-from retina_nb.core import DISCLAIMER, RunError, get_task
+from retina_nb.core import DISCLAIMER, Run, RunError, get_task
 from retina_nb.measure import example_predictions
 from retina_nb.report import example_run, group_tags, pick_cases, report, report_notebook
 
 CHROMIUM = os.environ.get('CHROMIUM') or next((p for n in ('chromium','chromium-browser','google-chrome') if (p := shutil.which(n))), None)
+
+HEADS = ['In plain words', 'Data', 'Training', 'Scores', 'By patient', 'Where every photograph ended', 'Confusion matrix', 'Calibration', 'Operating point',
+         'Is it worth using?', 'When to abstain', 'Subgroups', 'Cases', 'Model card']
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory): return example_run(tmp_path_factory.mktemp('report')/'<first>', n=60).path
@@ -27,7 +30,7 @@ def test_by_its_command(command, run, tmp_path):
     assert closed(text) and len(text) < 5e6 and text.count(DISCLAIMER) == 1
     heads = re.findall('<h2[^>]*>([^<]*)', text)
     assert re.findall('<a href="#([^"]*)">', text) == re.findall('<section id="([^"]*)"', text)
-    assert heads == ['Data', 'Training', 'Scores', 'Confusion matrix', 'Calibration', 'Operating point', 'When to abstain', 'Subgroups', 'Cases', 'Model card']
+    assert heads == HEADS and 'report' in done.stdout and 'next: retina_export' in done.stderr
     assert f"{m['qwk']['value']:.3f}" in text and f"{m['referable']['sensitivity']['ci95'][0]:.3f}" in text
     assert '&lt;first&gt;' in text and '<first>' not in text and '&amp;lt;' not in text and 'Traceback' not in text
     assert text.count('<img') >= 8 and all(re.search('alt="[^"]+"', i) for i in re.findall('<img[^>]*>', text))
@@ -61,12 +64,12 @@ def test_damage_by_the_command(command, run):
     done = command('retina_report', run)
     assert done.returncode == 2 and '--resume' in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
-@pytest.mark.parametrize('task, drop, gone', [('oct', (), ()), ('pneumonia_type', (), ()), ('dr', [f'p_{i}' for i in range(5)], ('Calibration', 'Operating point', 'When to abstain')),
+@pytest.mark.parametrize('task, drop, gone', [('oct', (), ()), ('pneumonia_type', (), ()), ('dr', [f'p_{i}' for i in range(5)], ('Calibration', 'Operating point', 'Is it worth using?', 'When to abstain')),
                                               ('dr', ('eye', 'hospital', 'age'), ('Subgroups',))])
 def test_only_sections_that_the_run_can_fill(task, drop, gone, tmp_path):
     run = example_run(tmp_path/'r', task, n=60, drop=drop)
     heads = re.findall('^## (.*)$', '\n'.join(c.source for c in report_notebook(run).cells if c.cell_type == 'markdown'), re.M)
-    assert heads == [h for h in ('Data', 'Training', 'Scores', 'Confusion matrix', 'Calibration', 'Operating point', 'When to abstain', 'Subgroups', 'Cases', 'Model card') if h not in gone]
+    assert heads == [h for h in HEADS if h not in gone]
 
 @pytest.mark.full
 @pytest.mark.parametrize('task, drop', [('oct', ()), ('pneumonia', ()), ('dr', [f'p_{i}' for i in range(5)]), ('dr', ('eye', 'hospital', 'age'))])
@@ -86,6 +89,52 @@ def test_an_error_in_a_cell_is_one_line(run, tmp_path):
     (tmp_path/'t.ipynb').write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
     with pytest.raises(RunError, match='ZeroDivisionError'): report(run, template=tmp_path/'t.ipynb')
     assert not (run/'report.html').exists()
+
+def test_what_a_run_is_called_stays_text(tmp_path):
+    "Links, pictures, formulas and tags in names, tags and warnings are words on the page"
+    evil = '[x](http:__a.example) ![p](b.png) $a$ <b>'
+    run = example_run(tmp_path/evil, n=20)
+    m = json.loads((run.path/'metrics.json').read_text())
+    m['warnings'] = ['![](https://evil.example/p.png) [here](https://evil.example) <script>alert(1)</script>']
+    (run.path/'metrics.json').write_text(json.dumps(m))
+    run.seal()
+    text = report(Run(run.path)).read_text()
+    assert closed(text) and 'evil.example' in text and not re.search('<a [^>]*example', text) and text.count('<img') == text.count('src="data:')
+    assert re.search(r'<h1>[^<]*\[x\]\(http:__a.example\)', text)
+
+def test_the_page_says_what_was_seen_and_of_whom(tmp_path):
+    from retina_nb.data import source_badge
+    from retina_nb.report import model_card, plain_words, source_table, trained_on
+    run = example_run(tmp_path/'r', n=40)
+    drawn = run.records.assign(source='synth')
+    drawn.to_csv(run.path/'records.csv', index=False)
+    run = Run(run.path)
+    run.seal()
+    run = Run(run.path)
+    assert source_badge(trained_on(run)) == 'trained on synthetic eyes' and source_table(run)['Drawn by a program'].sum() == len(drawn)
+    words, card = ' '.join(plain_words(run)), model_card(run).set_index('')[' ']
+    assert 'trained on synthetic eyes' in words and 'nothing of how it would do on photographs' in words and card['Made by'] == 'trained on synthetic eyes'
+    assert re.search(r'validation 80 images of 40 patients, 80 of them drawn by a program; test', card['Data'])
+    lead = report_notebook(run).cells[0].source
+    assert 'trained on synthetic eyes' in html.unescape(lead)
+
+def test_images_without_a_grade_are_on_the_page(tmp_path):
+    from retina_nb.measure import evaluate
+    from retina_nb.report import patient_table, plain_words
+    run = example_run(tmp_path/'r', n=40)
+    d = run.predictions
+    d.assign(ungradable=[True]*6 + [False]*(len(d)-6)).to_csv(run.path/'predictions.csv', index=False)
+    (run.path/'metrics.json').write_text(json.dumps(evaluate(run.path/'predictions.csv', 'dr', n_boot=20)))
+    run.seal()
+    run = Run(run.path)
+    assert any('6 of 80 images got no grade' in s for s in plain_words(run)) and patient_table(run.metrics).shape[1] == 7
+    assert '6 images' in report(run).read_text() or 'ungradable as referred' in report(run).read_text()
+
+def test_two_classes_lead_with_what_fits(tmp_path):
+    from retina_nb.report import score_table
+    run = example_run(tmp_path/'r', 'pneumonia', n=30)
+    lead, names = html.unescape(report_notebook(run).cells[0].source), score_table(run.metrics).Score.tolist()
+    assert 'Balanced accuracy' in lead and 'kappa' not in lead.lower() and names[0] == 'Balanced accuracy' and 'Mean absolute error' not in names
 
 def test_cases_and_tags():
     p = example_predictions(100)

@@ -1,0 +1,76 @@
+"Readers: published coefficients, both shapes of table, gaps, a consensus, and the model beside the people"
+import numpy as np
+import pandas as pd
+import pytest
+
+from retina_nb.core import DataError, SettingError
+from retina_nb.measure import consensus, example_predictions, example_readers, human_ceiling, qwk, read_readers, reader_agreement, reader_pairs
+
+KRIPPENDORFF = ['1 2 3 3 2 1 4 1 2 . . .', '1 2 3 3 2 2 4 1 2 5 . 3', '. 3 3 3 2 3 4 2 2 5 1 .', '1 2 3 3 2 4 4 1 2 5 1 .']
+
+@pytest.fixture(scope='module')
+def readings(): return example_readers(80)
+
+def units():
+    grade = lambda x: None if x == '.' else int(x)-1
+    return pd.DataFrame({f'r{i}': [grade(x) for x in r.split()] for i, r in enumerate(KRIPPENDORFF)}, dtype='Int64').assign(image=range(12))
+
+def test_krippendorffs_own_example_and_gwets_value_of_it():
+    a = reader_agreement(units(), 'dr')
+    assert a['krippendorff']['value'] == pytest.approx(.849, abs=5e-4) and a['fleiss'] is None and a['n_images'] == 11 and a['n_patients'] is None
+    from retina_nb.core import Task
+    plain = Task('five_kinds_of_a_test', tuple('abcde'))
+    b = reader_agreement(units(), plain)
+    assert b['krippendorff']['value'] == pytest.approx(.743, abs=5e-4) and b['gwet']['value'] == pytest.approx(.775, abs=5e-4)
+
+def test_fleiss_by_its_definition(readings):
+    d = readings.dropna()
+    x = d[['reader_a', 'reader_b', 'reader_c']].to_numpy(int)
+    counts = np.stack([(x == j).sum(1) for j in range(5)], 1)
+    share = counts.sum(0)/counts.sum()
+    same = ((counts**2).sum(1)-3)/6
+    want = (same.mean()-(share**2).sum())/(1-(share**2).sum())
+    f = reader_agreement(d, 'dr')['fleiss']
+    assert f['value'] == pytest.approx(want, abs=1e-12) and f['ci95'][0] < want < f['ci95'][1]
+
+def test_readers_who_agree_and_readers_who_guess():
+    d = example_predictions(60)
+    same = pd.DataFrame(dict(image=d.image, patient=d.patient, a=d.target, b=d.target, c=d.target))
+    a = reader_agreement(same, 'dr')
+    assert a['fleiss']['value'] == a['krippendorff']['value'] == a['gwet']['value'] == 1
+    rng = np.random.default_rng(0)
+    guess = same.assign(**{c: rng.permutation(d.target) for c in 'abc'})
+    assert abs(reader_agreement(guess, 'dr')['krippendorff']['value']) < .15
+
+def test_long_and_wide_are_one_table(readings, tmp_path):
+    names = ['reader_a', 'reader_b', 'reader_c']
+    long = readings.melt(['image', 'patient'], names, 'reader', 'grade').dropna().sample(frac=1, random_state=0)
+    long.to_csv(tmp_path/'long.csv', index=False)
+    a, b = reader_pairs(readings), reader_pairs(str(tmp_path/'long.csv'))
+    assert a.n_images.tolist() == b.n_images.tolist() and np.allclose(a.kappa, b.kappa) and np.allclose(a.low, b.low)
+    both = readings.dropna(subset=names[:2])
+    assert a.kappa[0] == pytest.approx(qwk(both.reader_a.astype(int), both.reader_b.astype(int)))
+
+@pytest.mark.parametrize('spoil, words', [(lambda d: d.assign(reader_a=9), 'no grade from 0 to 4'), (lambda d: d.assign(reader_b='Mild'), 'no grade'),
+                                          (lambda d: d[['image', 'reader_a']], 'needs two'), (lambda d: d.assign(reader_c=1.5), 'no grade')])
+def test_what_is_no_reading(spoil, words, readings):
+    with pytest.raises(DataError, match=words): read_readers(spoil(readings))
+
+def test_a_consensus_and_who_decides():
+    d = pd.DataFrame(dict(image=list('abcd'), x=[0, 1, 2, None], y=[0, 2, 4, None], z=[1, 3, 4, 2]))
+    assert consensus(d).fillna(-1).tolist() == [0, -1, 4, 2] and consensus(d, how='median').tolist() == [0, 2, 4, 2]
+    two = pd.DataFrame(dict(image=list('ab'), x=[1, 2], y=[1, 4]))
+    assert consensus(two, how='median').tolist() == [1, 3] and consensus(two).isna().tolist() == [False, True]
+    assert consensus(two.assign(judge=0), adjudicator='judge').tolist() == [1, 0]
+    with pytest.raises(SettingError, match='ordered'): consensus(two, 'oct', how='median')
+
+def test_the_model_stands_where_a_reader_would(readings):
+    d = example_predictions(80)
+    t = human_ceiling(readings, d).set_index('who')
+    assert t.index.tolist() == ['reader_a', 'reader_b', 'reader_c', 'mean reader', 'model', 'model minus readers']
+    people = t.loc['reader_a':'reader_c']
+    assert t.kappa['mean reader'] == pytest.approx(people.kappa.mean()) and t.kappa['model minus readers'] == pytest.approx(t.kappa['model']-t.kappa['mean reader'])
+    as_reader = d.assign(grade=readings.reader_a.fillna(0).astype(int))
+    same = human_ceiling(readings.assign(reader_a=readings.reader_a.fillna(0)), as_reader, readers=['reader_a', 'reader_b', 'reader_c']).set_index('who')
+    assert same.kappa['model'] > 0
+    with pytest.raises(DataError, match='none of the images'): human_ceiling(readings, d.assign(image=d.image + 'x'))
