@@ -48,6 +48,7 @@ def read_bytes(path, # links are followed
     with open_file(path) as f:
         size = os.fstat(f.fileno()).st_size
         data = f.read(size + 1) if size <= limit else b''
+        if data is None: raise OSError(errno.EINVAL, 'has nothing to be read now', os.fspath(path)) # in /proc
         while size < len(data) <= limit: # it grows, or states no size
             more = f.read(min(2**20, limit + 1 - len(data)))
             if not more: return data

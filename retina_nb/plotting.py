@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'UNKNOWN_COLOUR', 'GRADE_COLOURS', 'STYLE', 'ramp', 'class_colours', 'luminance', 'contrast_ratio',
-           'text_on', 'as_seen', 'cielab', 'set_style', 'new_axes', 'caption', 'draw_curve', 'plot_curves',
+           'text_on', 'as_seen', 'cielab', 'drawn', 'set_style', 'new_axes', 'caption', 'draw_curve', 'plot_curves',
            'save_figure']
 
 # %% ../nbs/10_plotting.ipynb #8caa3569
-import io
+import io, re, warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.ticker import MaxNLocator
+from matplotlib.category import StrCategoryFormatter
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter, MaxNLocator
 
-from .core import get_task, write_file
+from .core import get_task
+from .disk import shown_name, write_file
 
 # %% ../nbs/10_plotting.ipynb #5a66b165
 OKABE_ITO = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9', '#F0E442', '#000000')
@@ -90,6 +93,74 @@ def cielab(rgb # (n,3) sRGB 0..1
     f = np.where(xyz > (6/29)**3, np.cbrt(xyz), xyz/(3*(6/29)**2) + 4/29)
     return np.stack([116*f[:,1]-16, 500*(f[:,0]-f[:,1]), 200*(f[:,1]-f[:,2])], axis=1)
 
+# %% ../nbs/10_plotting.ipynb #52c22546
+warnings.filterwarnings('ignore', message='Glyph .* missing from') # an emoji becomes a box, which needs no warning
+warnings.filterwarnings('ignore', message='constrained_layout not applied') # names too long for it: drawn all the same
+_NO_TEXT = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]') # nothing to draw
+
+def drawn(text, # from anybody
+          longest:int=48 # characters of a line; more of them are cut
+         )->str: # what a figure shows
+    "A text as it can be drawn: without what is no character, each line of a bearable length"
+    lines = _NO_TEXT.sub('\ufffd', shown_name(text).replace('\t', ' ').replace('\r', ' ')).split('\n')
+    return '\n'.join(l if len(l) <= longest else l[:longest-1] + '…' for l in lines[:12])
+
+# %% ../nbs/10_plotting.ipynb #ad1bb63a
+class _PlainTicks(Formatter):
+    "Labels of ticks that carry names, drawn as they are"
+    def __init__(self, inner): self.inner = inner
+    def __call__(self, x, pos=None): return drawn(self.inner(x, pos)).replace('$', r'\$')
+    def format_ticks(self, values): return [drawn(t).replace('$', r'\$') for t in self.inner.format_ticks(values)]
+    def set_axis(self, axis):
+        super().set_axis(axis)
+        self.inner.set_axis(axis)
+    def set_locs(self, locs): self.inner.set_locs(locs)
+    def get_offset(self): return self.inner.get_offset()
+
+# %% ../nbs/10_plotting.ipynb #65e426ef
+_NAMED = FixedFormatter, FuncFormatter, StrCategoryFormatter # labels given one by one, not made from numbers
+
+def _texts(fig):
+    "(text, longest line) of everything that a figure writes, but for its ticks"
+    for ax in fig.findobj(Axes):
+        for t in (ax.title, ax._left_title, ax._right_title, ax.xaxis.label, ax.yaxis.label, *ax.texts): yield t, 160
+    for legend in fig.findobj(mpl.legend.Legend):
+        for t in (legend.get_title(), *legend.get_texts()): yield t, 60
+    for t in (*fig.texts, fig._suptitle, fig._supxlabel, fig._supylabel):
+        if t is not None: yield t, 160
+
+# %% ../nbs/10_plotting.ipynb #4a6eea5c
+def _make_plain(fig):
+    "Let nothing that a figure writes be a formula, and nothing be longer than the figure bears"
+    for t, longest in _texts(fig):
+        t.set_parse_math(False)
+        plain = drawn(t.get_text(), longest)
+        if plain != t.get_text(): t.set_text(plain)
+    for axis in (a for ax in fig.findobj(Axes) for a in (ax.xaxis, ax.yaxis)):
+        f = axis.get_major_formatter()
+        if isinstance(f, _NAMED): axis.set_major_formatter(_PlainTicks(f))
+
+# %% ../nbs/10_plotting.ipynb #ccfb6e5a
+class _PlainLayout(PlaceHolderLayoutEngine):
+    "The layout that a figure has, after its texts were made plain"
+    def __init__(self, inner):
+        super().__init__(getattr(inner, 'adjust_compatible', True), getattr(inner, 'colorbar_gridspec', True))
+        self.inner = inner
+    def execute(self, fig):
+        _make_plain(fig)
+        if self.inner is not None: self.inner.execute(fig)
+    def set(self, **kwargs): return self.inner.set(**kwargs) if self.inner is not None else None
+    def get(self): return self.inner.get() if self.inner is not None else {}
+
+def _plain_texts(axes # one, or an array of them
+                )->Any: # the same
+    "Have the texts of the figure of some axes drawn as they are"
+    for ax in np.ravel(axes):
+        fig = getattr(ax.figure, 'figure', None) or ax.figure # of a part, the whole
+        engine = fig.get_layout_engine()
+        if not isinstance(engine, _PlainLayout): fig.set_layout_engine(_PlainLayout(engine))
+    return axes
+
 # %% ../nbs/10_plotting.ipynb #e32b1cdf
 STYLE = {'figure.dpi': 90, 'savefig.dpi': 150, 'figure.constrained_layout.use': True,
          'figure.facecolor': 'white', 'axes.axisbelow': True,
@@ -108,12 +179,13 @@ def new_axes(ax=None, # axes to draw on; returned as they are
              size:tuple=(5.4, 4.2), # width and height in inches
              **kwargs # for `plt.subplots`, such as `ncols`
             )->Any: # the axes, or an array of them
-    "Axes to draw on: the given ones, or new ones in the library's look without changing anybody's settings"
-    if ax is not None: return ax
+    """Axes to draw on: the given ones, or new ones in the library's look without changing anybody's settings. Either
+    way, texts are drawn as they are"""
+    if ax is not None: return _plain_texts(ax)
     with plt.rc_context(STYLE):
         axes, on = plt.subplots(figsize=size, **kwargs)[1], plt.isinteractive()
     plt.interactive(on)     # the context would switch off the backend's own setting
-    return axes
+    return _plain_texts(axes)
 
 # %% ../nbs/10_plotting.ipynb #6ba56d35
 def caption(ax, # axes

@@ -11,7 +11,9 @@ from .. import core
 # %% ../../nbs/image/index.ipynb #image-face
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     pixels=['brightest'],
+    jpeg=['decode_jpeg'],
     dicom=['dicom_tags', 'is_dicom'],
+    archive=['npz_array', 'npz_header'],
     read=['IMAGE_TYPES', 'image_size', 'is_image_file', 'read_image', 'sha256'],
     hashes=['hash_distance', 'mirror_hash', 'near_duplicates', 'phash'],
     field=['Field', 'Frame', 'find_field', 'resize'],

@@ -6,12 +6,15 @@
 __all__ = ['DICOM_TYPES', 'is_dicom', 'dicom_tags']
 
 # %% ../../nbs/image/08_dicom.ipynb #caa55d33
-import hashlib, io, warnings
+import hashlib, io, warnings, zlib
 
 import numpy as np
+from PIL import Image
 
 from ..core import ImageError
-from .pixels import MAX_PIXELS, _array_to_rgb, _check_size
+from ..disk import open_file
+from .pixels import MAX_PIXELS, _array_to_rgb, _by_bands, _check_size
+from .jpeg import decode_jpeg
 
 # %% ../../nbs/image/08_dicom.ipynb #a7bbae15
 warnings.filterwarnings('ignore', module='pydicom') # what it doubts in a file and reads all the same
@@ -23,23 +26,39 @@ def is_dicom(path # of a file
             )->bool: # False too where it cannot be opened
     "Does a file carry the mark of DICOM? Many have no ending at all"
     try:
-        with open(path, 'rb') as f: return f.read(132)[128:] == b'DICM'
+        with open_file(path) as f: return f.read(132)[128:] == b'DICM'
     except (OSError, ValueError): return False
 
 # %% ../../nbs/image/08_dicom.ipynb #8f723241
 def _damaged_dicom(name, e)->ImageError:
     "The error for a DICOM file that pydicom could not read"
     what = ' '.join(str(e).split())[:200] or type(e).__name__
-    return ImageError(name, f'is a DICOM file that cannot be decoded ({what})')
+    return ImageError(name, what if what.startswith('is ') else f'is a DICOM file that cannot be decoded ({what})')
+
+# %% ../../nbs/image/08_dicom.ipynb #142dc6d9
+_DEFLATED, _INFLATED = b'1.2.840.10008.1.2.1.99', 4*MAX_PIXELS # a transfer syntax; bytes that a file may unfold to
+
+def _check_inflated(f # a DICOM file, open at its beginning
+                   ):
+    "A compressed file of which all is unfolded at once must not unfold to more than the largest picture"
+    head = f.read(1024)
+    if head[132:136] == b'\2\0\0\0' and _DEFLATED in head:
+        f.seek(144 + int.from_bytes(head[140:144], 'little')) # behind what is said of the file itself
+        packed = zlib.decompressobj(-zlib.MAX_WBITS)
+        if len(packed.decompress(f.read(), _INFLATED + 1)) > _INFLATED: raise ValueError('it unfolds to too much')
+    f.seek(0)
 
 # %% ../../nbs/image/08_dicom.ipynb #ae105df4
 def _dicom_set(src, name, **kwargs):
     "A DICOM file, by path or bytes, as pydicom's data set; `kwargs` as for `dcmread`"
     try: import pydicom
     except ImportError: raise ImageError(name, 'is a DICOM file: pip install pydicom to read it') from None
-    try: return pydicom.dcmread(io.BytesIO(src) if isinstance(src, bytes) else src, **kwargs)
+    try:
+        with io.BytesIO(src) if isinstance(src, bytes) else open_file(src) as f:
+            _check_inflated(f)
+            return pydicom.dcmread(f, **kwargs)
     except FileNotFoundError: raise ImageError(name, 'no such file') from None
-    except Exception as e: raise _damaged_dicom(name, e) from None
+    except Exception as e: raise _damaged_dicom(name, getattr(e, 'strerror', None) or e) from None
 
 # %% ../../nbs/image/08_dicom.ipynb #72a4a321
 def _lift_groups(ds, i # a data set, number of the frame
@@ -50,6 +69,28 @@ def _lift_groups(ds, i # a data set, number of the frame
             for kind in ('PixelValueTransformationSequence', 'FrameVOILUTSequence'):
                 for item in (group.get(kind) or [])[:1]:
                     for element in item: ds.add(element)
+
+# %% ../../nbs/image/08_dicom.ipynb #309d4d74
+def _whole(ds, tag, usual # a data set, keyword of a tag, the value where it is absent, blank or zero
+          )->int:
+    "A tag as a whole number"
+    v = ds.get(tag)
+    try: return int(v) or usual
+    except (TypeError, ValueError): return usual
+
+# %% ../../nbs/image/08_dicom.ipynb #16c83fbb
+def _described(ds):
+    "Fill in what must be known of the pixels, where it is blank"
+    n = ds.SamplesPerPixel = _whole(ds, 'SamplesPerPixel', 1)
+    ds.NumberOfFrames = max(1, _whole(ds, 'NumberOfFrames', 1))
+    values = max(1, _whole(ds, 'Rows', 0)*_whole(ds, 'Columns', 0)*n*ds.NumberOfFrames)
+    each = len(ds.get('PixelData') or b'')*8//values
+    ds.BitsAllocated = _whole(ds, 'BitsAllocated', each if each in (8, 16, 32) else 16)
+    ds.BitsStored = min(_whole(ds, 'BitsStored', ds.BitsAllocated), ds.BitsAllocated)
+    if ds.get('HighBit') in (None, ''): ds.HighBit = ds.BitsStored - 1
+    ds.PixelRepresentation = _whole(ds, 'PixelRepresentation', 0)
+    if n > 1: ds.PlanarConfiguration = _whole(ds, 'PlanarConfiguration', 0)
+    if not ds.get('PhotometricInterpretation'): raise ValueError('it does not say what 0 is: black, white?')
 
 # %% ../../nbs/image/08_dicom.ipynb #d776b8f8
 def _take(ds, tag # a data set, keyword of a tag
@@ -82,31 +123,36 @@ def _table_depth(ds, kind # a data set, 'ModalityLUTSequence' or 'VOILUTSequence
     return int(depth)
 
 # %% ../../nbs/image/08_dicom.ipynb #b1811fc1
-def _quantity(ds, a # a tidied data set, stored values (H,W)
+def _quantity(ds, a, depth # a tidied data set, stored values (H,W), bits of its table or None
              )->tuple: # values, and the two ends of what could have been stored
     "Stored values as what they measure"
     import pydicom.pixels as px
     half, whole = 2**(ds.BitsStored-1), 2**ds.BitsStored
     ends = np.array([-half, half-1] if ds.PixelRepresentation else [0, whole-1])
-    depth = _table_depth(ds, 'ModalityLUTSequence')
     a, ends = px.apply_modality_lut(a, ds), px.apply_modality_lut(ends, ds) if depth is None else (0, 2**depth-1)
     return a, np.sort(ends)
 
 # %% ../../nbs/image/08_dicom.ipynb #8afd564d
-def _grey(ds, a # a tidied data set, stored values (H,W)
-         )->np.ndarray: # float (H,W), 0 black to 1 white
+def _shade(ds, a, depths # a tidied data set, stored values (H,W), bits of its two tables or None
+          )->np.ndarray: # float (H,W), 0 black to 255 white
     "Stored values of one sample a pixel as they are shown"
     import pydicom.pixels as px
-    kind = ds.PhotometricInterpretation
-    if kind not in ('MONOCHROME1', 'MONOCHROME2'): raise ValueError(f'photometric interpretation {kind}')
-    a, ends = _quantity(ds, a)
-    depth = _table_depth(ds, 'VOILUTSequence')
-    if depth is not None: a, ends = px.apply_voi(np.rint(a).astype(np.int64), ds), (0, 2**depth-1)
+    a, ends = _quantity(ds, a, depths[0])
+    if depths[1] is not None: a, ends = px.apply_voi(np.rint(a).astype(np.int64), ds), (0, 2**depths[1]-1)
     elif 'WindowWidth' in ds:
         with np.errstate(over='ignore'): # of the exponential, at infinity
             a, ends = px.apply_windowing(a, ds), px.apply_windowing(np.array([-np.inf, np.inf]), ds)
     a = ((a - ends[0])/(ends[1] - ends[0])).clip(0, 1)
-    return 1 - a if kind == 'MONOCHROME1' else a
+    return np.rint((1 - a if ds.PhotometricInterpretation == 'MONOCHROME1' else a)*255)
+
+# %% ../../nbs/image/08_dicom.ipynb #ac99b018
+def _grey(ds, a # a tidied data set, stored values (H,W)
+         )->np.ndarray: # uint8 (H,W)
+    "Stored values of one sample a pixel as they are shown, a band of rows at a time"
+    kind = ds.PhotometricInterpretation
+    if kind not in ('MONOCHROME1', 'MONOCHROME2'): raise ValueError(f'photometric interpretation {kind}')
+    depths = [_table_depth(ds, k) for k in ('ModalityLUTSequence', 'VOILUTSequence')]
+    return _by_bands(lambda o: _shade(ds, o, depths), a)
 
 # %% ../../nbs/image/08_dicom.ipynb #92c79ef2
 def _colour(ds, a # a data set, stored values (H,W) of a palette, or (H,W,3)
@@ -117,7 +163,20 @@ def _colour(ds, a # a data set, stored values (H,W) of a palette, or (H,W,3)
     else:
         a = px.apply_color_lut(a, ds)
         full = 255 if a.max() <= 255 else 65535
-    return a if a.dtype == np.uint8 and full == 255 else np.rint(a.clip(0, full)*(255/full)).astype(np.uint8)
+    if a.dtype == np.uint8 and full == 255: return a
+    return _by_bands(lambda o: np.rint(o.clip(0, full)*(255/full)), a)
+
+# %% ../../nbs/image/08_dicom.ipynb #8b4de2cc
+def _check_frame(ds, i, name, max_pixels):
+    "A compressed frame has a header of its own, which may say something else; a JPEG must be whole"
+    from pydicom.encaps import get_frame
+    if not ds.file_meta.TransferSyntaxUID.is_encapsulated: return
+    frame = get_frame(ds.PixelData, i, number_of_frames=ds.NumberOfFrames)
+    try: im = Image.open(io.BytesIO(frame), formats=['JPEG', 'JPEG2000'])
+    except Image.DecompressionBombError: raise ImageError(name, 'holds a frame that is far too large') from None
+    except OSError: return # another kind of compression, or nothing that can be read
+    _check_size(im.size, name, max_pixels)
+    if im.format == 'JPEG' and im.mode in ('L', 'RGB'): decode_jpeg(frame, 8, space='GRAY')
 
 # %% ../../nbs/image/08_dicom.ipynb #1e06efe9
 def _dicom(data, name, max_pixels)->np.ndarray: # uint8 (H,W,3)
@@ -126,14 +185,16 @@ def _dicom(data, name, max_pixels)->np.ndarray: # uint8 (H,W,3)
     if 'Rows' not in ds: raise ImageError(name, 'is a DICOM file without a picture')
     try:
         import pydicom.pixels as px
-        _check_size((ds.Columns, ds.Rows), name, max_pixels)
-        i = int(ds.get('NumberOfFrames') or 1)//2
+        _check_size((_whole(ds, 'Columns', 0), _whole(ds, 'Rows', 0)), name, max_pixels)
+        _described(ds)
+        i = ds.NumberOfFrames//2
+        _check_frame(ds, i, name, max_pixels)
         a = px.pixel_array(ds, index=i) # YBR comes back as RGB
         if a.ndim == 3 or ds.PhotometricInterpretation == 'PALETTE COLOR':
             return np.ascontiguousarray(_array_to_rgb(_colour(ds, a)))
         _lift_groups(ds, i)
         _tidy(ds)
-        return _array_to_rgb(np.rint(_grey(ds, a)*255).astype(np.uint8))
+        return _array_to_rgb(_grey(ds, a))
     except (ImageError, MemoryError): raise
     except Exception as e: raise _damaged_dicom(name, e) from None
 

@@ -13,7 +13,8 @@ import cv2, numpy as np
 from fastcore.basics import patch
 from PIL import Image
 
-from ..core import ImageError, SettingError, Task, get_task, json_hash
+from ..core import ImageError, SettingError, Task, get_task
+from ..disk import json_hash, open_file
 from .read import _name, image_size, read_image
 from .field import Field, Frame, _scaled, find_field, resize, whole_picture
 from .contrast import CONTRASTS
@@ -153,7 +154,7 @@ def cache_note(src # whatever `read_image` takes
     elif isinstance(src, (bytes, bytearray, memoryview)): head = bytes(src[:300])
     elif isinstance(src, (str, os.PathLike)):
         try:
-            with open(src, 'rb') as f: head = f.read(300)
+            with open_file(src) as f: head = f.read(300)
         except (OSError, ValueError): return None # `read_image` says what is wrong
     else: return None
     _, found, text = (head.encode('latin1') if isinstance(head, str) else head).partition(_NOTE)

@@ -6,19 +6,21 @@
 __all__ = ['IMAGE_TYPES', 'MAX_BYTES', 'FORMATS', 'is_image_file', 'read_image', 'image_size', 'sha256']
 
 # %% ../../nbs/image/10_read.ipynb #7eb9cf85
-import functools, hashlib, io, os, re, threading, warnings, zipfile, zlib
-from pathlib import Path
+import functools, hashlib, io, os, re, warnings
 
 import cv2, numpy as np
 from PIL import Image
 
-from ..core import ImageError, file_sha256
+from ..core import ImageError
+from ..disk import file_sha256, open_file, read_bytes
 from .pixels import MAX_PIXELS, _array_to_rgb, _check_size, _orientation, _pil_to_rgb, _upright
+from .jpeg import decode_jpeg
 from .dicom import DICOM_TYPES, _dicom, _dicom_size, is_dicom
+from .archive import _npz_image
 
 # %% ../../nbs/image/10_read.ipynb #89660829
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning) # MAX_PIXELS refuses sooner, by an error
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR) # what it remarks on a TIFF names no file
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT) # what it remarks on a file names none
 
 # %% ../../nbs/image/10_read.ipynb #980a8573
 IMAGE_TYPES = DICOM_TYPES | frozenset('.jpg .jpeg .jpe .jfif .mpo .png .tif .tiff .bmp .dib .gif .webp .ppm .pgm .pbm '
@@ -67,46 +69,20 @@ def _name(src)->str:
     if isinstance(src, (str, os.PathLike)): return str(src)
     return getattr(src, 'filename', None) or getattr(src, 'name', None) or f'image ({type(src).__name__})'
 
+# %% ../../nbs/image/10_read.ipynb #8b12ac81
+def _refusal(e # why a file could not be opened or read
+            )->str:
+    "In words, to be read after its name"
+    what = getattr(e, 'strerror', None) or str(e)
+    if what.startswith('is '): return what.replace(', not a file', ', not an image')
+    return f'cannot be read: {what}'
+
 # %% ../../nbs/image/10_read.ipynb #b3472cb7
 def _file_bytes(path)->bytes:
     "All bytes of a file, or an `ImageError` that says why not"
-    p = Path(path)
-    try:
-        if p.is_dir(): raise ImageError(path, 'is a folder, not an image')
-        n = p.stat().st_size
-        if n > MAX_BYTES: raise ImageError(path, f'is {n/2**20:,.0f} MB large; the limit is {MAX_BYTES/2**20:,.0f} MB')
-        return p.read_bytes()
+    try: return read_bytes(path, MAX_BYTES)
     except FileNotFoundError: raise ImageError(path, 'no such file') from None
-    except (OSError, ValueError) as e:
-        raise ImageError(path, f'cannot be read: {getattr(e, "strerror", None) or e}') from None
-
-# %% ../../nbs/image/10_read.ipynb #a10a8544
-_npz_lock = threading.Lock()
-
-@functools.lru_cache(maxsize=6)
-def _npz_array(path, split, stamp)->np.ndarray:
-    "The array `<split>_images` of an archive; `stamp` renews it when the file changes"
-    with np.load(path, allow_pickle=False) as z:
-        names = f'{split}_images', split, *(['val_images'] if split == 'valid' else [])
-        name = next((n for n in names if n in z.files), None)
-        if name is None:
-            raise ImageError(f'{path}::{split}', f"the archive has no such part; it has {', '.join(z.files)}")
-        return z[name]
-
-# %% ../../nbs/image/10_read.ipynb #3aabcff6
-def _npz_image(ref # 'file.npz::train/12'
-              )->np.ndarray:
-    "One image of an archive"
-    path, _, key = ref.partition('::')
-    split, _, i = key.rpartition('/')
-    if not split or not i.isdigit(): raise ImageError(ref, 'write file.npz::PART/NUMBER, such as file.npz::train/12')
-    try:
-        with _npz_lock: a = _npz_array(path, split, os.stat(path).st_mtime_ns)
-    except FileNotFoundError: raise ImageError(ref, 'no such file') from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as e:
-        raise ImageError(ref, f'not readable as an .npz archive ({e})') from None
-    if int(i) >= len(a): raise ImageError(ref, f'the part {split!r} has only {len(a)} images')
-    return a[int(i)]
+    except (OSError, ValueError) as e: raise ImageError(path, _refusal(e)) from None
 
 # %% ../../nbs/image/10_read.ipynb #12022eee
 def _scale(size, short_side # (width, height), and the short side to keep or None
@@ -115,37 +91,10 @@ def _scale(size, short_side # (width, height), and the short side to keep or Non
     if not short_side: return 1
     return next(d for d in (8, 4, 2, 1) if d == 1 or -(-min(size)//d) >= short_side)
 
-# %% ../../nbs/image/10_read.ipynb #c99df00d
-# the bit of the scale alone
-_REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-            8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
-
-def _fast_jpeg(data, d # bytes of a colour JPEG, scale divisor
-              ):
-    "Decode a whole colour JPEG with OpenCV; None when it should go to Pillow"
-    if not data[-64:].rstrip(b'\0\r\n').endswith(b'\xff\xd9'): return None
-    how = _REDUCED[d] | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    try: return cv2.imdecode(np.frombuffer(data, np.uint8), how)
-    except cv2.error: return None
-
-# %% ../../nbs/image/10_read.ipynb #4c796072
-_EARLY = 'is damaged: the picture data end early'
-
-def _ends_early(data, a # bytes of a JPEG, and what was made of them, uint8 (H,W) or (H,W,n)
-               )->bool:
-    "Are the picture data cut short, in spite of an end mark?"
-    if (a[-1,-4:] != 128).any(): return False
-    body = data[:data.rfind(b'\xff\xd9')]
-    if b'\xff\xc2' in body[:65536]: return False # progressive: without the mark it cannot be told
-    try:
-        with Image.open(io.BytesIO(body + b'\0'*8), formats=['JPEG']) as im: im.load() # it looks that far ahead
-        return False
-    except OSError: return True
-
 # %% ../../nbs/image/10_read.ipynb #b431efc9
 def _deep_colour(data, im # bytes of a file, and the opened image
                 ):
-    "Colour of 16 bits a channel, uint16 (H,W,3) or (H,W,4); None where it is not that, or nobody can read it"
+    "Colour of 16 bits a channel as uint16 (H,W,3) or (H,W,4), BGR; None where it is not that, or nobody can read it"
     if im.mode not in ('RGB', 'RGBA', 'LA') or 'transparency' in im.info: return None
     if im.format == 'PNG': deep = data[24] == 16
     else: deep = im.format == 'TIFF' and 16 in im.tag_v2.get(258, ())
@@ -153,38 +102,52 @@ def _deep_colour(data, im # bytes of a file, and the opened image
     page = im.tell()
     try: pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(page, page+1))[1]
     except cv2.error: return None
-    if not pages or pages[0].dtype != np.uint16 or pages[0].ndim != 3: return None
-    return cv2.cvtColor(pages[0], cv2.COLOR_BGRA2RGBA if pages[0].shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return pages[0] if pages and pages[0].dtype == np.uint16 and pages[0].ndim == 3 else None
 
 # %% ../../nbs/image/10_read.ipynb #f9f773db
+_PAGES = 256 # of a TIFF that are looked at
+
 def _largest_page(im)->Image.Image:
     "A TIFF at its largest page, the first of equals; other images as they are"
-    if im.format != 'TIFF' or getattr(im, 'n_frames', 1) == 1: return im
+    if im.format != 'TIFF': return im
     areas = []
-    for i in range(im.n_frames):
-        im.seek(i)
+    for i in range(_PAGES):
+        try: im.seek(i)
+        except EOFError: break
         areas.append(im.size[0]*im.size[1])
     im.seek(int(np.argmax(areas)))
     return im
 
 # %% ../../nbs/image/10_read.ipynb #0bebc1a6
+_PLAIN = 2**24 # bytes of a PNM file that writes its pixels as text: it is read digit by digit
+
 def _open(data, name)->Image.Image:
     "Open bytes as a PIL image (header only)"
+    if data[:2] in (b'P1', b'P2', b'P3') and len(data) > _PLAIN:
+        raise ImageError(name, 'writes its pixels as text, and is too large for that: save it as PNG')
     try: return _largest_page(Image.open(io.BytesIO(data), formats=_formats()))
     except Image.DecompressionBombError as e: raise ImageError(name, f'is too large: {str(e).split(",")[0]}') from None
     except Exception: raise ImageError(name, _not_an_image(bytes(data[:512]))) from None
 
 # %% ../../nbs/image/10_read.ipynb #3bf812c4
-def _load(im, data, d, name)->np.ndarray:
-    "The pixels of an opened image, upright, at 1/d of its size where it is a JPEG"
-    is_jpeg = im.format in ('JPEG', 'MPO')
+def _load_jpeg(im, data, d)->np.ndarray:
+    "The pixels of an opened JPEG, at 1/d of its size, upright"
+    turn = _orientation(im) if 'exif' in im.info else 1
+    if im.mode == 'RGB': return _upright(decode_jpeg(data, d), turn)
+    if im.mode == 'L': return _upright(_array_to_rgb(decode_jpeg(data, d, space='GRAY')), turn)
+    if im.mode == 'CMYK': decode_jpeg(data, 8, space='CMYK') # is it whole? Pillow knows Adobe's inversion
+    im.draft(im.mode, (im.width//d, im.height//d))
+    return _upright(_pil_to_rgb(im), turn)
+
+# %% ../../nbs/image/10_read.ipynb #17d69e95
+def _load(im, data, d)->np.ndarray:
+    "The pixels of an opened image, at 1/d of its size where its format allows that, upright"
+    if im.format in ('JPEG', 'MPO'): return _load_jpeg(im, data, d)
     deep = _deep_colour(data, im)
-    if deep is not None: return _upright(_array_to_rgb(deep), _orientation(im))
-    if d > 1 and is_jpeg: im.draft(im.mode, (im.width//d, im.height//d))
+    if deep is not None: return _upright(_array_to_rgb(deep)[...,::-1], _orientation(im))
+    if d > 1 and im.format == 'JPEG2000': im.reduce = {2: 1, 4: 2, 8: 3}[d]
     im.load()
-    a = np.asarray(im)
-    if is_jpeg and a.dtype == np.uint8 and _ends_early(data, a): raise ImageError(name, _EARLY)
-    return _upright(_pil_to_rgb(im), _orientation(im))
+    return _upright(_pil_to_rgb(im), _orientation(im)) # a TIFF is turned by now
 
 # %% ../../nbs/image/10_read.ipynb #a68c5a97
 def _decode(data, name, short_side, max_pixels)->np.ndarray:
@@ -192,22 +155,16 @@ def _decode(data, name, short_side, max_pixels)->np.ndarray:
     if data[128:132] == b'DICM': return _dicom(data, name, max_pixels)
     im = _open(data, name)
     _check_size(im.size, name, max_pixels)
-    d = _scale(im.size, short_side)
-    try:
-        if im.format in ('JPEG', 'MPO') and im.mode == 'RGB':
-            o = _orientation(im) if 'exif' in im.info else 1
-            a = _fast_jpeg(data, d)
-            if a is not None and _ends_early(data, a): raise ImageError(name, _EARLY)
-            if a is not None: return _upright(a, o)
-        return _load(im, data, d, name)
+    try: return np.ascontiguousarray(_load(im, data, _scale(im.size, short_side)))
     except (ImageError, MemoryError): raise
     except Exception as e:
         what = ' '.join(str(e).split()) or type(e).__name__
-        raise ImageError(name, f'is damaged or cut short ({what})') from None
+        told = what.startswith(('is damaged', 'has more'))
+        raise ImageError(name, what if told else f'is damaged or cut short ({what})') from None
 
 # %% ../../nbs/image/10_read.ipynb #58dc51f8
 def read_image(src,                 # path, bytes, open file, PIL image, array, or 'file.npz::train/12'
-               short_side:int=None, # pixels: a JPEG may be decoded at 1/2, 1/4 or 1/8, its short side no less than this
+               short_side:int=None, # pixels: JPEG and JPEG 2000 may come at 1/2, 1/4, 1/8, no smaller than this
                *,
                max_pixels:int=MAX_PIXELS, # refuse images of more pixels
                name:str=None,       # what an error calls the source; by default the path
@@ -225,9 +182,22 @@ def read_image(src,                 # path, bytes, open file, PIL image, array, 
     except (ValueError, OSError) as e: raise ImageError(name, str(e)) from None
     if isinstance(src, (str, os.PathLike)): data = _file_bytes(src)
     elif isinstance(src, (bytes, bytearray, memoryview)): data = bytes(src)
-    elif hasattr(src, 'read'): data = src.read()
+    elif hasattr(src, 'read'): data = src.read(MAX_BYTES)
     else: raise ImageError(name, 'is not a path, bytes, a PIL image or an array')
     return _decode(data, name, short_side, max_pixels)
+
+# %% ../../nbs/image/10_read.ipynb #8b13aaaf
+def _turned_size(im # a PIL image
+                )->tuple:
+    "(width, height) of an image when it is upright"
+    turned = im.format != 'TIFF' and _orientation(im) >= 5 # Pillow has turned a TIFF already
+    return im.size[::-1] if turned else im.size
+
+# %% ../../nbs/image/10_read.ipynb #f5796187
+def _header_size(data, name)->tuple:
+    "(width, height) of the image that some bytes hold"
+    if data[128:132] == b'DICM': return _dicom_size(data, name)
+    with _open(data, name) as im: return _turned_size(im)
 
 # %% ../../nbs/image/10_read.ipynb #e20b433a
 def image_size(path,   # path, bytes, or 'file.npz::train/12'
@@ -235,17 +205,12 @@ def image_size(path,   # path, bytes, or 'file.npz::train/12'
     "Width and height from the header alone"
     name = _name(path)
     if isinstance(path, str) and '.npz::' in path: return _npz_image(path).shape[1::-1]
-    if isinstance(path, (bytes, bytearray, memoryview)):
-        if bytes(path[128:132]) == b'DICM': return _dicom_size(bytes(path), name)
-        im = _open(bytes(path), name)
-    else:
-        try: im = _largest_page(Image.open(path, formats=_formats()))
-        except Exception:
-            if is_dicom(path): return _dicom_size(path, name)
-            im = _open(_file_bytes(path), name) # says what is wrong
-    with im:
-        turned = im.format != 'TIFF' and _orientation(im) >= 5 # Pillow has turned a TIFF already
-        return im.size[::-1] if turned else im.size
+    if isinstance(path, (bytes, bytearray, memoryview)): return _header_size(bytes(path), name)
+    try:
+        with open_file(path) as f, _largest_page(Image.open(f, formats=_formats())) as im: return _turned_size(im)
+    except Exception:
+        if is_dicom(path): return _dicom_size(path, name)
+        return _header_size(_file_bytes(path), name) # says what is wrong
 
 # %% ../../nbs/image/10_read.ipynb #31446a0f
 def sha256(src     # path or bytes
@@ -253,6 +218,5 @@ def sha256(src     # path or bytes
     "SHA-256 of the file's bytes: equal for byte-identical files only"
     if isinstance(src, (bytes, bytearray, memoryview)): return hashlib.sha256(src).hexdigest()
     try: return file_sha256(src)
-    except OSError as e:
-        what = 'no such file' if isinstance(e, FileNotFoundError) else f'cannot be read: {e.strerror}'
-        raise ImageError(src, what) from None
+    except FileNotFoundError: raise ImageError(src, 'no such file') from None
+    except OSError as e: raise ImageError(src, _refusal(e)) from None
