@@ -8,6 +8,7 @@ __all__ = ['NOT_KNOWN', 'CARD', 'CARD_END', 'test_figures', 'card_text']
 # %% ../../nbs/deploy/36_card.ipynb #eacf7d8a
 from ..core import DISCLAIMER, Task
 from ..data.provenance import source_badge
+from ..measure.operating import point_sentence
 
 # %% ../../nbs/deploy/36_card.ipynb #7080090e
 def _figure(v)->str:
@@ -46,8 +47,9 @@ def test_figures(
     if not {'sensitivity', 'specificity'} <= set(found): return ''
     kind = 'synthetic eyes' if _all_drawn(config.get('trained_on'), 'test') else 'photographs'
     n, patients = m.get('n_images', '?'), m.get('n_patients', '?')
-    return (f"On {n} {kind} of the test part, of {patients} patients that it had not seen, {task.positive_name} was found with a "
-            f"sensitivity of {_figure(found['sensitivity'])} and a specificity of {_figure(found['specificity'])}.")
+    return (f"On {n} {kind} of the test part, of {patients} patients that it had not seen, {task.positive_name} was found "
+            f"with a sensitivity of {_figure(found['sensitivity'])} and a specificity of {_figure(found['specificity'])} "
+            '(95% intervals).')
 
 # %% ../../nbs/deploy/36_card.ipynb #59297b4f
 def _all_drawn(trained_on, part)->bool:
@@ -200,13 +202,10 @@ def _referral(task, op)->str:
             f"add up to {op['threshold']:.3f} or more.")
 
 # %% ../../nbs/deploy/36_card.ipynb #83cea8dd
-def _chosen(op)->str:
-    "How the threshold was chosen, and on how few"
-    if not op or op.get('target_sensitivity') is None: return ''
-    n, patients = op.get('n_images', '?'), op.get('n_patients', '?')
-    assured = ' with the assurance asked for' if op.get('assurance') else ''
-    return (f" It was chosen for a sensitivity of {op['target_sensitivity']:.2f}{assured} on {n} validation images of "
-            f"{patients} patients; what it achieved on others stands below.")
+def _chosen(op, task)->str:
+    "How the threshold was chosen and what it reached there, with the interval"
+    said = point_sentence(op, task.positive_name) if op and op.get('question') else ''
+    return f' {said} What it reaches on other photographs stands below.' if said else ''
 
 # %% ../../nbs/deploy/36_card.ipynb #c01b77db
 def card_text(
@@ -219,7 +218,7 @@ def card_text(
     known = {k: 'not recorded' if c.get(k) is None else c[k] for k in ('name','arch','size','loss','epochs','seed')}
     figures = test_figures(c, task)
     start = CARD.format(**known, title=task.title.lower(), disclaimer=DISCLAIMER, classes=classes, scale=task.source or
-                        'not stated', refer=_referral(task, op) + _chosen(op), trained=_trained_md(c),
+                        'not stated', refer=_referral(task, op) + _chosen(op, task), trained=_trained_md(c),
                         novelty=_novelty_md(c.get('novelty')), figures=f'{figures}\n\n' if figures else '',
                         scores=_scores_md(c.get('metrics')))
     return start + CARD_END.format(on=same['on'], diff=same['max_difference'], changed=same['grades_changed'],

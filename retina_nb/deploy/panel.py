@@ -136,7 +136,8 @@ def _why_refused(m, s)->str:
     "What is wrong with a file that the browser did not send, in words of ours or in short ones of the browser's"
     if m.get('why'): return str(m['why'])[:200]
     size = m.get('size')
-    return too_large(int(size) if isinstance(size, (int,float)) and size >= 0 else 0, s.max_mb)
+    size = min(size, 2**60) if isinstance(size, (int,float)) and size >= 0 else 0
+    return too_large(int(size), s.max_mb)
 
 # %% ../../nbs/deploy/70_panel.ipynb #f51d482a
 @patch

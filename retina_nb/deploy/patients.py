@@ -78,7 +78,8 @@ def _result(s, patient, cases)->PatientResult:
     refers = [r for c in graded if (r := final_referral(s, c)) is not None]
     why = [f'{of_eye(c)}: {text}' for c in cases for text in open_reasons(s, c)]
     positive, worse = any(refers) if refers else None, max(graded, key=weight, default=None)
-    return PatientResult(patient, cases, worse, positive, why, _missing(cases) if patient else '')
+    missing = _missing(cases) if patient else ''
+    return PatientResult(patient, cases, worse, positive, list(dict.fromkeys(why)), missing)
 
 # %% ../../nbs/deploy/55_patients.ipynb #af637e5d
 def patient_results(

@@ -9,9 +9,10 @@ __all__ = ['patient_sheets']
 import html
 
 from ..core import DISCLAIMER
+from .card import test_figures
 from .grading import bars_html
 from .patients import of_eye, open_reasons, patient_results, result_grade
-from .words import case_badge, model_text, said_text, test_figures, why_withheld
+from .words import case_badge, model_text, said_text, why_withheld
 
 # %% ../../nbs/deploy/64_sheets.ipynb #94109c7f
 def _picture(c)->str:
@@ -41,11 +42,11 @@ def _graded(s, c)->str:
     "What was said of a graded photograph, by the model and by the reader"
     g, e = c.grading, html.escape
     said = said_text(c, s.task).replace('You', 'The reader', 1) or 'Not judged by a reader.'
-    why = ''.join(f'<li>{e(o[:1].upper() + o[1:])}</li>' for o in g.reasons(s.threshold))
     clash = g.contradiction(s.threshold)
-    clash = f'<p>{e(clash[:1].upper() + clash[1:])}.</p>' if clash else ''
+    why = [clash if clash and 'contradict' in o else o for o in g.reasons(s.threshold)]
+    why = ''.join(f'<li>{e(o[:1].upper() + o[1:])}</li>' for o in why)
     good = f'<p>Image quality good ({g.quality["score"]:.2f} of 1).</p>' if g.quality.get('ok') else ''
-    parts = [_grade(c, s.task), bars_html(g.probabilities, s.task, g.grade), _refers(s, c), clash, good]
+    parts = [_grade(c, s.task), bars_html(g.probabilities, s.task, g.grade), _refers(s, c), good]
     return ''.join(parts) + (f'<ul>{why}</ul>' if why else '') + f'<p>{e(said)}</p>'
 
 # %% ../../nbs/deploy/64_sheets.ipynb #ecadad9b
@@ -98,7 +99,8 @@ def _footer(s)->str:
     "Which model, what is known of it, and what the page is not for"
     g, e = s.grader, html.escape
     trained = f', {g.trained_on}' if g.trained_on else ''
-    known = test_figures(g.bundle.config)
+    known = test_figures(g.bundle.config, g.task)
+    if known: known += f' The threshold was {g.threshold:.3f}.'
     parts = [f'Model {g.bundle.name}: {model_text(g)}{trained}.', known]
     return ''.join(f'<p>{e(o)}</p>' for o in parts if o) + f'<p><b>{e(DISCLAIMER)}</b></p>'
 

@@ -45,7 +45,8 @@ class Viewer(anywidget.AnyWidget):
 @patch
 def _collect(self:Viewer, m, piece):
     "Add a piece; the whole file when it was the last one"
-    token, size = str(m.get('token')), int(m.get('size', 0))
+    token, size = str(m.get('token')), m.get('size')
+    if not isinstance(size, int): return self.heard(dict(m, t='refused', why='came without its size'), None)
     left_behind = token not in self._parts and len(self._parts) > 3 # by a page that was closed
     if left_behind: self._parts.pop(next(iter(self._parts)))
     part = self._parts.setdefault(token, bytearray())

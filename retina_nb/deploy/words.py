@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['EMPTY', 'model_text', 'head_html', 'case_badge', 'why_withheld', 'strip_item', 'reasons_html', 'grade_html',
-           'verdict_html', 'test_figures', 'referral_html', 'said_text', 'kept_html', 'counts_text', 'table_html',
-           'patients_html']
+           'verdict_html', 'referral_html', 'said_text', 'kept_html', 'counts_text', 'table_html', 'patients_html']
 
 # %% ../../nbs/deploy/62_words.ipynb #6cfda79c
 import html
@@ -13,6 +12,7 @@ import html
 import numpy as np
 
 from ..core import DISCLAIMER
+from .card import test_figures
 from .grading import bars_html
 from .patients import patient_results, result_grade
 
@@ -130,32 +130,12 @@ def verdict_html(
     parts = _title(c), grade_html(c, task), reasons_html(g.reasons(threshold))
     return ''.join(parts) + bars_html(g.probabilities, task, g.grade) + _quality_html(g.quality) + badge
 
-# %% ../../nbs/deploy/62_words.ipynb #0c82925c
-def _share(found)->str:
-    "A fraction with its interval, as it is said"
-    low, high = found['ci95']
-    return f"{found['value']:.0%} (95% CI {low:.0%} to {high:.0%})"
-
-# %% ../../nbs/deploy/62_words.ipynb #df87bc07
-def test_figures(
-    config, # the settings of a bundle
-)->str: # a sentence; empty where the bundle carries no test figures
-    "Sensitivity and specificity of the bundle's own threshold on its test photographs"
-    m = config.get('metrics')
-    found = m.get('referable') if isinstance(m, dict) else None
-    try:
-        n, people, pos = int(m['n_images']), int(m['n_patients']), round(found['prevalence']*m['n_images'])
-        return (f"On {n} test photographs of {people} patients the threshold {found['threshold']:.3f} found "
-                f"{_share(found['sensitivity'])} of the {pos} positive ones (sensitivity) and left "
-                f"{_share(found['specificity'])} of the {n-pos} others alone (specificity).")
-    except (TypeError, KeyError, ValueError): return ''
-
 # %% ../../nbs/deploy/62_words.ipynb #d1efa11b
 def _moved(curve, threshold)->str:
     "What a threshold that was moved would have meant on the validation photographs"
     if not isinstance(curve, dict): return ''
     i = int(np.abs(np.array(curve['threshold']) - threshold).argmin())
-    return (f" You moved it: {threshold:.2f} would have found {curve['sensitivity'][i]:.0%} and left alone "
+    return (f" You moved the threshold: {threshold:.3f} would have found {curve['sensitivity'][i]:.0%} and left alone "
             f"{curve['specificity'][i]:.0%} of the {curve['images']} photographs on which the threshold was chosen, "
             'which flatters it.')
 
@@ -163,9 +143,9 @@ def _moved(curve, threshold)->str:
 def _stands_for(s)->str:
     "What is known of the session's threshold"
     config = s.grader.bundle.config
-    own, known = s.grader.threshold, test_figures(config)
+    own, known = s.grader.threshold, test_figures(config, s.task)
     moved = _moved(config.get('operating_curve'), s.threshold) if abs(s.threshold - own) > .0051 else ''
-    if known: return known + moved
+    if known: return f'{known} That was at {own:.3f}.' + moved
     return ('Sensitivity and specificity at this threshold are unknown: the bundle carries no test figures.' + moved)
 
 # %% ../../nbs/deploy/62_words.ipynb #79f6a462

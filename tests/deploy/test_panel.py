@@ -1,5 +1,5 @@
 "The panel without a browser: states, hostile input, privacy, the page's settings."
-import csv, io, os
+import copy, csv, io, os
 from datetime import datetime
 
 import nbformat, numpy as np, pytest
@@ -129,6 +129,18 @@ def test_a_contradiction_is_explained_and_a_no_is_not_green(session):
     s.threshold = .5
     assert 'a person should look' not in referral_html(s) and 'Yes' in referral_html(s)
 
+def test_the_test_figures_are_quoted_with_intervals_and_not_those_of_validation(session):
+    share = lambda v, a, z: dict(value=v, ci95=[a, z])
+    session.grader = copy.copy(session.grader); session.grader.bundle = copy.copy(session.grader.bundle)
+    curve = dict(threshold=[.4, .8], sensitivity=[.99, .98], specificity=[.97, .96], images=56, positives=16)
+    session.grader.bundle.config = session.grader.bundle.config | dict(operating_curve=curve, metrics=dict(n_images=160, n_patients=80,
+        referable=dict(sensitivity=share(.84, .7, .93), specificity=share(.9, .85, .94), threshold=.4, prevalence=.3)))
+    fake(session, '1_left.jpg', 3, .9)
+    said = referral_html(session)
+    assert '160' in said and '0.840 (0.700 to 0.930)' in said and '95%' in said and '56' not in said and '99%' not in said
+    session.threshold = .8
+    assert '0.840' in referral_html(session) and '98%' in referral_html(session) and 'flatters' in referral_html(session)
+
 def test_the_session_as_csv_has_novelty_review_patient_and_eye(session):
     fake(session, '1_left.jpg', 0, .1, novel=True, novelty=2.5, trained_on='trained on synthetic eyes')
     row = next(csv.DictReader(io.StringIO(session.to_csv())))
@@ -224,7 +236,7 @@ def test_many_small_pieces_make_one_file(panel, eye):
     upload(panel, 'eye.png', encoded(eye), piece=1000)
     assert panel.session.state == 'graded' and len([m for m,_ in panel.sent if m['t'] == 'done']) > 20
 
-@pytest.mark.parametrize('m', [dict(), dict(t='select'), dict(t='select', key='x'), dict(t='refused'), dict(t='nonsense'), dict(t='piece', token='x', at=5, size=9, name='n'), dict(t='refused', size='much', name=['a']), dict(t='sample', name=['x']), dict(t='sample', name='none'), dict(t='refused', size=float('nan'))])
+@pytest.mark.parametrize('m', [dict(), dict(t='select'), dict(t='select', key='x'), dict(t='refused'), dict(t='nonsense'), dict(t='piece', token='x', at=5, size=9, name='n'), dict(t='refused', size='much', name=['a']), dict(t='sample', name=['x']), dict(t='sample', name='none'), dict(t='refused', size=float('inf')), dict(t='piece', token='x', at=0, size='x', name='n'), dict(t='piece', at=None, size=3)])
 def test_strange_messages_do_no_harm(panel, m):
     panel.viewer._on_piece(panel.viewer, m, [])
     assert panel.session.state in ('empty','failed')
