@@ -116,6 +116,11 @@ def check_bundle(
     session = open_session(data)
     return [_replay(bundle, session, row, precision) for row in bundle.golden]
 
+# %% ../../nbs/deploy/35_golden.ipynb #c46a4224
+def _novelty(row)->str:
+    "How far the novelty of a golden image is off, in words; empty where the bundle has none"
+    return '' if row['novelty'] is None else f", novelty within {row['novelty']:.1e}"
+
 # %% ../../nbs/deploy/35_golden.ipynb #03c324a7
 @call_parse
 @one_line_errors
@@ -126,7 +131,7 @@ def retina_check(
     rows = check_bundle(bundle)
     for r in rows:
         print(f"{r['image']:16} pixels within {r['pixels']}, probabilities within {r['probability']:.1e}, "
-              f"grade {r['grade']}{'' if r['ok'] else '  DIFFERS'}")
+              f"grade {r['grade']}{_novelty(r)}{'' if r['ok'] else '  DIFFERS'}")
     bad = [r['image'] for r in rows if not r['ok']]
     if bad:
         raise BundleError(f'{bundle}: {len(bad)} of {len(rows)} golden images come out differently here ({bad[0]}): '

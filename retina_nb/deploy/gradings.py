@@ -80,7 +80,7 @@ def _header(grader)->str:
     parts.append(' '.join(f'p({c})' for c in task.classes))
     if task.positive: parts.append(f'{task.positive_name} (its probability at the threshold)')
     if task.modality == 'fundus': parts.append('quality')
-    return '  '.join([*parts, 'what else to know'])
+    return '  '.join([*parts, 'why a person should look, and what the model has seen'])
 
 # %% ../../nbs/deploy/47_gradings.ipynb #bc368bbf
 def _line(g)->str:
@@ -92,7 +92,8 @@ def _line(g)->str:
         parts.append(f'{which}{g.task.positive_name} ({g.referable_probability:.3f} at {g.threshold:.3f})')
     if g.quality:
         parts.append('quality good' if g.quality['ok'] else 'quality poor: ' + ', '.join(g.quality['reasons']))
-    parts += [g.contradiction() if o == TORN else o for o in g.review if not o.startswith('poor quality')]
+    look = [g.contradiction() if o == TORN else o for o in g.review if not o.startswith('poor quality')]
+    if look: parts.append('look yourself: ' + '; '.join(look))
     return '  '.join([*parts, g.trained_on] if g.trained_on else parts)
 
 # %% ../../nbs/deploy/47_gradings.ipynb #2a843d5d

@@ -69,7 +69,7 @@ def _fill(folder, records, sample, seed, recipe, say):
     ax = plot_labels(sample, by='split')
     save_figure(ax.figure, folder/'figures'/'labels.png')
     plt.close(ax.figure)
-    say('3  scores on the test split, whose patients no training has seen')
+    say('3  scores on the test split, drawn eyes of patients that the training has not seen: no figure for photographs')
     say(evaluate(run, seed=seed))
     say('4  export')
     export(run, folder/'bundle')
@@ -99,7 +99,9 @@ def run_demo(out='runs/demo', # the folder to make; an earlier demo there is rep
         (tmp/out.name).rmdir()
         seconds = round(time.perf_counter() - start, 1)
         write_json(tmp/'demo.json', dict(made_by='retina_demo', seed=seed, seconds=seconds))
-    say(f"\nreport: {out/'report.html'}\npanel:  make panel, or retina_panel {out/'bundle'}\n{DISCLAIMER}")
+    say('\nThe model has seen drawings only. Given a photograph it answers all the same, and says that the photograph is '
+        'unlike those that it has seen.')
+    say(f"report: {out/'report.html'}\npanel:  make panel, or retina_panel {out/'bundle'}\n{DISCLAIMER}")
     return Run(out)
 
 # %% ../../nbs/report/20_demo.ipynb #0c659470

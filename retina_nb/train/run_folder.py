@@ -17,6 +17,7 @@ from safetensors.torch import save as save_tensors
 import retina_nb
 from ..core import Run, RunError, with_task
 from ..disk import json_hash, out_lock, read_json, write_file, write_json, write_table
+from ..data.provenance import describe_source
 from ..measure.confusion import plot_confusion
 from ..measure.evaluation import evaluate
 from ..measure.calibration import apply_temperature
@@ -53,7 +54,8 @@ def check_place(out, # the run folder
     there = {f.name for f in out.iterdir()} - {'.lock'} if out.is_dir() else set()
     if there and not _is_run(out): raise RunError(f'{out}: exists and is not a run folder; choose another --out')
     if begun(out) and not resume:
-        raise RunError(f'{out}: holds a run already; --resume (resume=True) continues it, another --out starts a new one')
+        raise RunError(f'{out}: holds a run already; --resume (resume=True) continues it, '
+                       'another --out starts a new one')
     return writable(out)
 
 # %% ../../nbs/train/52_run_folder.ipynb #3bb7f013
@@ -114,7 +116,7 @@ def _about_data(records):
 # %% ../../nbs/train/52_run_folder.ipynb #617a271b
 def facts_of(config, records):
     "What a run is, beside its settings"
-    facts = dict(processes=world(), data=_about_data(records))
+    facts = dict(processes=world(), data=_about_data(records), trained_on=describe_source(records))
     if 'loss' in config.own: # a plain function is not needed to read the model: its outputs mean a softmax
         facts['softmax'] = isinstance(make_loss(config.loss, len(config.task)), OwnLoss)
     return facts
