@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from retina_nb.deploy import Grader, export, load_bundle, open_session, quantise, write_sums
-from retina_nb.core import get_task, write_json
+from retina_nb.core import get_task
+from retina_nb.disk import write_json
 from retina_nb.image import Preprocess, read_image
 from timing import compare, seconds
 

@@ -2,18 +2,16 @@
 
     python benchmarks/real.py            cross-validation and one run, end to end; results in benchmarks/results/real.json
     python benchmarks/real.py --quick    one small run, end to end, in a few minutes; nothing is written to results/
-    python benchmarks/real.py --search   the cross-validation by which the defaults were chosen: one change at a time from
-                                         the defaults; results in benchmarks/results/idrid_defaults.json, resumable
 
 Images are read where they lie and never copied into the project. Cross-validation holds out one fifth of the
-patients at a time; identical photographs share a patient, so none is on both sides.
+photographs at a time (IDRiD names no patients), identical ones together. How recipes were chosen: real_search.py.
 """
 import argparse, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import numpy as np, pandas as pd
 
-from retina_nb.core import write_json
+from retina_nb.disk import write_json
 from retina_nb.data.records import load_records
 from retina_nb.measure.evaluation import evaluate
 from retina_nb.measure.metrics import qwk
@@ -57,7 +55,7 @@ def kaggle(data, tmp):
     return len(table)
 
 def cross_validate(data, tmp, k=5, seed=42, **recipe):
-    "k-fold predictions by patient on IDRiD; every photograph is predicted once, by a model that has not seen its patient"
+    "k-fold predictions on IDRiD by image, identical ones together; every photograph is predicted once, by a model that has not seen it"
     records, parts = load_records(data/'idrid', warn=False), []
     for i,fold in enumerate(kfold(records, k=k, seed=seed)):
         start = time.perf_counter()
@@ -70,28 +68,9 @@ def cross_validate(data, tmp, k=5, seed=42, **recipe):
     return dict(recipe=recipe, config={x: run.config[x] for x in ('loss', 'lr', 'bs', 'aug', 'sampling', 'preprocess')}, device=run.config['device'],
                 versions=run.config['versions'], seed=seed, fold_qwk=folds, mean_fold_qwk=float(np.mean(folds)), pooled=evaluate(preds, 'dr', seed=seed))
 
-CHANGES = {'loss qwk': {}, 'loss ce': dict(loss='ce'), 'loss ce, contrast none': dict(loss='ce', contrast='none'),
-           'loss ce, rate 1e-3': dict(loss='ce', lr=1e-3), 'loss corn': dict(loss='corn'), 'no augmentation': dict(aug=0.)}
-
-def search(data, tmp, file, only=None):
-    "Cross-validate the defaults (the first) and every alternative; what `file` holds already is not run again"
-    done = json.loads(file.read_text()) if file.is_file() else {}
-    for name,change in CHANGES.items():
-        if name in done or (only and name not in only): continue
-        print(f'{name}: {change}', flush=True)
-        cv = cross_validate(data, tmp/name.replace(' ', '_'), arch='resnet18', size=128, epochs=12, **change)
-        pooled = {k: cv['pooled'][k] for k in SCORES}
-        done = json.loads(file.read_text()) if file.is_file() else {}
-        done[name] = cv | dict(pooled=pooled | dict(majority=cv['pooled']['majority']))
-        write_json(file, done)
-    for name,cv in sorted(done.items(), key=lambda o: -o[1]['mean_fold_qwk']):
-        print(f"{name:18} mean QWK of the folds {cv['mean_fold_qwk']:.3f}; pooled {one_line(cv['pooled'])}")
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--quick', action='store_true', help='one small run only')
-    p.add_argument('--search', action='store_true', help='cross-validate the defaults against changes to them')
-    p.add_argument('--only', nargs='*', help='with --search: these changes only')
     p.add_argument('--out', default=HERE/'results'/'real.json', type=Path)
     a = p.parse_args()
     data = os.environ.get('RETINA_NB_DATA')
@@ -99,7 +78,6 @@ def main():
     data = Path(data)
     with tempfile.TemporaryDirectory() as tmp:
         tmp, start = Path(tmp), time.perf_counter()
-        if a.search: return search(data, tmp, HERE/'results'/'idrid_defaults.json', a.only)
         result = road(data, tmp, *((112, 12, 'test_resnet') if a.quick else (128, 12, 'resnet18')))
         print('this model:     ', one_line(result['scores']))
         print('majority model: ', one_line(result['scores']['majority']))

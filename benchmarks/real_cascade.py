@@ -20,7 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from retina_nb.measure.cascade import cascade_predictions, cascade_report, compare_cost, final_task
-from retina_nb.core import TASKS, write_json, write_table
+from retina_nb.core import TASKS
+from retina_nb.disk import write_json, write_table
 from retina_nb.data.records import load_records
 from retina_nb.measure.evaluation import evaluate
 from retina_nb.measure.predictions import prob_columns

@@ -2,8 +2,8 @@
 
     RETINA_NB_DATA=../shared/data python benchmarks/real_predictions.py --runs FOLDER
 
-Five-fold cross-validation on the 413 training images of IDRiD (CC BY 4.0, Porwal et al. 2018, doi:10.3390/data3030025) with the
-package's defaults, from random weights: every photograph is graded once, by a model that has seen no photograph of its patient.
+Five-fold cross-validation, by image with identical ones together, on the 413 training images of IDRiD (CC BY 4.0, Porwal et al. 2018, doi:10.3390/data3030025) with the
+package's defaults, from random weights: every photograph is graded once, by a model that has not seen it.
 Writes results/predictions_idrid.csv: file names, labels and probabilities, no images; `fold` says which model answered. The five
 runs stay in FOLDER; what is finished there is not trained again. Also draws nbs/images/idrid_explained.png: three of the photographs
 with Grad-CAM and integrated gradients of the model that had not seen them."""
@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
-from retina_nb.core import write_table
+from retina_nb.disk import write_table
 from retina_nb.data.records import load_records
 from retina_nb.measure.metrics import qwk
 from retina_nb.data.split import kfold

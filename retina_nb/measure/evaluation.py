@@ -247,7 +247,7 @@ def collapse_warning(
     others = preds[preds['grade'].notna() & preds['target'].notna() & (preds['target'] != top)]
     missed = (others['grade'] == top).mean() if len(others) else 0
     if n < 5 or missed < .9 or most < min(share*n, n - 1): return ''
-    every = 'every image' if most == n else f'{most:,} of {n:,} images'
+    every = 'every image' if most == n else f'{most/n:.1%} of the images'
     return f'the model gives {every} the class {top} ({task.classes[top]}): {_TRY}'
 
 # %% ../../nbs/measure/25_evaluation.ipynb #54e4c359

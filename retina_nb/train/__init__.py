@@ -33,6 +33,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     training=['retina_train', 'train'],
     by_hand=['save_run'],
     prediction=['evaluate_run', 'load_model', 'predict', 'retina_evaluate'],
+    sides=['together'],
     compare_runs=['compare', 'paired', 'plot_curves_by_arch', 'plot_runs',
         'retina_compare', 'write_comparison'],
     ensemble=['mean_predictions', 'predict_ensemble', 'train_ensemble'],

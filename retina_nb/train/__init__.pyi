@@ -32,6 +32,7 @@ from .callbacks import History as History
 from .callbacks import KeepBest as KeepBest
 from .callbacks import StopOnNaN as StopOnNaN
 from .callbacks import epoch_metrics as epoch_metrics
+from .trackers import check_tracker as check_tracker
 from .tracking import make_tracker as make_tracker
 from .tracking import register as register
 from .config import TrainConfig as TrainConfig
@@ -39,10 +40,12 @@ from .learner import make_learner as make_learner
 from .learner import split_for_training as split_for_training
 from .training import retina_train as retina_train
 from .training import train as train
+from .by_hand import save_run as save_run
 from .prediction import evaluate_run as evaluate_run
 from .prediction import load_model as load_model
 from .prediction import predict as predict
 from .prediction import retina_evaluate as retina_evaluate
+from .sides import together as together
 from .compare_runs import compare as compare
 from .compare_runs import paired as paired
 from .compare_runs import plot_curves_by_arch as plot_curves_by_arch
@@ -56,4 +59,4 @@ from .both_eyes import fellow_eyes as fellow_eyes
 from .both_eyes import predict_both_eyes as predict_both_eyes
 from .both_eyes import train_both_eyes as train_both_eyes
 
-__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'Net', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'compare', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'write_comparison', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes']
+__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'Net', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'check_tracker', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'save_run', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'together', 'compare', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'write_comparison', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes']

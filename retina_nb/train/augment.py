@@ -106,8 +106,11 @@ def augmentations(task='dr', # a task, its name or JSON file: the modality decid
 
 # %% ../../nbs/train/05_augment.ipynb #9ba870e7
 def _bytes(x): return (x*255).round().clamp(0, 255).to(torch.uint8)
+
+# %% ../../nbs/train/05_augment.ipynb #8294d0c8
 def _array(x): return np.ascontiguousarray(_bytes(x).permute(1, 2, 0).cpu().numpy())
 
+# %% ../../nbs/train/05_augment.ipynb #9b251ee7
 _FORMS = dict(floats=lambda f, x: f(x), bytes=lambda f, x: f(_bytes(x)), named=lambda f, x: f(image=_array(x)),
               photograph=lambda f, x: f(Image.fromarray(_array(x))))
 

@@ -25,7 +25,8 @@ from ..data.records import load_records
 from ..data.checks import require_usable
 from ..data.split import split_records
 from .callbacks import Accumulate, EMA, GrowSize, HalfPrecision, History, KeepBest, epoch_metrics
-from .config import MIX, Named, TrainConfig, known_options, names_of, takes
+from .config import MIX, Named, TrainConfig
+from .options import known_options, names_of, takes
 from .distributed import Parallel, rank, rank0_first, share_loader
 from .loader import loaders
 from .losses import make_loss
@@ -109,7 +110,7 @@ def loss_of(config:TrainConfig, records:pd.DataFrame # split; class weights are 
 # %% ../../nbs/train/50_learner.ipynb #031849ce
 def body_and_head(net:Net)->list: # two lists of parameters, or one where the network has no head
     "The parameters of a network in the groups that may have rates of their own"
-    groups = [list(net.body.parameters()), list(net.head.parameters())]
+    groups = [list(part.parameters()) for part in (net.body, net.head)]
     return [g for g in groups if g]
 
 # %% ../../nbs/train/50_learner.ipynb #7fb0ae47
@@ -171,6 +172,7 @@ def _settings(records, config, options):
 # %% ../../nbs/train/50_learner.ipynb #6d8b04fd
 def _listed(cbs): return list(cbs) if isinstance(cbs, (list, tuple)) else [cbs]*(cbs is not None)
 
+# %% ../../nbs/train/50_learner.ipynb #2234daa0
 def _with_history(cbs):
     "The callbacks, and a history that is kept in memory where none of them is one"
     mine = _listed(cbs)

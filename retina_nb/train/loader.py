@@ -50,16 +50,6 @@ def prepare(records:pd.DataFrame, # any table with a column `image`
     return out
 
 # %% ../../nbs/train/10_loader.ipynb #0e16f144
-class _Items:
-    "Some of the images of a data set, in the way in which fastai asks for them: `items.iloc[indices]`"
-    def __init__(self, images): self.images = images
-    @property
-    def iloc(self): return self
-    def __getitem__(self, idxs):
-        ds, idxs = self.images, [int(i) for i in idxs]
-        return GradedImages(np.asarray(ds.images[idxs]), ds.labels[idxs], ds.vocab, not ds.split_idx,
-                            files=[ds.files[i] for i in idxs])
-
 class GradedImages:
     "Prepared images and their labels, item by item or batch by batch"
     n_inp = 1 # said here, or fastai would draw a random batch to find out, and a resumed run would differ
@@ -79,6 +69,17 @@ class GradedImages:
         "Several items at once, as one array"
         return TensorImage(torch.from_numpy(np.asarray(self.images[idxs]))), TensorCategory(self.labels[idxs])
     def decode(self, item, full=True): return item[0], Category(self.vocab[int(item[1])])
+
+# %% ../../nbs/train/10_loader.ipynb #e471623c
+class _Items:
+    "Some of the images of a data set, in the way in which fastai's interpretation asks for them: `items.iloc[indices]`"
+    def __init__(self, images): self.images = images
+    @property
+    def iloc(self): return self
+    def __getitem__(self, idxs):
+        ds, idxs = self.images, [int(i) for i in idxs]
+        return GradedImages(np.asarray(ds.images[idxs]), ds.labels[idxs], ds.vocab, not ds.split_idx,
+                            files=[ds.files[i] for i in idxs])
 
 # %% ../../nbs/train/10_loader.ipynb #6f83c920
 class BatchDL(TfmdDL):

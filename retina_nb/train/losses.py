@@ -214,7 +214,8 @@ def make_loss(loss, # 'ce', 'focal', 'corn', 'qwk' or 'regression'; a function, 
         return LOSSES[loss](k, **kwargs)
     if isinstance(loss, type):
         try: loss = loss(k) if issubclass(loss, GradeLoss) else loss()
-        except TypeError as e: raise SettingError(f'loss {loss.__name__}: {e}; give a loss that is made already') from None
+        except TypeError as e:
+            raise SettingError(f'loss {loss.__name__}: cannot be made ({e}); give one that is made already') from None
     if not callable(loss): raise SettingError(f'loss {loss!r}: give a name, a function or a module')
     if not isinstance(loss, GradeLoss): return _tried(OwnLoss(k, loss), loss)
     if loss.k != k: raise SettingError(f'loss {loss!r} is for {loss.k} classes, and the task has {k}')

@@ -152,6 +152,7 @@ def _own_body(arch, n_out, n_in, size):
     "A network that was given as an object: body, width (None where it needs no head), and whether it has a map"
     name = qualified_name(arch)
     if not callable(arch): raise SettingError(f'arch {arch!r}: is neither a name nor a network')
+    body:Any = None
     try: body = copy.deepcopy(arch) if isinstance(arch, nn.Module) else arch(n_out)
     except Exception as e:
         raise SettingError(f'arch {name}: could not be made for {n_out} outputs, {name}({n_out}): {e}') from None

@@ -82,6 +82,7 @@ def _of_run(run, data, *, skip_bad, tta, model, **how):
 def _predictions(run, data, task, **how):
     "The same from whichever of the two it is"
     path = run.path if isinstance(run, Run) else Path(run)
+    if (path/'predictions.csv').is_file() and not (path/'config.json').is_file(): path /= 'predictions.csv'
     if not path.is_file(): return _of_run(Run(path), data, **how)
     if data: raise RunError(f'{path}: a predictions table has no model to grade {data} with; give a run folder')
     return _table_of(path, task)
@@ -97,7 +98,7 @@ def _place(run, data)->Path:
 def evaluate_run(run, # a run folder or a predictions CSV
                  data:str|None=None, # a dataset to grade with the run's model; None takes the run's own test split
                  *,
-                 out=None, # folder for scores, table and figures; an earlier evaluation there is replaced. RUN/eval/NAME
+                 out=None, # folder for scores, table and figures; an earlier evaluation is replaced; RUN/eval/NAME
                  task:str|Task|None=None, # the task of a predictions CSV, name or JSON file; a run knows its own
                  layout:str|None=None, # layout of `data`, if it is not to be found out
                  columns:dict|None=None, # with `data`: names of the columns that hold `image`, `label`, `patient`
@@ -121,7 +122,8 @@ def evaluate_run(run, # a run folder or a predictions CSV
 def _beside(run, data, readers, out, scores):
     "What stands beside the scores, as texts: an external validation of a run on other data, and the readers"
     if data is None and readers is None: return
-    preds, threshold = read_predictions(out/'predictions.csv', scores['task']), scores.get('referable', {}).get('threshold')
+    preds = read_predictions(out/'predictions.csv', scores['task'])
+    threshold = scores.get('referable', {}).get('threshold')
     if data is not None and Run(run).finished:
         yield write_external(Run(run).predictions, preds, out, scores['task'], threshold=threshold, seed=scores['seed'])
     if readers is not None: yield write_readers(readers, preds, out, scores['task'], seed=scores['seed'])
@@ -149,7 +151,7 @@ def retina_evaluate(
     tta:store_true=False, # with --data: average over mirrored and turned views of each image; several times the work
     threshold:float=None, # probability from which an image is predicted positive; by default the run's, else 0.5
     prevalence:float=None, # fraction of positives for the predictive values, the clinic's for instance
-    readers:str=None, # a CSV of readers' grades of the same images (wide, or image, reader, grade): the model beside them
+    readers:str=None, # a CSV of readers' grades of the same images (wide, or image, reader, grade), put beside them
     n_boot:int=2000, # bootstrap resamples of the intervals
     seed:int=42 # of the bootstrap
 ):

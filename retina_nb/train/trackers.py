@@ -127,7 +127,7 @@ def _check_tensorboard(run, uri):
     "Can the folder be written to?"
     if '://' in str(uri): raise SettingError(f'{uri}: TensorBoard writes to a folder, not to an address')
     place = Path(uri or Path(run)/'tensorboard')
-    if place.exists() and not place.is_dir(): raise SettingError(f'{place}: is not a folder; choose another --track_uri')
+    if place.exists() and not place.is_dir(): raise SettingError(f'{place}: is no folder; choose another --track_uri')
     writable(place, SettingError)
 
 # %% ../../nbs/train/38_trackers.ipynb #53b82f27

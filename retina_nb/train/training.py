@@ -21,7 +21,8 @@ from ..data.records import describe_columns
 from ..measure.evaluation import evaluate
 from .checkpoint import Checkpoint
 from .callbacks import HalfPrecision, History, KeepBest, StopOnNaN
-from .config import TrainConfig, known_options, names_of, takes
+from .config import TrainConfig
+from .options import known_options, names_of, takes
 from .distributed import processes, rank, rank0_first, wait, world
 from .learner import _listed, as_records, check_machine, make_learner, split_for_training
 from .network import require_weights

@@ -343,7 +343,7 @@ def test_compare_and_report(trained, records_csv, tmp_path, command):
 
 def test_mlflow_has_settings_curves_scores_and_the_bundle(records, tmp_path):
     mlflow = pytest.importorskip('mlflow', reason='mlflow-skinny is not installed')
-    from retina_nb.train.tracking import default_uri
+    from retina_nb.train.trackers import default_uri
     from retina_nb.train.training import train
     with pytest.raises(SystemExit): train(records, out=tmp_path/'run', track='mlflow', cbs=[Interrupt(0)], **SMALL)
     run = train(records, out=tmp_path/'run', track='mlflow', resume=True, **SMALL)
