@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     faults=['counted'],
     records=['data_name', 'describe_columns', 'load_records', 'row_of', 'warn_of_patients'],
     checks=['check_records', 'require_usable', 'scan_images', 'summarise_records'],
-    split=['SPLITS', 'audit_splits', 'groups_of', 'kfold', 'split_records'],
+    split=['SPLITS', 'audit_splits', 'groups_of', 'kfold', 'patients_unknown', 'split_records'],
     balance=['BALANCE', 'class_counts', 'class_weights', 'predictive_values'],
     download=['DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get'],
     pool=['count_cores', 'run_jobs'],

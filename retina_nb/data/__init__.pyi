@@ -32,6 +32,7 @@ from .split import SPLITS as SPLITS
 from .split import audit_splits as audit_splits
 from .split import groups_of as groups_of
 from .split import kfold as kfold
+from .split import patients_unknown as patients_unknown
 from .split import split_records as split_records
 from .balance import BALANCE as BALANCE
 from .balance import class_counts as class_counts
@@ -55,4 +56,4 @@ from .provenance import source_badge as source_badge
 from .provenance import source_file as source_file
 from .provenance import synthetic_rows as synthetic_rows
 
-__all__ = ['eyes_of', 'is_unknown', 'patient_and_eye', 'DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'counted', 'data_name', 'describe_columns', 'load_records', 'row_of', 'warn_of_patients', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'count_cores', 'run_jobs', 'read_cache', 'cache_fields', 'cache_names', 'cache_records', 'retina_cache', 'describe_source', 'source_badge', 'source_file', 'synthetic_rows']
+__all__ = ['eyes_of', 'is_unknown', 'patient_and_eye', 'DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'counted', 'data_name', 'describe_columns', 'load_records', 'row_of', 'warn_of_patients', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'patients_unknown', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'count_cores', 'run_jobs', 'read_cache', 'cache_fields', 'cache_names', 'cache_records', 'retina_cache', 'describe_source', 'source_badge', 'source_file', 'synthetic_rows']

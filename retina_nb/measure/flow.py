@@ -49,7 +49,8 @@ def flow_table(
     known = table[table['target'].notna()]
     graded = referral_rows(known, task, threshold=threshold)
     start = dict(step='eligible', box='start', images=len(table) + sum(before.values()), patients=None)
-    rows = [start, *(dict(step=k, box='left out', images=n, patients=None) for k, n in before.items())] if before else []
+    lost = [dict(step=k, box='left out', images=n, patients=None) for k, n in before.items()]
+    rows = [start, *lost] if before else []
     rows += [_step('given to the model', table, 'table'),
              _step('without a reference grade', table[table['target'].isna()], 'left out'),
              _step('ungradable: no grade by the model', known[known['grade'].isna()], 'left out'),

@@ -250,8 +250,8 @@ def _assured_point(valid, task, wish, assurance):
     except DataError: found = choose_threshold(valid, task, sensitivity=1.)
     low = .05**(1/n)
     return found | dict(target_sensitivity=wish['sensitivity'], assurance=.95, assured_sensitivity=low, note=
-        f'{n} positive patients cannot show a sensitivity of {wish["sensitivity"]:.0%} at 95% confidence: the threshold '
-        f'finds all of them, which promises {low:.0%}')
+        f'{n} positive patients cannot show a sensitivity of {wish["sensitivity"]:.0%} at 95% confidence: '
+        f'the threshold finds all of them, which promises {low:.0%}')
 
 # %% ../../nbs/measure/40_operating.ipynb #b9529248
 def decisions(

@@ -73,7 +73,7 @@ def _judged(run):
     found = f"{people.get('n_positive')} of {people.get('n')} test patients have it" if people else 'by image only'
     main = [f'{k} {figure_text(people.get(k))}' for k in ('sensitivity', 'specificity') if people.get(k)]
     none = itd.get('n_ungradable', 0)
-    missing = f"{none} of {itd['n_images']} images, counted both ways in the tables" if none else 'none in the test part'
+    missing = f"{none} of {itd['n_images']} images, counted both ways" if none else 'none in the test part'
     point = point_sentence(c.get('operating_point') or {}, task.positive_name or 'the positive classes')
     unseen = f"{m['n_images']} images{patients} that training did not see, of the same data set"
     return [('Tested on', unseen),

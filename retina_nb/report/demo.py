@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from ..core import DISCLAIMER, Run, RunError
-from ..commands import call_parse, one_line_errors
+from ..commands import call_parse, next_command, one_line_errors
 from ..disk import new_folder, write_json
 from ..data.records import load_records
 from ..data.split import split_records
@@ -75,7 +75,8 @@ def _fill(folder, records, sample, seed, recipe, say):
     export(run, folder/'bundle')
     row, grading = _grade_one(folder/'bundle', records)
     say(f"5  one image, truly grade {row['label']}: {grading}")
-    report(run)
+    say('6  everything on one page')
+    report(run, progress=say is print)
 
 # %% ../../nbs/report/20_demo.ipynb #f318bf89
 def run_demo(out='runs/demo', # the folder to make; an earlier demo there is replaced
@@ -112,3 +113,4 @@ def retina_demo(out:str='runs/demo', # the folder to make; an earlier demo there
                ):
     "The whole road on the synthetic sample: data, training, scores, export, one image graded, a report"
     run_demo(out, seed=seed)
+    next_command('retina_panel', Path(out)/'bundle')

@@ -126,7 +126,7 @@ def _about_failures(m):
     if itd.get('n_ungradable'):
         both = [of_hundred(itd[k]['sensitivity']) for k in ('as_referred', 'as_missed') if k in itd]
         out.append(f"{itd['n_ungradable']} of {itd['n_images']} images got no grade.")
-        if len(both) > 1: out[-1] += f' Counting them as referred it finds {both[0]}, counting them as missed {both[1]}.'
+        if len(both) > 1: out[-1] += f' Counted as referred, it finds {both[0]}; counted as missed, {both[1]}.'
     if sum(c.values()): out.append(f'In {sum(c.values())} images grade and referral say different things; such images '
                                    'should be looked at by a person.')
     return out + [f'Careful: {w}.' for w in m.get('warnings', [])[:3]]

@@ -25,7 +25,7 @@ from ..work import Progress, free_file
 
 # %% ../../nbs/report/10_run_report.ipynb #e2d309fa
 def _plain(text)->Markup:
-    "Words of a run for Markdown: every character that is no letter, digit or blank as a number, so that it can do nothing"
+    "Words of a run for Markdown: each character but letters, digits and blanks as a number, so that it can do nothing"
     return Markup(''.join(c if c.isalnum() or c == ' ' else f'&#{ord(c)};' for c in str(text)))
 
 # %% ../../nbs/report/10_run_report.ipynb #5d3beb39

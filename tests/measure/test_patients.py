@@ -118,3 +118,11 @@ def test_published_points_are_not_drawn_over_drawings():
 def test_pandas_missing_values_are_read(preds):
     d = preds.assign(grade=preds.grade.astype('Int64').mask(preds.index < 4), **{f'p_{j}': preds[f'p_{j}'].mask(preds.index < 4) for j in range(5)})
     assert intention_to_diagnose(d, n_boot=20)['n_ungradable'] == 4 and pd.isna(read_predictions(d).grade[0])
+
+def test_folds_of_unknown_patients_warn():
+    from retina_nb.data import kfold, patients_unknown
+    r = pd.DataFrame(dict(image=[f'IDRiD_{i:03d}.jpg' for i in range(40)], label=[i % 5 for i in range(40)], eye='', source='x', split=''))
+    with pytest.warns(UserWarning, match='kfold: patients are unknown.*--patient_col'): kfold(r.assign(patient=r.image.str[:-4]), 2, content=False)
+    told = r.assign(patient=[f'p{i//2}' for i in range(40)])
+    assert len(kfold(told, 2, content=False)) == 2 and patients_unknown(told) == ''
+    for name in ('train/row 3', 'row 7'): assert 'unknown' in patients_unknown(pd.DataFrame(dict(image=['a', 'b'], patient=[name, name + '1'])))
