@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core import DataError, SettingError, task_of
 from .checks import PROBLEM_COLUMNS, comparable_images, problem_table, scan_images
+from .faults import counted
 from .files import content_keys, on_disk
 from .names import is_unknown, stem_of
 from .records import row_of
@@ -191,7 +192,7 @@ def kfold(
     if 'split' in records: records = records[records.split != 'test']
     g,size,worst,has = _groups(records, content, scan)
     if why := patients_unknown(records): warnings.warn(f'kfold: {why}; {_ONE_PERSON}', stacklevel=2)
-    if len(size) < k: raise DataError(f'{len(size)} patients cannot be divided into {k} folds')
+    if len(size) < k: raise DataError(f"{counted(len(size), 'patient')} cannot be divided into {k} folds")
     rng,tables = np.random.default_rng(seed), []
     fold = _mend(_deal(size, worst, np.full(k, 1/k), rng), has, size, k)
     for i in range(k):

@@ -30,6 +30,7 @@ def _confidence(given, preds):
     if len(c) == len(preds): return c
     raise SettingError(f'confidence has {len(c)} values, {len(preds)} images have a target and a grade')
 
+# %% ../../nbs/measure/36_abstain.ipynb #b1f9b35d
 def risk_coverage(
     preds:PredictionsLike, # predictions with probabilities
     task=None, # by default the table's own, or dr
@@ -145,9 +146,10 @@ def _matching(sets, preds, task):
     "Sets as an array of booleans that belong to these rows and classes"
     s = np.asarray(sets)
     if s.shape == (len(preds), len(task)) and s.dtype.kind == 'b': return s
-    raise SettingError(f'sets must be true or false, of shape ({len(preds)}, {len(task)}): a row for each image that has '
-                       f'a target, not {s.dtype} of shape {s.shape}')
+    raise SettingError(f'sets must be true or false, of shape ({len(preds)}, {len(task)}), a row for each image with a '
+                       f'target, not {s.dtype} of shape {s.shape}')
 
+# %% ../../nbs/measure/36_abstain.ipynb #2cc249f4
 def conformal_report(
     sets, # (n, classes) bool, what `ConformalSets` gave
     preds:PredictionsLike, # the predictions they were made for, with targets

@@ -47,6 +47,7 @@ def _checked_bins(bins):
     if isinstance(bins, (int, np.integer)) and not isinstance(bins, bool) and bins >= 1: return int(bins)
     raise SettingError(f'bins is {bins!r}: it must be a whole number from 1 on')
 
+# %% ../../nbs/measure/38_calibration.ipynb #900cff09
 def reliability(
     preds:PredictionsLike, # predictions with probabilities
     task=None, # by default the table's own, or dr
@@ -70,6 +71,7 @@ def reliability(
 # %% ../../nbs/measure/38_calibration.ipynb #99fc144c
 def _ece_of(gap, b, n): return float(np.abs(np.bincount(b, weights=gap)).sum()/n)
 
+# %% ../../nbs/measure/38_calibration.ipynb #f993ec5a
 def _together(gap, unit, n, b):
     "How many times more the gaps of bins vary because images of a patient err together; 1 or more"
     by_patient = _by_bin(unit, n, b, b.max()+1, gap)
@@ -145,7 +147,7 @@ def apply_temperature(
     temperature:float, # over 1 softens, under 1 sharpens
 )->pd.DataFrame: # a copy with new probabilities; the grades stay
     "Divide the log-probabilities by a temperature and renormalize"
-    if not 0 < temperature < math.inf: raise SettingError(f'temperature is {temperature}: it must be above 0 and finite')
+    if not 0 < temperature < math.inf: raise SettingError(f'temperature is {temperature}: not above 0, or not finite')
     z = np.log(np.clip(checked_probabilities(probabilities(preds)), 1e-30, None))/temperature
     p = np.exp(z - z.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)

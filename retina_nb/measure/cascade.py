@@ -52,7 +52,7 @@ def keep_labels(
     preds = read_predictions(preds, task)
     labels = checked_labels(list(labels), len(task_of(preds)), 'labels').tolist()
     if len(set(labels)) < len(labels) or not labels: raise SettingError('labels must be one or more, each once')
-    if not prob_columns(preds): raise DataError('predictions: no columns p_0 ...; labels are kept by their probabilities')
+    if not prob_columns(preds): raise DataError('predictions: no columns p_0 ...; keeping labels needs them')
     preds = preds[preds['grade'].notna()]
     p = probabilities(preds)[:,labels]
     whole = p.sum(1, keepdims=True)
@@ -74,7 +74,8 @@ def merge_labels(
     preds = read_predictions(preds, task)
     task = task_of(preds)
     new = {l: i for i,g in enumerate(groups) for l in g}
-    if sorted(l for g in groups for l in g) != list(range(len(task))): raise SettingError(f'groups must hold each label of {task.name} once')
+    if sorted(l for g in groups for l in g) != list(range(len(task))):
+        raise SettingError(f'groups must hold each label of {task.name} once')
     cols = prob_columns(preds)
     labels = {c: preds[c].map(new).astype('Int64') for c in ('target', 'grade')}
     out = preds.drop(columns=[*cols, 'task']).assign(**labels)
@@ -161,7 +162,7 @@ def _checked_cost(cost, task):
     if cost is None: return cascade_cost(task)
     try: x = np.asarray(cost, float)
     except (TypeError, ValueError): raise SettingError('costs must be numbers') from None
-    if x.shape != (len(task),)*2: raise SettingError(f'costs must be of shape ({len(task)}, {len(task)}), not {x.shape}')
+    if x.shape != (len(task),)*2: raise SettingError(f'costs must be {len(task)} by {len(task)}, not {x.shape}')
     if not np.isfinite(x).all() or (x < 0).any(): raise SettingError('costs must be finite and not below 0')
     return x
 
@@ -199,7 +200,8 @@ def cascade_report(
     d, task = known_rows(table, task)
     d, k = d.reset_index(drop=True), len(task)
     (unit, n, _), cost = patient_codes(d), _checked_cost(cost, task)
-    stat = count_stat(_stage_scores(cost), d['target'], d['grade'], unit=unit, n=n, k=k, spans=dict(cost=(0, cost.max())))
+    stat = count_stat(_stage_scores(cost), d['target'], d['grade'], unit=unit, n=n, k=k,
+                      spans=dict(cost=(0, cost.max())))
     got = resample([stat], n, n_boot=draws(n_boot, method), seed=seed, images=len(d))
     units = _units(d, unit, n)
     figures = {name: r.figure(units.get(name), method=method) for name, r in got.items()}

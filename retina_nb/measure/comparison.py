@@ -72,6 +72,7 @@ _HEADLINE = ('qwk', 'accuracy', 'balanced_accuracy', 'f1_macro', 'macro_auc', 'r
 # %% ../../nbs/measure/50_comparison.ipynb #371e784d
 def _freedom(d): return max(min(d.units, len(d.left_out)) - 1, 1)
 
+# %% ../../nbs/measure/50_comparison.ipynb #a6fe462c
 def _distance_from_0(d):
     "How many standard errors a difference lies from 0, by the end of its interval on that side"
     low, high = d.interval()
@@ -83,8 +84,7 @@ def _distance_from_0(d):
 # %% ../../nbs/measure/50_comparison.ipynb #dbd3a51a
 def _p_value(d, method):
     "Two-sided p-value of a difference: of the same kind as its interval; NaN where there is none"
-    low, high = d.interval(method=method)
-    if low is None: return np.nan
+    if d.interval(method=method)[0] is None: return np.nan
     if d.value == 0: return 1.
     if method != 'jackknife':
         x = d.resampled[~np.isnan(d.resampled)]
@@ -110,13 +110,14 @@ def compare_models(
     b:PredictionsLike, # predictions of another on the same images
     task=None, # by default the tables' own, or dr
     *,
+    scores=_HEADLINE, # names of scores; dots are levels, as in `evaluate(...).to_frame()`
     thresholds=(None, None), # threshold for referable of each; by default .5
     n_boot:int=2000, # resamples of patients, for the bootstrap methods
     seed:int=42, # of the resamples
     method:str='jackknife', # intervals: 'jackknife', 'bca' or 'percentile'
 )->pd.DataFrame: # a row a score: score, a, b, difference b-a, low, high, p, test
-    """Difference of two models' scores with 95% intervals over patients and two-sided p-values. A score that rests on fewer
-    than `FEW` patients on a side has neither (NaN)"""
+    """Difference of two models' scores with 95% intervals over patients and two-sided p-values; NaN where a score rests
+    on fewer than `FEW` patients on a side"""
     a, b = pair_predictions(a, b, task)
     task, (unit, n, _) = task_of(a), patient_codes(a)
     stats = []
@@ -124,8 +125,9 @@ def compare_models(
         found, rests = score_statistics(x, task, _thresholds(task, t))
         stats += [s.named(tag) for s in found]
     got = resample(stats, n, n_boot=draws(n_boot, method), seed=seed, images=2*len(a))
-    names = [s for s in _HEADLINE if f'a:{s}' in got and f'b:{s}' in got]
-    rows = [_difference_row(s, *(_rests(got[f'{x}:{s}'], rests.get(s)) for x in 'ab'), method) for s in names]
+    names = [s for s in scores if f'a:{s}' in got and f'b:{s}' in got]
+    one, two = ({s: _rests(got[f'{x}:{s}'], rests.get(s)) for s in names} for x in 'ab')
+    rows = [_difference_row(s, one[s], two[s], method) for s in names]
     return pd.DataFrame(rows + _delong_rows(a, b, task, unit))
 
 # %% ../../nbs/measure/50_comparison.ipynb #9cf61694

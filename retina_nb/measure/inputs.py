@@ -129,6 +129,6 @@ def reaches(
     score, # a number or an array of them
     threshold, # from which it counts
     tol:float=1e-6, # probabilities are told from each other by far more; single precision holds seven digits
-): # bool, or an array of them
+)->np.ndarray: # bool, or an array of them
     "Is the score at or above the threshold, rounding of the last digits aside? An unknown one (NaN) is not"
     return np.asarray(score, float) >= np.asarray(threshold, float) - tol

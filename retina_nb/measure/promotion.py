@@ -111,6 +111,7 @@ def read_gate(
 # %% ../../nbs/measure/60_promotion.ipynb #982b7d4a
 def _known(x): return x is not None and not np.isnan(x)
 
+# %% ../../nbs/measure/60_promotion.ipynb #6dd7aa3e
 def _reaches(c, low, high):
     "Are the bounds met by the end of the interval that hurts?"
     found = dict(at_least=low, low_at_least=low, at_most=high)
@@ -185,10 +186,11 @@ class Decision(dict):
     __repr__ = __str__
 
 # %% ../../nbs/measure/60_promotion.ipynb #d80c19a0
-def _paired(preds, current, thresholds, how):
+def _paired(preds, current, conditions, thresholds, how):
     "Differences to the model in use by score, where there is one"
-    if current is None: return {}
-    t = compare_models(current, preds, thresholds=thresholds, **how)
+    scores = list(dict.fromkeys(c.score for c in conditions if 'current' in (c.above, c.not_below)))
+    if current is None or not scores: return {}
+    t = compare_models(current, preds, scores=scores, thresholds=thresholds, **how)
     return {r.score: r for r in t[~t.test.str.startswith('DeLong')].itertuples()}
 
 # %% ../../nbs/measure/60_promotion.ipynb #f5eccf85
@@ -226,7 +228,7 @@ def promote(
     got = resample(stats, n, n_boot=draws(n_boot, method), seed=seed, images=len(preds))
     fig = score_figures(got, rests, method=method)
     used = threshold if current_threshold is None else current_threshold
-    paired = _paired(preds, current, (used, threshold), dict(n_boot=n_boot, seed=seed, method=method))
+    paired = _paired(preds, current, conditions, (used, threshold), dict(n_boot=n_boot, seed=seed, method=method))
     rows = [_judge_groups(c, preds, task, threshold, n_boot, seed) if c.subgroups else
             _judge(c, fig, rests_on(c.score, task, rests, n), paired) for c in conditions]
     return _decision(conditions, rows, task=task.name, n_images=len(preds), n_patients=n)

@@ -8,8 +8,8 @@ __all__ = ['Ranking', 'roc_auc', 'average_precision', 'macro_auc', 'brier_each',
 # %% ../../nbs/measure/12_ranking.ipynb #b329d2b2
 import numpy as np
 
-from ..core import SettingError
-from .inputs import checked_labels, checked_numbers, checked_probabilities, checked_yes, same_length
+from .inputs import (checked_labels, checked_numbers, checked_probabilities, checked_yes,
+                                      same_length)
 from .metrics import safe_divide
 
 # %% ../../nbs/measure/12_ranking.ipynb #a3ee14e9
@@ -93,6 +93,7 @@ def _of_all(positive, score):
     r = Ranking(positive, score)
     return [float(x[0]) for x in r.auc_ap(np.ones((1, len(r.given[0])), np.int32))]
 
+# %% ../../nbs/measure/12_ranking.ipynb #456dc91f
 def roc_auc(
     positive, # truth (n,), bool
     score, # the higher, the more likely positive (n,)

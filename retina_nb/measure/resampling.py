@@ -16,8 +16,9 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..core import SettingError
+from ..data.names import is_unknown
 from .bounds import FEW, bounded_end, proportion_interval
-from .inputs import checked_labels, checked_numbers, checked_yes, same_length
+from .inputs import checked_labels, checked_numbers, same_length
 from .metrics import safe_divide
 from .ranking import Ranking
 
@@ -25,10 +26,10 @@ from .ranking import Ranking
 def unknown_patients(
     preds, # predictions table; `patient` may be missing
 )->np.ndarray: # (n,) bool
-    "The rows whose patient is not known: no column, an empty place, or nothing but blanks"
+    "The rows whose patient is not known: no column, or a cell that stands for nobody (empty, blanks, NA, a dash)"
     if 'patient' not in preds: return np.ones(len(preds), bool)
-    blank = preds['patient'].map(lambda p: isinstance(p, str) and not p.strip())
-    return (preds['patient'].isna() | blank.astype(bool)).to_numpy(bool)
+    code, names = pd.factorize(preds['patient'], use_na_sentinel=False)
+    return np.array([p is None or is_unknown(p) for p in names], bool)[code]
 
 # %% ../../nbs/measure/20_resampling.ipynb #fcb050a3
 def _alone(preds):
@@ -126,6 +127,7 @@ def _look_aside(stat, W, sides):
     for good in (False, True):
         for name, x in stat.more(W, good).items(): sides.setdefault(name, ([], []))[good].append(x)
 
+# %% ../../nbs/measure/20_resampling.ipynb #2fa21dd5
 def _resampled(name, x, sides, stat, g, n):
     "One score of all blocks as a `Resampled`"
     r = Resampled(float(x[0]), x[1:1+g], x[1+g:], units=n)
@@ -163,6 +165,7 @@ _AVERAGED = 'balanced_accuracy', 'f1_macro', 'f1', 'qwk', 'kappa', 'linear_kappa
 
 def _last(name): return name.split('.')[-1].split(':')[-1]
 
+# %% ../../nbs/measure/20_resampling.ipynb #2212f4d3
 def _image_more(total, good):
     "(the guessed or right image, half an image of each class), flat counts (k*k,)"
     k, n = len(total), max(total.sum(), 1)
@@ -180,7 +183,7 @@ def count_stat(
     n:int, # number of units
     k:int, # number of classes
     spans=None, # {name: (least, greatest)} of scores that do not lie in 0..1, kappas and MAE aside
-)->Statistic:
+)->Statistic: # weights (b, n) -> {name: (b,) scores}
     "A statistic of counts"
     target, grade = checked_labels(target, k, 'true labels'), checked_labels(grade, k, 'predicted labels')
     unit = checked_labels(unit, n, 'unit')
@@ -204,7 +207,7 @@ def rank_stat(
     unit, # unit of each image (images,), from `patient_codes`
     auc:str='auc', # name of the AUC in the result
     ap:str|None=None, # name of the average precision; None leaves it out
-)->Statistic:
+)->Statistic: # weights (b, n) -> {name: (b,) scores}
     "A statistic of ranks: AUC and average precision"
     ranking = Ranking(positive, score, unit)
     named = lambda both: {name: x for name, x in zip((auc, ap), both) if name}
@@ -228,7 +231,7 @@ def mean_stat(
     *,
     span=None, # the least and the greatest value that an image can have; None for any
     **values, # name=(images,) values; true and false for a fraction of images
-)->Statistic:
+)->Statistic: # weights (b, n) -> {name: (b,) scores}
     "A statistic of means over images"
     unit, shares = checked_labels(unit, n, 'unit'), [k for k, v in values.items() if np.asarray(v).dtype.kind == 'b']
     values = {k: checked_numbers(v, k) for k, v in values.items()}
@@ -268,6 +271,7 @@ def _jackknife_end(self, side, level):
     df = min(self.units or len(left_out), len(left_out)) - 1
     return bounded_end(at, v, df, side, span=self.span, level=level)
 
+# %% ../../nbs/measure/20_resampling.ipynb #755d6ad9
 def _jackknife(self, level):
     "The jackknife interval; always holds the value itself"
     low, high = (_jackknife_end(self, side, level) for side in (-1, 1))
@@ -283,6 +287,7 @@ def checked_method(
     if method in _METHODS: return method
     raise SettingError(f"unknown method {method!r}: choose one of {', '.join(_METHODS)}")
 
+# %% ../../nbs/measure/20_resampling.ipynb #40e03b1c
 def _bootstrapped(self, method, level):
     "A bootstrap interval, or None where the resamples say nothing"
     boot = self.resampled[~np.isnan(self.resampled)]
@@ -316,7 +321,9 @@ def interval(
     units = len(self.left_out) if self.units is None else self.units
     ends = _bootstrapped(self, method, level) if method != 'jackknife' and units >= FEW else None
     if ends is not None: return ends
-    if self.share: return [float(x) for x in proportion_interval(self.value, _variance(self.left_out), units, level=level)]
+    if self.share:
+        low, high = proportion_interval(self.value, _variance(self.left_out), units, level=level)
+        return [float(low), float(high)]
     if units < FEW: return [None, None]
     ends = _jackknife(self, level)
     return ends if np.isfinite(ends).all() and ends[1] - ends[0] > 1e-9 else [None, None]

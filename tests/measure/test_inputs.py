@@ -13,7 +13,7 @@ from retina_nb.core import DataError, RetinaError, SettingError
 from retina_nb.measure import (ConformalSets, Ranking, average_precision, binary_counts, brier_each, cascade_predictions, cascade_report, choose_threshold,
                                class_f1, class_precision, class_sensitivity, compare_models, conformal_report, count_matrix, count_stat, delong, delong_test,
                                ece, evaluate, example_predictions, grade_at_threshold, keep_labels, log_loss_each, macro_auc, mean_stat, merge_labels,
-                               patient_codes, plot_predictive_values, predictive_intervals, probabilities, promote, proportion_interval, qwk, rank_stat,
+                               patient_codes, plot_predictive_values, predictive_intervals, promote, proportion_interval, qwk, rank_stat,
                                reaches, reliability, resample, risk_coverage, roc_auc, roc_points, subgroup_scores)
 
 NAN, INF = float('nan'), float('inf')
@@ -87,7 +87,7 @@ def of_tables():
     "Public functions whose first argument is a predictions table, with what else they need"
     for name in measure.__all__:
         f = getattr(measure, name)
-        if not callable(f) or isinstance(f, type) and name != 'ConformalSets': continue
+        if not callable(f) or (isinstance(f, type) and name != 'ConformalSets'): continue
         first, *rest = inspect.signature(f).parameters.values()
         if first.annotation is not measure.PredictionsLike and 'PredictionsLike' not in str(first.annotation) and first.annotation != measure.PredictionsLike: continue
         needed = [p for p in rest if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -104,7 +104,7 @@ def test_tables(what):
     bad = TABLES[what]
     for name in NAMES:
         f = getattr(measure, name)
-        first, *rest = [p for p in inspect.signature(f).parameters.values() if p.default is p.empty and p.kind != p.VAR_KEYWORD]
+        _, *rest = [p for p in inspect.signature(f).parameters.values() if p.default is p.empty and p.kind != p.VAR_KEYWORD]
         args = MORE.get(name) or (() if not rest else (D,))
         if what == 'no truth at all' and name in NO_TRUTH_NEEDED: continue
         try: list(x) if inspect.isgenerator(x := f(bad, *args)) else x
@@ -164,7 +164,7 @@ SHUFFLED = dict(evaluate=lambda d: [f['ci95'] for f in (evaluate(d, seed=3).qwk,
 @pytest.mark.filterwarnings('ignore:evaluate')
 def test_the_order_of_rows_changes_no_interval(how, patients):
     d = example_predictions(230, seed=5)
-    if patients == 'some blank': d.loc[:9, 'patient'] = [None, '', ' ', '\t', NAN]*2
+    if patients == 'some blank': d.loc[:9, 'patient'] = [None, '', ' ', 'NA', NAN, '-', '?', '\t', None, NAN]
     if patients in ('unknown', 'no images'): d = d.drop(columns='patient')
     if patients == 'no images':
         if how in ('compare', 'swaps'): return
@@ -174,7 +174,7 @@ def test_the_order_of_rows_changes_no_interval(how, patients):
 
 def test_blank_patients_are_people_of_their_own_and_that_is_said():
     d = example_predictions(100, seed=5)
-    d.loc[:9, 'patient'] = [None, '', ' ', '\t', NAN]*2
+    d.loc[:9, 'patient'] = [None, '', ' ', 'NA', NAN, '-', '?', '\t', None, NAN]
     assert patient_codes(d)[1] == 95 + 10
     said = ' '.join(evaluate(d).warnings)
     assert re.search(r'10 images without a patient', said), said

@@ -4,7 +4,7 @@ import pytest
 
 from retina_nb.core import SettingError
 from retina_nb.disk import read_json, write_json
-from retina_nb.measure import GATE, Condition, example_predictions, prob_columns, promote, read_gate
+from retina_nb.measure import GATE, Condition, evaluate, example_predictions, prob_columns, promote, read_gate
 
 def test_the_gate_stays_shut():
     d = example_predictions(300, seed=4)
@@ -43,3 +43,33 @@ def test_few_patients_never_pass(n):
         decision = promote(d, [Condition('qwk', **c)], current=d.assign(grade=0), n_boot=100)
         assert not decision and any(w in str(decision) for w in ('are needed', 'could not', 'undefined'))
     assert not promote(d, n_boot=100)
+
+def test_the_end_that_hurts_decides():
+    d = example_predictions(300, seed=4)
+    point = dict(threshold=.2)
+    for score in ('qwk', 'accuracy', 'referable.auc', 'referable.sensitivity'):
+        f = evaluate(d, threshold=.2)
+        for part in score.split('.'): f = f[part]
+        between = (f.value + f.ci95[0])/2
+        assert not promote(d, [Condition(score, at_least=between)], **point) and promote(d, [Condition(score, at_least=f.ci95[0] - 1e-6)], **point)
+    brier = evaluate(d).brier
+    assert not promote(d, [Condition('brier', at_most=(brier.value + brier.ci95[1])/2)]) and promote(d, [Condition('brier', at_most=brier.ci95[1] + 1e-6)])
+
+@pytest.mark.parametrize('score', ['mae', 'brier', 'log_loss'])
+def test_less_of_an_error_is_better(score):
+    d, worse = example_predictions(300, seed=4), example_predictions(300, seed=4, noise=.8)
+    assert promote(d, [Condition(score, above='current')], current=worse) and not promote(worse, [Condition(score, above='current')], current=d)
+    assert not promote(worse, [Condition(score, not_below='current', margin=.01)], current=d)
+    with pytest.raises(SettingError, match='at_most'): Condition(score, at_least=.1)
+
+@pytest.mark.parametrize('bad', [dict(at_least=float('nan')), dict(at_least='high'), dict(at_least=True), dict(at_least=.5, margin=-1), dict(at_least=.5, min_patients=0), dict(at_least=.5, min_patients=2.5)], ids=str)
+def test_conditions_with_nonsense(bad):
+    with pytest.raises(SettingError): Condition('qwk', **bad)
+
+def test_a_group_of_few_patients_is_named_and_does_not_pass():
+    d = example_predictions(200, seed=4)
+    d = d.assign(hospital=np.where(d.patient.isin(d.patient.unique()[:9]), 'tiny', 'large'))
+    said = promote(d, [Condition('qwk', at_least=.3, subgroups='hospital')])
+    assert said and 'too small to judge: tiny' in str(said)
+    alone = promote(d[d.hospital == 'tiny'], [Condition('qwk', at_least=.3, subgroups='hospital', min_patients=1)])
+    assert not alone and 'no interval' in str(alone)
