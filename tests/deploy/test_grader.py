@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 
-from retina_nb.core import DataError, ImageError, SettingError
+from retina_nb.core import DataError, ImageError, SettingError, get_task
+from retina_nb.disk import csv_rows
 from retina_nb.deploy import Grader, Grading, Ungraded, grade_to_csv, grading_columns
 from dicoms import rgb_dicom
 from random_model import shared
@@ -156,6 +157,95 @@ def test_killed_command_loses_little(bundle, eyes, tmp_path):
     assert 30 <= len(done) - 1 < 150
     r = subprocess.run([exe, bundle, many, '--out', out, '--resume'], capture_output=True, text=True)
     assert r.returncode == 0 and len(r.stdout.splitlines()) < 150 - 25 and len(list(csv.DictReader(open(out)))) == 150
+
+def test_every_image_has_its_row_whatever_happens(grader, eyes, tmp_path, monkeypatch):
+    "A fault of ours, memory, a file that vanishes: a row each, and the table is whole"
+    real, faults = grader._prepare, {1: RuntimeError('a fault\nof two lines'), 2: MemoryError(), 3: OSError(5, 'Input/output error'), 4: ImageError('x', 'is odd')}
+    def _prepare(src, name):
+        if e := faults.get(next((i for i,f in enumerate(eyes) if str(f) == str(src)), -1)): raise e
+        return real(src, name)
+    monkeypatch.setattr(grader, '_prepare', _prepare)
+    files = [*eyes, tmp_path/'gone.png']
+    bad = grade_to_csv(grader, files, tmp_path/'g.csv')
+    rows = csv_rows((tmp_path/'g.csv').read_text())
+    assert [r['file'] for r in rows] == [str(f) for f in files] and not list(tmp_path.glob('*.partial'))
+    assert [bool(r['error']) for r in rows] == [False] + [True]*4 + [False, True] and len(bad) == 5
+    assert 'a fault of two lines' in rows[1]['error'] and rows[4]['error'] == 'is odd' and 'no such file' in rows[6]['error']
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only here may a file name be any bytes')
+def test_odd_names_are_graded_listed_and_taken_up(grader, eyes, tmp_path, command):
+    import os
+    names = [b'eye\xff.png', 'ünï ☂.png'.encode(), b'a,b"c.png', b'=1+1.png', b'-x.png', b'two\nlines.png']
+    for n in names: shutil.copy(eyes[0].parent/'eye0.png', os.fsencode(tmp_path) + b'/' + n)
+    r = command('retina_grade', grader.bundle.path, tmp_path, '--out', tmp_path/'g.csv')
+    rows = csv_rows((tmp_path/'g.csv').read_text(encoding='utf-8'))
+    assert r.returncode == 0 and len(rows) == len(names) and not any(o['error'] for o in rows), r
+    assert any(o['file'].endswith('eye\\xff.png') for o in rows) and '\\xff' in r.stdout
+    (tmp_path/'g.csv').rename(tmp_path/'g.csv.partial')
+    calls = []
+    grade_to_csv(grader, tmp_path, tmp_path/'g.csv', resume=True, each=calls.append)
+    assert not calls and csv_rows((tmp_path/'g.csv').read_text(encoding='utf-8')) == rows
+    assert len(json.loads(command('retina_grade', grader.bundle.path, tmp_path, '--json').stdout)) == len(names)
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='limits of a process are unix')
+def test_a_full_disk_says_what_is_kept(bundle, eyes, tmp_path):
+    import resource
+    many = tmp_path/'many'; many.mkdir()
+    for i in range(40): shutil.copy(eyes[0].parent/'eye0.png', many/f'{i:03}.png')
+    exe, out = Path(sys.executable).with_name('retina_grade'), tmp_path/'g.csv'
+    def small(): resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+    r = subprocess.run([exe, bundle, many, '--out', out], capture_output=True, text=True, preexec_fn=small)
+    assert r.returncode == 2 and r.stderr.count('\n') == 1 and '--resume' in r.stderr and 'Traceback' not in r.stderr, r.stderr
+    r = subprocess.run([exe, bundle, many, '--out', out, '--resume'], capture_output=True, text=True)
+    assert r.returncode == 0 and len(csv_rows(out.read_text())) == 40 and len(r.stdout.splitlines()) < 41
+
+def test_an_interruption_says_how_to_go_on(bundle, eyes, tmp_path):
+    many = tmp_path/'many'; many.mkdir()
+    for i in range(300): shutil.copy(eyes[0].parent/'eye0.png', many/f'{i:03}.png')
+    p = subprocess.Popen([Path(sys.executable).with_name('retina_grade'), bundle, many, '--out', tmp_path/'g.csv'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(10): p.stdout.readline()
+    p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=60)
+    assert p.returncode == 130 and 'Traceback' not in err and '--resume goes on' in err and (tmp_path/'g.csv.partial').is_file()
+
+def test_a_table_at_another_threshold_is_not_taken_up(bundle, eyes, tmp_path):
+    grade_to_csv(Grader(bundle, threshold=.2), eyes, tmp_path/'g.csv')
+    (tmp_path/'g.csv').rename(tmp_path/'g.csv.partial')
+    calls = []
+    grade_to_csv(Grader(bundle, threshold=.7), eyes, tmp_path/'g.csv', resume=True, each=calls.append)
+    assert len(calls) == len(eyes) and {r['threshold'] for r in csv_rows((tmp_path/'g.csv').read_text())} == {'0.7'}
+
+def test_what_cannot_be_graded_is_refused_everywhere_unless_asked_for(grader, command, tmp_path, eyes):
+    y, x = np.mgrid[:200,:260]
+    pictures = dict(page=np.where((y % 14 < 4) & (x % 9 < 5), 20, 255), xray=120 + 50*np.sin(x/20), blank=0*x + 80)
+    for n,a in pictures.items(): Image.fromarray(np.repeat(a.astype(np.uint8)[...,None], 3, 2)).save(tmp_path/f'{n}.png')
+    for f in sorted(tmp_path.glob('*.png')):
+        with pytest.raises(ImageError, match='grade_anyway'): grader(f)
+        g = grader(f, grade_anyway=True)
+        assert g.ungradable and 'should not be graded' in g.review[0] and g.to_row()['ungradable'] == g.ungradable
+    assert all(isinstance(o, Ungraded) and o.ungradable for o in grader(tmp_path))
+    r = command('retina_grade', grader.bundle.path, eyes[0], tmp_path, '--json', '--out', tmp_path/'g.csv')
+    rows = json.loads(r.stdout)
+    assert r.returncode == 2 and 'grade' in rows[0] and all(o['ungradable'] and 'grade' not in o for o in rows[1:]) and '3 of 4' in r.stderr
+    r = command('retina_grade', grader.bundle.path, tmp_path, '--json', '--grade_anyway')
+    assert r.returncode == 0 and all(o['grade'] in range(5) and o['ungradable'] and o['review'] for o in json.loads(r.stdout))
+
+def test_a_missing_file_is_said_once_and_the_text_names_its_columns(command, bundle, eyes):
+    r = command('retina_grade', bundle, 'nowhere.jpg')
+    assert r.returncode == 2 and (r.stdout + r.stderr).count('nowhere.jpg') == 1
+    head = command('retina_grade', bundle, eyes[0], eyes[1]).stdout.splitlines()
+    assert len(head) == 3 and all(f'p({c})' in head[0] for c in get_task('dr').classes) and 'referable DR' in head[0]
+
+@pytest.mark.parametrize('p,t,said', [([.5,.05,.2,.15,.1], .4, 'the threshold is 0.400'), ([.25,.2,.1,.05,.4], .6, 'below the threshold of 0.600'),
+                                      ([.5,.1,.2,.1,.1], .5, ''), ([.1,.1,.5,.2,.1], .5, '')])
+def test_grade_and_referral_that_contradict_are_explained_once(p, t, said):
+    from retina_nb.deploy.grading import TORN
+    from retina_nb.deploy.gradings import _line
+    task, positive = get_task('dr'), sum(p[2:])
+    g = Grading('eye.jpg', int(np.argmax(p)), task.classes[int(np.argmax(p))], p, positive >= t, positive, t, task=task)
+    assert (said in g.contradiction() and bool(g.contradiction()) == bool(said)) and (TORN in g.review) == bool(said)
+    for text in (_line(g), g._repr_html_()): assert text.count('a person should look') == bool(said)
+    assert json.loads(g.to_json())['contradiction'] == g.contradiction() and (TORN in g.to_row()['review']) == bool(said)
 
 def test_cold_start(bundle, eyes):
     "No torch, no pandas, little memory; the time is measured by `make bench`"
