@@ -47,7 +47,8 @@ class MissingPackage(SettingError, ImportError):
 # %% ../nbs/00_base.ipynb #7dd505e4
 _EXTRAS = dict(train='torch torchvision fastai fasttransform fastprogress timm captum onnxscript sklearn '
                      'nbformat nbclient nbconvert',
-               panel='ipywidgets anywidget traitlets IPython ipykernel voila', hub='huggingface_hub',
+               panel='ipywidgets anywidget traitlets IPython ipykernel voila jupyter_server tornado',
+               hub='huggingface_hub',
                mlflow='mlflow sqlalchemy alembic')
 _EXTRA_OF = {package: extra for extra, packages in _EXTRAS.items() for package in packages.split()}
 
@@ -59,6 +60,9 @@ def _missing(e, # the `ModuleNotFoundError`
     extra = _EXTRA_OF.get(package)
     if extra is None: return None
     return MissingPackage(f"{what} needs {package}, which is not installed: pip install 'retina_nb[{extra}]'")
+
+# %% ../nbs/00_base.ipynb #6a789f46
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1') # read by ONNX Runtime when it is imported
 
 # %% ../nbs/00_base.ipynb #e7652ae0
 def need(module:str, # name to import, such as 'torch'

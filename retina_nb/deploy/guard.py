@@ -250,8 +250,8 @@ def check_ends(
     "Raise a `ValueError` unless a model takes images and gives what a grader reads"
     sizes, outputs = found['sizes'], found['outputs']
     if found['inputs'] != ['image'] or sizes['image'] != (2, (1,size,size,3)):
-        taken = [f'{o} {sizes[o][1]}' for o in found['inputs'][:3]]
-        raise ValueError(f"it takes {', '.join(taken)}, not images of {size} px")
+        taken = [f'{o} {sizes[o][1]} of kind {sizes[o][0]}' for o in found['inputs'][:3]]
+        raise ValueError(f"it takes {', '.join(taken)}, not an image (1, {size}, {size}, 3) of bytes (kind 2)")
     if outputs[:1] != ['probabilities'] or set(outputs[1:]) - {'cam','novelty'} or len(set(outputs)) != len(outputs):
         raise ValueError(f'it gives {outputs[:5]}, not probabilities')
     if sizes['probabilities'] != (1, (1,k)):

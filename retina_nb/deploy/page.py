@@ -6,12 +6,14 @@
 __all__ = ['PAGE', 'POLICY', 'panel_from_env', 'write_page', 'voila_settings', 'retina_panel']
 
 # %% ../../nbs/deploy/75_page.ipynb #460233a5
-import os, signal, socket, subprocess, sys, tempfile, threading, time
+import os, secrets, signal, socket, subprocess, sys, tempfile, threading, time, webbrowser
 from pathlib import Path
 
-from fastcore.script import call_parse
+from fastcore.script import store_true
 
-from ..core import DISCLAIMER, RetinaError, SettingError, one_line_errors, write_json
+from ..core import DISCLAIMER, RetinaError, SettingError
+from ..commands import call_parse, one_line_errors
+from ..disk import write_json
 from .bundle import load_bundle
 from .grader import image_files
 from .panel import GradingPanel
@@ -48,21 +50,24 @@ def write_page(
 
 # %% ../../nbs/deploy/75_page.ipynb #696c505c
 POLICY = ("default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-          "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'")
+          "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'; "
+          "frame-ancestors 'self'")
 
 def voila_settings(
     port:int, # where to listen
     *,
     ip:str='127.0.0.1', # address to listen on
     theme:str='light', # 'light' or 'dark'
+    pages:int=8, # panels at a time: each is a process with the model in memory
+    names=(), # what else the machine is called by those who open the page
 )->dict: # what `voila.json` holds
     "How Voila is set up: one notebook, no sources, no other files, and a page that may talk to nobody but this server"
+    headers = {'Content-Security-Policy': POLICY, 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer'}
     server = dict(ip=ip, port=port, port_retries=0, open_browser=False, log_level='ERROR',
-                  tornado_settings=dict(headers={'Content-Security-Policy': POLICY}))
+                  tornado_settings=dict(headers=headers))
     page = dict(strip_sources=True, show_tracebacks=False, theme=theme, allow_template_override='NO',
-                file_allowlist=['^$'])
-    kernels = dict(cull_idle_timeout=7200, cull_interval=300)
-    return dict(Voila=server, VoilaConfiguration=page, MappingKernelManager=kernels)
+                file_allowlist=['^$'], multi_kernel_manager_class='retina_nb.deploy.door.PanelKernels')
+    return dict(Voila=server, VoilaConfiguration=page, PanelKernels=dict(limit=pages), Door=dict(names=list(names)))
 
 # %% ../../nbs/deploy/75_page.ipynb #7b02ea90
 def _free(ip, port):
@@ -76,19 +81,19 @@ def _free(ip, port):
             raise SettingError(f'{why}: choose another port with --port') from None
 
 # %% ../../nbs/deploy/75_page.ipynb #0de42d92
-def _announce(proc, where, text):
-    "Print `text` as soon as somebody listens; nothing if the process ends before"
+def _announce(proc, where, text, show):
+    "Print `text` and call `show` as soon as somebody listens; nothing if the process ends before"
     while proc.poll() is None:
-        try:
-            socket.create_connection(where, timeout=1).close()
-            return print(text, flush=True)
-        except OSError: time.sleep(.1)
+        try: socket.create_connection(where, timeout=1).close()
+        except OSError: time.sleep(.1); continue
+        print(text, flush=True)
+        return show()
 
 # %% ../../nbs/deploy/75_page.ipynb #1d3ea94d
-def _run_page(command, env, folder, where, text):
-    "Run Voila until it is stopped; say `text` once it answers"
+def _run_page(command, env, *, folder, where, text, show):
+    "Run Voila until it is stopped; say `text` and call `show` once it answers"
     proc = subprocess.Popen(command, env=env, cwd=folder)
-    threading.Thread(target=_announce, args=(proc, where, text), daemon=True).start()
+    threading.Thread(target=_announce, args=(proc, where, text, show), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try: code = proc.wait()
     except KeyboardInterrupt: code = 0
@@ -98,27 +103,64 @@ def _run_page(command, env, folder, where, text):
             proc.wait(10)
     if code: raise RetinaError(f'Voila stopped with status {code}; its message is above')
 
+# %% ../../nbs/deploy/75_page.ipynb #e69eb0fb
+_SHOW = ('<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={url}">'
+         '<a href="{url}">Open the panel</a>')
+
+def _open_browser(folder, url):
+    "Open the page in the user's browser, if there is one"
+    screen = any(map(os.environ.get, ('DISPLAY','WAYLAND_DISPLAY','BROWSER')))
+    if not (screen or os.name == 'nt' or sys.platform == 'darwin'): return
+    path = Path(folder)/'open.html'
+    path.touch(0o600)
+    path.write_text(_SHOW.format(url=url), encoding='utf-8')
+    try: webbrowser.open(path.as_uri())
+    except webbrowser.Error: pass # the address is printed
+
+# %% ../../nbs/deploy/75_page.ipynb #093f3c7b
+_SERVE = 'from retina_nb.deploy.door import serve_page; serve_page()'
+
+def _address(ip, port, token)->str:
+    "Where the panel is to be opened"
+    host = {'0.0.0.0': socket.gethostname(), '::': socket.gethostname()}.get(ip, f'[{ip}]' if ':' in ip else ip)
+    return f'http://{host}:{port}/?token={token}'
+
+# %% ../../nbs/deploy/75_page.ipynb #bb8276df
+def _serve(b, settings, voila, browser):
+    "Serve the page of a bundle until it is stopped"
+    token, ip, port = secrets.token_urlsafe(24), voila['Voila']['ip'], voila['Voila']['port']
+    url, env = _address(ip, port, token), _settings_env(**settings, token=token)
+    limit = f"files up to {settings['max_mb']} MB; stop with Ctrl-C"
+    text = f'The panel for {b.name} is at {url} ({limit})\n{DISCLAIMER}'
+    with tempfile.TemporaryDirectory(prefix='retina_panel_') as d, tempfile.TemporaryDirectory() as private:
+        write_json(Path(d)/'voila.json', voila)
+        command = [sys.executable, '-W', 'ignore', '-c', _SERVE, write_page(d).name]
+        reach = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(ip, ip)
+        show = (lambda: _open_browser(private, url)) if browser else (lambda: None)
+        _run_page(command, env, folder=d, where=(reach, port), text=text, show=show)
+
 # %% ../../nbs/deploy/75_page.ipynb #6c12f4a4
 @call_parse
 @one_line_errors
 def retina_panel(
     bundle:str, # a bundle folder
     port:int=8866, # where to listen
-    ip:str='127.0.0.1', # address to listen on; 0.0.0.0 lets other machines in, without a password
+    ip:str='127.0.0.1', # address to listen on; 0.0.0.0 lets other machines in that have the token
     samples:str=None, # folder of photographs for the sample menu; by default synthetic eyes
-    feedback:str=None, # CSV for agreement and corrections; by default in the cache folder
+    feedback:str=None, # CSV for agreement and corrections; by default in the user's data folder
     max_mb:int=64, # largest file that is taken
+    pages:int=8, # panels open at a time: each is a process with the model in memory
+    host:str=None, # another name of this machine, under which the page is opened
+    no_browser:store_true=False, # print the address only, open no browser
     theme:str='light', # light or dark
 ):
     "The prediction panel as a page in the browser"
     b = load_bundle(bundle)
     if samples: image_files([samples])
     if theme not in ('light','dark'): raise SettingError(f'theme is {theme!r}: choose light or dark')
+    if not 1 <= pages <= 100: raise SettingError(f'pages is {pages}: choose between 1 and 100')
     _free(ip, port)
     def whole(path): return Path(path).resolve() if path else None # Voila works in another folder
-    env = _settings_env(bundle=whole(bundle), samples=whole(samples), feedback=whole(feedback), max_mb=max_mb)
-    text = f'The panel for {b.name} is at http://{ip}:{port}/ (files up to {max_mb} MB; stop with Ctrl-C)\n{DISCLAIMER}'
-    with tempfile.TemporaryDirectory(prefix='retina_panel_') as d:
-        write_json(Path(d)/'voila.json', voila_settings(port, ip=ip, theme=theme))
-        page = write_page(d).name
-        _run_page([sys.executable, '-W', 'ignore', '-m', 'voila', page], env, d, (ip, port), text)
+    settings = dict(bundle=whole(bundle), samples=whole(samples), feedback=whole(feedback), max_mb=max_mb)
+    voila = voila_settings(port, ip=ip, theme=theme, pages=pages, names=[host] if host else [])
+    _serve(b, settings, voila, not no_browser)

@@ -183,7 +183,8 @@ SETTINGS = record(
     dict(precision=text('fp32','int8'), preprocess=_facts, task_detail=_classes),
     dict(name=text(), arch=text(), loss=text(), size=number(16, 4096, whole=True), seed=number(whole=True),
          epochs=_count, bs=_count, lr=number(0, 1e6), temperature=number(1e-6, 1e6),
-         operating_point=record(dict(threshold=_share)), data=_facts, parity=_parity, metrics=_metrics, operating_curve=_curve,
+         operating_point=record(dict(threshold=_share)), operating_curve=_curve, metrics=_metrics,
+         data=_facts, parity=_parity,
          int8=record(dict(shipped=text('fp32','int8'), reason=text())),
          versions=_said, trained_with=_said, trained_on=_trained_on, novelty=_facts))
 
