@@ -250,6 +250,17 @@ def collapse_warning(
     every = 'every image' if most == n else f'{most/n:.1%} of the images'
     return f'the model gives {every} the class {top} ({task.classes[top]}): {_TRY}'
 
+# %% ../../nbs/measure/25_evaluation.ipynb #7964414a
+def _one_sided(preds, task, threshold, share=.95):
+    "Say that at this threshold (almost) everybody is referred, or nobody, although the truth differs"
+    if not task.positive or not prob_columns(preds) or len(preds) < 10: return ''
+    up = float(reaches(positive_score(preds, task.positive), threshold).mean())
+    ill = float(task.is_positive(preds['target'].to_numpy(int)).mean())
+    if not 0 < ill < 1 or (up < share or ill > up-.05) and up > 0: return ''
+    rule = 'nobody' if up == 0 else 'everybody' if up == 1 else f'{up:.0%} of the images'
+    return (f'the threshold {threshold:.3f} refers {rule}: it decides next to nothing, and no sensitivity that comes of it '
+            'is a merit')
+
 # %% ../../nbs/measure/25_evaluation.ipynb #54e4c359
 def _nest(figures):
     "{'a.b': x} -> {'a': {'b': x}}"
@@ -312,7 +323,8 @@ def _evaluated(preds, task, thresholds, origin, prevalence, unknown, **how):
     known = preds[preds['target'].notna() & preds['grade'].notna()].reset_index(drop=True)
     _, n, unit = patient_codes(known)
     warn = list(_warnings(preds, known, task, unit, n, unknown))
-    warn += [w for w in [collapse_warning(known, task)] if w]
+    one = _one_sided(known, task, thresholds['referable']) if task.positive else ''
+    warn += [w for w in (collapse_warning(known, task), one) if w]
     stats, rests = score_statistics(known, task, thresholds, prevalence=prevalence)
     got = resample(stats, n, n_boot=draws(how['n_boot'], how['method']), seed=how['seed'], images=len(known))
     flat = score_figures(got, rests, method=how['method'], warn=warn)

@@ -29,21 +29,24 @@ def _parts_text(seen):
     return '; '.join(out)
 
 # %% ../../nbs/report/08_card.ipynb #07f902fc
+_LABELS = 'the labels of the data set; who graded, how often, and how well they agree is not recorded in a run'
+_DRAWN_TRUTH = 'the lesions that were drawn: exact, and nobody\'s reading of a photograph'
+
 def _data_rows(run):
     "Where the data come from, how they were divided, and who made the labels"
     seen, data, records = trained_on(run), run.config.get('data') or {}, run.records
     source = Path(str(data.get('source') or 'not recorded')).name
     unknown = patients_unknown(records)
     divided = f'{unknown}; each image counts as a person' if unknown else 'by patient: no person is in two parts'
-    no_label = int(records['label'].isna().sum())
+    no_label, drawn = int(records['label'].isna().sum()), seen['synthetic'] == seen['images']
+    known = [c for c in ('age', 'sex', 'ethnicity', 'diabetes') if c in records]
     return [('Data', f"{source}; {_parts_text(seen)}; hash {data.get('hash', 'not recorded')}"),
             ('Made by', source_badge(seen) or 'photographs, as far as the records tell'),
             ('Division', divided),
             ('Without a label', f'{no_label} images, not used' if no_label else 'no image'),
-            ('Reference standard', ('the labels of the data set; who graded, how often, and how well they agree is not '
-                                    'recorded in a run')),
-            ('People', 'age, sex, ethnicity, kind of diabetes: ' +
-             (', '.join(c for c in ('age', 'sex', 'ethnicity', 'diabetes') if c in records) or 'not recorded'))]
+            ('Reference standard', _DRAWN_TRUTH if drawn else _LABELS),
+            ('People', 'none: the eyes are drawn, their age and place are made up' if drawn else
+             f"recorded of age, sex, ethnicity, kind of diabetes: {', '.join(known) or 'nothing'}")]
 
 # %% ../../nbs/report/08_card.ipynb #18efac58
 _LICENCE = ("Code: Apache 2.0. The model may be used as its training images may: their licence is the data's, "
