@@ -219,7 +219,7 @@ def _say(sides, out):
     print(table[shown].round(3).to_string(index=False, na_rep=''))
     print(d[d.score == score][_PAIRED].round(3).to_string(index=False))
     print(f'written to {out}', DISCLAIMER, sep='\n')
-    best = sides[table.run[int(table[score].to_numpy(dtype=float).argmax())]]
+    best = list(sides.values())[int(table[score].to_numpy(dtype=float).argmax())]
     if best.run: next_command('retina_report', best.path)
     else: next_command('retina_evaluate', best.path if best.path.is_file() else best.path/'predictions.csv')
 

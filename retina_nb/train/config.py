@@ -235,12 +235,13 @@ def from_dict(cls:TrainConfig, d:dict # as `to_dict` made it
     known_options(d, [*names_of(cls), *_DERIVED])
     values = {k: v for k,v in d.items() if k not in _DERIVED and v is not None}
     values['task'] = d.get('task_detail') or d.get('task', 'dr')
-    for k in d.get('own', ()):
+    for k in ('arch', 'loss', 'aug', 'metrics'):
+        if k not in (d.get('own') or ()) or d.get(k) is None: continue
         values[k] = tuple(map(Named, d[k])) if isinstance(d[k], (list, tuple)) else Named(d[k])
     if values.get('sampling') == 'natural': values['sampling'] = 'none' # its name in earlier runs
     pre = d.get('preprocess') or {}
     if 'contrast' in pre: values['contrast'] = pre['contrast']
-    if pre.get('via'): values['cache'] = {k: pre[k] for k in _CACHE}
+    if pre.get('via'): values['cache'] = {k: pre.get(k) for k in _CACHE}
     return cls(**values)
 
 # %% ../../nbs/train/45_config.ipynb #0e1397db

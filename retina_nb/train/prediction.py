@@ -118,6 +118,15 @@ def evaluate_run(run, # a run folder or a predictions CSV
         write_evaluation(scores, preds, out, task)
     return scores, out
 
+# %% ../../nbs/train/60_prediction.ipynb #2f55fac0
+def _seen_before(run, preds):
+    "A sentence where images of the data were trained on or chosen by: by name, without folders and ending"
+    stem = lambda images: images.astype(str).map(lambda f: Path(f.split('::')[-1]).stem)
+    used = run.records[run.records['split'].isin(('train', 'valid'))]
+    n = int(stem(preds['image']).isin(set(stem(used['image']))).sum())
+    if n: yield (f'Careful: {n} of {len(preds)} images have the name of one that the model was trained or chosen on: '
+                 'if they are the same, this is no test')
+
 # %% ../../nbs/train/60_prediction.ipynb #d98ce8e2
 def _beside(run, data, readers, out, scores):
     "What stands beside the scores, as texts: an external validation of a run on other data, and the readers"
@@ -125,6 +134,7 @@ def _beside(run, data, readers, out, scores):
     preds = read_predictions(out/'predictions.csv', scores['task'])
     threshold = scores.get('referable', {}).get('threshold')
     if data is not None and Run(run).finished:
+        yield from _seen_before(Run(run), preds)
         yield write_external(Run(run).predictions, preds, out, scores['task'], threshold=threshold, seed=scores['seed'])
     if readers is not None: yield write_readers(readers, preds, out, scores['task'], seed=scores['seed'])
 

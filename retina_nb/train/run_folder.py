@@ -78,12 +78,12 @@ def hold_out(out:Path # the run folder
 def _same_settings(old, config, facts, path):
     "Raise a `RunError` that names the first setting in which a run and a training differ"
     before, now = TrainConfig.of_run(old).to_dict(), config.to_dict()
-    before, now = before | dict(processes=old.get('processes', 1)), now | dict(processes=facts['processes'])
+    before, now = before | dict(processes=old.get('processes') or 1), now | dict(processes=facts['processes'])
     for k in now:
         if before[k] != now[k]:
             raise RunError(f'{path}: was trained with {k}={before[k]!r}, not {now[k]!r}; '
                            'use the same settings or another --out')
-    if old['data']['hash'] != facts['data']['hash']:
+    if (old.get('data') or {}).get('hash') != facts['data']['hash']:
         raise RunError(f'{path}: was trained on other records; use the same data or another --out')
 
 # %% ../../nbs/train/52_run_folder.ipynb #ba3bd771

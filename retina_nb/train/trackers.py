@@ -96,7 +96,7 @@ def _environment(**values):
 _SAID = {
     'filesystem tracking': f'MLflow no longer keeps runs in plain folders; name a database file, such as {_FILE}',
     'unsupported URI|Unsupported': f'MLflow knows no such address; name a database file ({_FILE}) or http://HOST:PORT',
-    r'too many \d+ error|error code 5': 'the server answers with an error of its own; look at its log',
+    r'too many \d+ error|error code 5|Response: \{': 'the server answers with an error of its own; look at its log',
     'error code 40[13]': 'the server asks for a login; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD',
     'error code|valid JSON': 'something answers there that is not MLflow; is this its address?',
     'timed out|Max retries|refused': 'no server answers there; is it up, and is this its address?'}
