@@ -31,9 +31,13 @@ def _number(data, i)->tuple:
     return out, i
 
 # %% ../../nbs/deploy/06_guard.ipynb #bc54c545
-def _fields(data, i, end)->Iterator:
-    "The fields of a message between two places: number, start and end of the content"
+_MAX_PARTS = 100_000 # fields of a model, its graph and its weights
+
+def _fields(data, i, end, seen)->Iterator:
+    "The fields of a message between two places: number, start and end of the content; counted in `seen`"
     while i < end:
+        seen['parts'] += 1
+        if seen['parts'] > _MAX_PARTS: raise ValueError(f'it has more than {_MAX_PARTS:,} parts')
         tag, i = _number(data, i)
         kind = tag & 7
         if kind == 0: stop = _number(data, i)[1]
@@ -46,18 +50,15 @@ def _fields(data, i, end)->Iterator:
 
 # %% ../../nbs/deploy/06_guard.ipynb #662d63f0
 MAX_REST = 4*2**20     # bytes of a file that are not weights: a Swin transformer has 54 kB of them
-_MAX_PARTS = 100_000    # operators, weights and the like in a graph
 _GRAPH, _WEIGHT, _RAW = 7, 5, 9 # protobuf's numbers: graph of a model, weight of a graph, content of a weight
 
 def _check_size(data):
     "Raise where a file would become large when it is parsed: too much of it is not weights"
-    rest, parts = len(data), 0
-    for number,i,end in _fields(data, 0, len(data)):
+    rest, seen = len(data), dict(parts=0)
+    for number,i,end in _fields(data, 0, len(data), seen):
         if number != _GRAPH: continue
-        for part,a,z in _fields(data, i, end):
-            parts += 1
-            if parts > _MAX_PARTS: raise ValueError(f'it has more than {_MAX_PARTS:,} parts')
-            if part == _WEIGHT: rest -= sum(e - s for f,s,e in _fields(data, a, z) if f == _RAW)
+        for part,a,z in _fields(data, i, end, seen):
+            if part == _WEIGHT: rest -= sum(e - s for f,s,e in _fields(data, a, z, seen) if f == _RAW)
     if rest > MAX_REST: raise ValueError(f'it holds {rest:,} bytes besides weights; {MAX_REST:,} are allowed')
 
 # %% ../../nbs/deploy/06_guard.ipynb #23247043

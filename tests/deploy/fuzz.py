@@ -28,10 +28,10 @@ def changed(o, r):
             how = r.randrange(10)
             if how == 0: del inside[last]
             elif how == 1 and isinstance(inside, dict): inside[str(r.choice(ODD))[:50]] = inside.pop(last)
-            elif how == 2 and isinstance(inside, list): inside.insert(0, inside[last])
+            elif how == 2 and isinstance(inside, list): inside.insert(0, copy.deepcopy(inside[last]))
             elif how == 3 and isinstance(inside[last], (int,float)): inside[last] = inside[last]*r.choice((-1, 0, 1e3, .999, 1e-9))
             elif how == 4 and isinstance(inside[last], (int,float)): inside[last] = str(inside[last])
-            else: inside[last] = r.choice(ODD)
+            else: inside[last] = copy.deepcopy(r.choice(ODD))
         except (KeyError, IndexError, TypeError): pass # changed away by the one before
     return o
 
