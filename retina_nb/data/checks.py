@@ -17,6 +17,7 @@ import pandas as pd
 
 from ..base import watched
 from ..core import DataError, ImageError, task_of
+from .faults import counted
 from .files import content_keys, on_disk, parse_labels
 from .records import row_of, warn_of_patients
 from ..image.hashes import HASH_BITS, near_duplicates, phash
@@ -179,7 +180,7 @@ def _table_problems(records, task)->list:
     found = [dict(file=str(f), row=str(i), kind='row', what=w) for f,i,w in rows if w]
     gone = records.image[~on_disk(records.image)]
     if not len(gone): return found
-    what = f'{len(gone)} images are not on disk; this is the first'
+    what = f"{counted(len(gone), 'image is', 'images are')} not on disk; this is the first"
     return found + [dict(file=str(gone.iloc[0]), row='', kind='missing', what=what)]
 
 # %% ../../nbs/data/25_checks.ipynb #c33a9b0c

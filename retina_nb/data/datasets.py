@@ -45,7 +45,7 @@ _idrid = TableLayout('idrid', 'IDRiD', dict(dr='Retinopathy grade'), image=('Ima
     link='https://ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid', checked=True,
     faults='Five byte-identical pairs in training, two of them with different grades (021=391, 028=327), and one eye '
            'photographed twice (013 and 397); IDRiD_001 names one eye in training and another in testing; '
-           'no patient is named.')
+           'no patient is named, so it is divided by image, these pairs together.')
 
 # %% ../../nbs/data/15_datasets.ipynb #8b7f0a03
 _messidor2 = TableLayout('messidor2', 'Messidor-2', dict(dr='adjudicated_dr_grade'), image=('image_id',),

@@ -367,8 +367,9 @@ def _read_pair(root, images, labels, tags)->tuple:
     "One pair as a table with the columns `image`, `label` and tags; the lines; what is odd about each row"
     (a,lines),(b,_) = read_cells(root/images, blank=True),read_cells(root/labels, blank=True)
     if len(a) != len(b):
-        raise DataError(f"{root/images} has {len(a)} rows and {labels.rpartition('/')[2]} has {len(b)}: "
-                        f"row {min(len(a),len(b))+1} is in one of them only; they must match line by line")
+        rows = f"row{'s'*(len(a) != 1)} and {labels.rpartition('/')[2]} has"
+        raise DataError(f"{root/images} has {len(a)} {rows} {len(b)}: row {min(len(a),len(b))+1} is in one of them "
+                        'only; they must match line by line')
     most = [max(len(i), len(l)) for i,l in zip(a, b)]
     df = pd.DataFrame(dict(image=[i[0] if i else '' for i in a], label=[l[0] if l else '' for l in b]), dtype='str')
     if len(tags):

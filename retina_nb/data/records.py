@@ -62,8 +62,8 @@ def _nobody(raw, root)->list:
         none = g[g.unknown] if 'unknown' in g else g[:0]
         if not len(none): continue
         first = f'{none.cell.iloc[0]}, row {none.line.iloc[0]}'
-        what = (f'{len(none)} of {len(g)} rows name no patient (the first is {first}): each counts as a patient '
-                'of its own, so both eyes of one may be divided')
+        what = (f'{len(none)} of {len(g)} rows name no patient (the first is {first}): each counts as a '
+                'patient of its own, so both eyes of one may be divided')
         found.append(dict(file=str(root/f), row='', kind='patients', what=what))
     return found
 

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..core import DataError, ImageError, task_of
+from ..data.faults import counted
 from ..data.files import on_disk
 from ..disk import shown_name
 from ..image.read import read_image
@@ -108,7 +109,7 @@ def show_images(
     if not groups: raise DataError(f'none of the {len(records)} images is on disk')
     images = [im for _,g,*_ in groups for im in [*g.image, *[None]*(n-len(g))]]
     captions = [str(p)[-18:] for _,g,*_ in groups for p in [*g.patient, *['']*(n-len(g))]]
-    title = f'{len(here):,} images by {by}: some of each, drawn at random'
+    title = f"{counted(len(here), 'image')} by {by}: some of each, drawn at random"
     fig = show_grid(images, captions, cols=n, size=size, title=title)
     for i,(c,_,total,k) in enumerate(groups): _name_row(fig.axes[i*n], c, total, k)
     return fig

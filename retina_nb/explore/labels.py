@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from scipy.stats import chi2_contingency
 
 from ..core import DataError, task_of
+from ..data.faults import counted
 from ..data.balance import class_weights, predictive_values
 from ..plotting import OKABE_ITO, UNKNOWN_COLOUR, caption, class_colours, new_axes, text_on
 
@@ -78,7 +79,7 @@ def plot_labels(
     ax.set(ylabel='images')
     ax.yaxis.set_major_formatter('{x:,.0f}')
     n = int(records.label.isna().sum())
-    return caption(ax, _uneven(table), f'{len(label):,} labels' + (f', {n:,} images without' if n else ''))
+    return caption(ax, _uneven(table), counted(len(label), 'label') + (f", {counted(n, 'image')} without" if n else ''))
 
 # %% ../../nbs/explore/20_labels.ipynb #70fdba2e
 def _stack(ax, fractions, task, **kwargs):
@@ -148,7 +149,8 @@ def plot_joint(
     ax.set(xlabel='right eye', ylabel='left eye')
     ax.tick_params(rotation=0, length=0, labelsize=8.5)
     i,j = np.indices(a.shape)
-    detail = f'{n:,} patients with both eyes graded; within one grade in {a[abs(i-j) <= 1].sum()/n:.0%}'
+    near = a[abs(i-j) <= 1].sum()/n
+    detail = f"{counted(n, 'patient')} with both eyes graded; within one grade in {near:.0%}"
     return caption(ax, f'Both eyes have the same grade in {np.trace(a)/n:.0%} of patients', detail)
 
 # %% ../../nbs/explore/20_labels.ipynb #eef7728c

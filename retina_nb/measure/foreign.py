@@ -64,7 +64,7 @@ def _label_numbers(column, task):
     "A column of labels with names of classes as their numbers; what is no label stays as it is"
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column): return column
     there = column.notna() & (column.astype(str).str.strip() != '')
-    labels,why = parse_labels(column.where(there, '').astype(str), task)
+    labels,_ = parse_labels(column.where(there, '').astype(str), task)
     known = there & ~labels.isna()
     if known.equals(there): return pd.Series(labels, index=column.index, name=column.name)
     return column.astype(object).where(~known, pd.Series(labels, index=column.index).astype(object))

@@ -10,6 +10,7 @@ __all__ = ['same_length', 'checked_numbers', 'checked_labels', 'checked_yes', 'c
 import numpy as np
 
 from ..core import SettingError
+from .foreign import rounding_error
 
 # %% ../../nbs/measure/04_inputs.ipynb #a6b299e8
 def _listed(x, what):
@@ -100,7 +101,7 @@ def checked_counts(
 def checked_probabilities(
     p, # probabilities (n, k)
     what:str='probabilities', # what to call them in an error
-    tol:float=.01, # how far a row may be from adding up to 1; files hold rounded numbers
+    tol:float=.01, # how far a row may be from adding up to 1; more where numbers are rounded to few places
 )->np.ndarray: # (n, k) floats
     "Rows that lie in 0..1 and add up to 1, or a `SettingError` that names the first row that does not"
     try: p = np.asarray(p, float)
@@ -108,7 +109,7 @@ def checked_probabilities(
     if p.ndim != 2 or not p.size:
         raise SettingError(f'{what} must be of shape (images, classes), not {p.shape}')
     faults = (('not a number', ~np.isfinite(p).all(1)), ('outside 0..1', ((p < -1e-6) | (p > 1+1e-6)).any(1)),
-              ('not adding up to 1', np.abs(p.sum(1)-1) > tol))
+              ('not adding up to 1', np.abs(p.sum(1)-1) > max(tol, rounding_error(p))))
     for why, bad in faults:
         if bad.any():
             i = int(np.flatnonzero(bad)[0])

@@ -85,11 +85,11 @@ def comma(d): return '\n'.join([';'.join(d.columns), *(';'.join(str(v).replace('
 
 SAME = {
     'capitals': lambda d: d.rename(columns=str.upper).to_csv(index=False),
-    'two places': lambda d: d.round({c: 2 for c in P}).to_csv(index=False),
+    'two places': lambda d: d.round(dict.fromkeys(P, 2)).to_csv(index=False),
     'semicolons': lambda d: d.to_csv(index=False, sep=';'),
     'tabs': lambda d: d.to_csv(index=False, sep='\t'),
     'decimal comma': comma,
-    'decimal comma, quoted': lambda d: d.astype({c: str for c in P}).assign(**{c: d[c].astype(str).str.replace('.', ',') for c in P}).to_csv(index=False),
+    'decimal comma, quoted': lambda d: d.astype(dict.fromkeys(P, str)).assign(**{c: d[c].astype(str).str.replace('.', ',') for c in P}).to_csv(index=False),
     'a mark at the beginning': lambda d: '\ufeff' + d.to_csv(index=False),
     'a title': lambda d: 'Model A against reader 1\n\n' + d.to_csv(index=False),
     'index': lambda d: d.to_csv(),
