@@ -109,7 +109,7 @@ def checked_probabilities(
     if p.ndim != 2 or not p.size:
         raise SettingError(f'{what} must be of shape (images, classes), not {p.shape}')
     faults = (('not a number', ~np.isfinite(p).all(1)), ('outside 0..1', ((p < -1e-6) | (p > 1+1e-6)).any(1)),
-              ('not adding up to 1', np.abs(p.sum(1)-1) > max(tol, rounding_error(p))))
+              ('not adding up to 1', np.abs(p.sum(1)-1) > max(tol, rounding_error(p[np.isfinite(p).all(1)]))))
     for why, bad in faults:
         if bad.any():
             i = int(np.flatnonzero(bad)[0])

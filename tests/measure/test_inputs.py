@@ -58,7 +58,7 @@ def test_patients_of_delong_are_as_many_as_images():
     same = [delong([0, 1, 1, 0, 1, 0], [.1, .2, .3, .4, .9, .2], patient=p)[1] for p in (None, [None]*6, ['']*6, list('abcdef'))]
     for v in same[1:]: assert np.allclose(v, same[0])
 
-@pytest.mark.parametrize('bad', [[[.5, .6], [.5, .5]], [[NAN, 1], [.5, .5]], [[INF, 0], [.5, .5]], [[-.5, 1.5], [.5, .5]], [[.5, .5]], [.5, .5], [['a', 'b'], [.5, .5]], [], [[], []]], ids=str)
+@pytest.mark.parametrize('bad', [[[.55, .61], [.5, .5]], [[NAN, 1], [.5, .5]], [[INF, 0], [.5, .5]], [[-.5, 1.5], [.5, .5]], [[.5, .5]], [.5, .5], [['a', 'b'], [.5, .5]], [], [[], []]], ids=str)
 @pytest.mark.parametrize('f', [macro_auc, brier_each, log_loss_each], ids=lambda f: f.__name__)
 def test_probability_vectors(f, bad):
     with pytest.raises(SettingError): f([0, 1], bad)
