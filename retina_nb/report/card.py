@@ -58,7 +58,7 @@ def _made(c):
     weights = c.get('weights') or ('ImageNet' if c.get('pretrained') else 'random')
     contrast = f", contrast {c['preprocess'].get('contrast')}" if isinstance(c.get('preprocess'), dict) else ''
     training = (f"{get('epochs')} epochs, batch {get('bs')}, peak rate {get('lr')}, loss {get('loss')}, "
-                f"seed {get('seed')}")
+                f"seed {get('seed')}; kept: {'the best epoch on validation' if c.get('best') else 'the last epoch'}")
     versions = ', '.join(f'{k} {x}' for k, x in (c.get('versions') or {}).items())
     return [('Architecture', f"{get('arch')} at {get('size')} px, from {weights} weights"),
             ('Training', training),
@@ -79,7 +79,7 @@ def _judged(run):
     missing = f"{none} of {itd['n_images']} images, counted both ways" if none else 'none in the test part'
     point = point_sentence(c.get('operating_point') or {}, task.positive_name or 'the positive classes')
     unseen = f"{m['n_images']} images{patients} that training did not see, of the same data set"
-    return [('Tested on', unseen),
+    return [('Design', 'images and labels that existed before: no study was planned for it'), ('Tested on', unseen),
             ('Main result', f"{', '.join(main)} by patient ({found})" if main else found),
             ('Intervals', interval_note(m) if 'intervals' in m else 'not recorded'),
             ('Sample size', 'as many as there were: not planned'),
