@@ -31,4 +31,4 @@ def bench(quick):
     yield compare('all scores, 50,000 predictions, bootstrap', lambda: evaluate(df, n_boot=n, **bca), items=n, unit='resamples/s', goal=100, repeats=1 if quick else 3)
     yield dict(what=f'memory that {n:,} resamples need beyond 300', ours=peak()-before, unit='MB')
     small = example_predictions(1500)
-    yield compare('3,000 predictions, against copied rows and nine scikit-learn scores', lambda: evaluate(small, n_boot=40, **bca), lambda: by_copying(small, 40), items=40, unit='resamples/s', goal=5, repeats=3)
+    yield compare('3,000 predictions, against copied rows and nine scikit-learn scores', lambda: evaluate(small, n_boot=200, **bca), lambda: by_copying(small, 200), items=200, unit='resamples/s', goal=5, repeats=3)
