@@ -161,10 +161,10 @@ def _judge(c, fig, on, paired):
     return bool(ok), found
 
 # %% ../../nbs/measure/60_promotion.ipynb #82e141a6
-def _judge_groups(c, preds, task, threshold, n_boot, seed):
+def _judge_groups(c, preds, task, threshold, how):
     "(met?, what was found) for a condition on every group of a tag"
     t = subgroup_scores(preds, c.subgroups, task, threshold=threshold, scores=(c.score,), min_patients=c.min_patients,
-                        n_boot=n_boot, seed=seed)
+                        **how)
     t = t[t.tag != 'all'] if len(t) else t
     if not len(t): return False, 'could not be computed'
     judged, small = t[~t.small], t[t.small]
@@ -227,8 +227,9 @@ def promote(
     stats, rests = score_statistics(preds, task, _thresholds(task, threshold))
     got = resample(stats, n, n_boot=draws(n_boot, method), seed=seed, images=len(preds))
     fig = score_figures(got, rests, method=method)
+    how = dict(n_boot=n_boot, seed=seed, method=method)
     used = threshold if current_threshold is None else current_threshold
-    paired = _paired(preds, current, conditions, (used, threshold), dict(n_boot=n_boot, seed=seed, method=method))
-    rows = [_judge_groups(c, preds, task, threshold, n_boot, seed) if c.subgroups else
+    paired = _paired(preds, current, conditions, (used, threshold), how)
+    rows = [_judge_groups(c, preds, task, threshold, how) if c.subgroups else
             _judge(c, fig, rests_on(c.score, task, rests, n), paired) for c in conditions]
     return _decision(conditions, rows, task=task.name, n_images=len(preds), n_patients=n)

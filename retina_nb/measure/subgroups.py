@@ -51,11 +51,12 @@ def rests_on(
     return min(rests[f'{q}.sensitivity'], rests[f'{q}.specificity']) if q in binary_questions(task) else n
 
 # %% ../../nbs/measure/55_subgroups.ipynb #c1b10cc4
-def _group_rows(d, tag, group, task, threshold, scores, min_patients, n_boot, seed):
+def _group_rows(d, tag, group, task, threshold, scores, min_patients, n_boot, seed, method):
     "Rows of one group, one for each score that could be computed"
     n, rows = patient_codes(d)[1], []
     stats, rests = score_statistics(d, task, _thresholds(task, threshold))
-    fig = score_figures(resample(stats, n, n_boot=n_boot, seed=seed, images=len(d)), rests)
+    got = resample(stats, n, n_boot=draws(n_boot, method), seed=seed, images=len(d))
+    fig = score_figures(got, rests, method=method)
     for s in scores:
         if s not in fig: continue
         (low, high), on = fig[s]['ci95'], rests_on(s, task, rests, n)
@@ -72,12 +73,13 @@ def subgroup_scores(
     threshold:float|None=None, # from which an image is predicted positive; by default .5
     scores=('qwk', 'accuracy', 'referable.auc', 'referable.sensitivity', 'referable.specificity'), # dots are levels
     min_patients:int=20, # a score that rests on fewer is marked small
-    n_boot:int=1000, # resamples of patients
+    n_boot:int=1000, # resamples of patients, for the bootstrap methods
     seed:int=42, # of the resamples
+    method:str='jackknife', # intervals: 'jackknife', 'bca' or 'percentile'
 )->pd.DataFrame: # tag, group, n_images, n_patients, score, value, low, high, rests_on, small; first the whole table
     "Scores for each value of one or more tags, with 95% intervals over patients, small groups marked"
     preds, task = known_rows(preds, task)
-    settings = task, threshold, scores, min_patients, n_boot, seed
+    settings = task, threshold, scores, min_patients, n_boot, seed, method
     rows = _group_rows(preds, 'all', 'all', *settings)
     for tag in [by] if isinstance(by, str) else by:
         if tag not in preds:
