@@ -94,7 +94,8 @@ def _why_unread(folder, layout, file)->str:
 # %% ../../nbs/data/18_faults.ipynb #afaaa037
 def _unread(folder, carriers, layout)->list:
     "A line for each file that looks like a label file and was not read, at most ten"
-    whys = [(f, _why_unread(folder, layout, f)) for f in folder.files if f not in set(carriers)]
+    read = set(carriers)
+    whys = [(f, _why_unread(folder, layout, f)) for f in folder.files if f not in read]
     found = [dict(file=str(folder.root/f), row='', kind='unread', what=what) for f,what in whys if what]
     if len(found) <= 10: return found
     more = f'and {len(found) - 9} more files look like label files and were not read; this is the first of them'

@@ -29,9 +29,11 @@ def class_levels(
     for parts in folders.values():
         for depth,n in enumerate(parts):
             if known[n][0] is not None: levels[not known[n][1], depth].add(known[n][0])
+    for n in {n for n,_ in levels}: # last, classes that no one level names
+        levels[n, 99] = set().union(*(l for (m,_),l in levels.items() if m == n))
     several = sorted(k for k,labels in levels.items() if len(labels) > 1)
     if not several: return {}
-    number,first = several[0]
+    number,first = several[0][0], several[0][1] % 99
     def said(parts):
         classes = [known[n] for n in parts]
         return next((i for i,(l,word) in enumerate(classes) if i >= first and l is not None and word != number), None)

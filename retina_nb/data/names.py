@@ -6,7 +6,7 @@
 __all__ = ['EYES', 'is_image', 'stem_of', 'patient_and_eye', 'eyes_of', 'is_unknown', 'split_of']
 
 # %% ../../nbs/data/02_names.ipynb #71c7e76c
-import os, re
+import re
 from collections import defaultdict
 from functools import lru_cache
 
@@ -19,14 +19,15 @@ def is_image(
     name, # of a file
 )->bool:
     "Does the file's name end like an image's? The endings are those that `read_image` reads"
-    return os.path.splitext(name)[1].lower() in IMAGE_TYPES
+    before,_,end = name.rpartition('.')
+    return '.' + end.lower() in IMAGE_TYPES and before[-1:] not in ('', '/')
 
 # %% ../../nbs/data/02_names.ipynb #39215631
 def stem_of(
     name, # of an image file
 )->str:
     "The name without the ending of an image; other endings stay, for `10.5_left` has none"
-    return os.path.splitext(name)[0] if is_image(name) else name
+    return name.rpartition('.')[0] if is_image(name) else name
 
 # %% ../../nbs/data/02_names.ipynb #a39d5322
 EYES = dict(l='left', left='left', os='left', le='left', lefteye='left', sinister='left',

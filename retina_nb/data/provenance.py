@@ -42,7 +42,7 @@ def synthetic_rows(
     if 'source' in records: drawn |= records['source'].isin(DRAWN)
     folders = records['image'].astype(str).map(lambda f: Path(f).parent)
     known = {d: _drawn_folder(d) for d in folders[~drawn].unique()}
-    return drawn | folders.map(lambda d: known.get(d, False)).astype(bool)
+    return drawn | type(drawn)([known.get(d, False) for d in folders], drawn.index, dtype=bool)
 
 # %% ../../nbs/data/52_provenance.ipynb #ba7fceed
 def _count(rows)->dict:

@@ -57,12 +57,10 @@ def row_of(
 # %% ../../nbs/data/20_records.ipynb #957ac64c
 def _nobody(raw, root)->list:
     "One entry per label file whose column of patients leaves some of them unknown"
-    found = []
-    for f,g in raw[raw.file != ''].groupby('file', sort=False):
-        none = g[g.unknown] if 'unknown' in g else g[:0]
-        if not len(none): continue
+    found,unknown = [], raw[raw.unknown.astype(bool)] if 'unknown' in raw else raw[:0]
+    for f,none in unknown.groupby('file', sort=False):
         first = f'{none.cell.iloc[0]}, row {none.line.iloc[0]}'
-        what = (f'{len(none)} of {len(g)} rows name no patient (the first is {first}): each counts as a '
+        what = (f'{len(none)} of {(raw.file == f).sum()} rows name no patient (the first is {first}): each counts as a '
                 'patient of its own, so both eyes of one may be divided')
         found.append(dict(file=str(root/f), row='', kind='patients', what=what))
     return found
