@@ -173,7 +173,8 @@ def _at_prevalence(figures, task, prevalence):
     for q in binary_questions(task):
         parts = [figures[f'{q}.{s}'] for s in ('sensitivity', 'specificity')]
         if any(f['value'] is None or f['ci95'][0] is None for f in parts): continue
-        ends = predictive_intervals(*((f['value'], *f['ci95']) for f in parts), prevalence)
+        sens, spec = ((f['value'], *f['ci95']) for f in parts)
+        ends = predictive_intervals(sens, spec, prevalence)
         for name, (low, high) in ends.items():
             v = figures[f'{q}.{name}']['value']
             out[f'{q}.{name}'] = dict(value=v, ci95=[None, None] if v is None else [float(low), float(high)])
@@ -188,12 +189,14 @@ def _run_threshold(what):
 # %% ../../nbs/measure/25_evaluation.ipynb #33f38be0
 def _thresholds(task, referable=None):
     "A threshold for each yes-or-no question: one half, but for `referable` where one is given"
-    return dict.fromkeys(binary_questions(task), .5) | {'referable': .5 if referable is None else checked_threshold(referable)}
+    given = .5 if referable is None else checked_threshold(referable)
+    return dict.fromkeys(binary_questions(task), .5) | {'referable': given}
 
 # %% ../../nbs/measure/25_evaluation.ipynb #ca05d3e2
 def _threshold(given, chosen):
     "The threshold in force and where it comes from"
-    if isinstance(given, dict): return checked_threshold(given.get('threshold')), f"chosen on {given.get('chosen_on', 'other images')}"
+    if isinstance(given, dict):
+        return checked_threshold(given.get('threshold')), f"chosen on {given.get('chosen_on', 'other images')}"
     if given is None: return (.5, 'default, not tuned') if chosen is None else (chosen, 'chosen on validation')
     if not 0 <= checked_threshold(given) <= 1: raise SettingError(f'threshold is {given}: it must lie between 0 and 1')
     return given, 'given'

@@ -93,10 +93,10 @@ def _here(r, i, rows, yes):
 def _possible_wish(wish):
     "Refuse a fraction that is none, and a cost that is not above 0"
     for name, x in wish.items():
-        top = math.inf if name == 'cost_ratio' else 1
-        if not 0 < x <= top or x == math.inf or name == 'assurance' and x == 1:
-            words = name.removeprefix('target_')
-            raise SettingError(f'{words} is {x}: it must be above 0' + (' and at most 1' if top == 1 else ' and finite'))
+        cost, sure = name == 'cost_ratio', name == 'assurance'
+        if 0 < x < math.inf and (cost or x < 1 or (x == 1 and not sure)): continue
+        most = 'finite' if cost else 'below 1' if sure else 'at most 1'
+        raise SettingError(f"{name.removeprefix('target_')} is {x}: it must be above 0 and {most}")
 
 # %% ../../nbs/measure/40_operating.ipynb #65252a52
 def choose_threshold(
@@ -232,7 +232,8 @@ def plot_predictive_values(
     sens, spec = (got[k].figure(len(np.unique(unit[side]))) for k, side in (('sens', yes), ('spec', ~yes)))
     ax = curves(sens['value'], spec['value'], marks={'this set': yes.mean()}, ax=new_axes(ax, (6.6, 3.9)))
     x = np.geomspace(.001, .5, 80)
-    bands = predictive_intervals(*((f['value'], *f['ci95']) for f in (sens, spec)), x)
+    parts = [(f['value'], *f['ci95']) for f in (sens, spec)]
+    bands = predictive_intervals(parts[0], parts[1], x)
     for (low, high), line in zip(bands.values(), ax.lines):
         ax.fill_between(x, low, high, color=line.get_color(), alpha=.15, lw=0)
     return caption(ax, 'What an answer is worth', f'Threshold {threshold:.3f}; bands: 95% over {what}s')
