@@ -20,7 +20,7 @@ from retina_nb.data.split import kfold
 from retina_nb.deploy import Grader, export
 from retina_nb.disk import write_json
 from retina_nb.measure.metrics import qwk
-from retina_nb.report.demo import run_demo
+from retina_nb.report.demo import demo_records, run_demo
 
 HERE = Path(__file__).parent
 RECIPE = dict(arch='resnet18', size=128, epochs=12, precision='bf16', pretrained=False) # as benchmarks/real.py; bf16 for the time it takes
@@ -46,14 +46,13 @@ def scores(t, threshold):
                 sensitivity=round(float(found[sick].mean()), 4) if sick.any() else None,
                 specificity=round(float((~found[~sick]).mean()), 4) if (~sick).any() else None)
 
-def demo(folder, data):
+def demo(bundle, data):
     "How much of each data set is novel to the demo's bundle"
-    run = Run(folder)
-    bundle = export(run, Path(tempfile.mkdtemp())/'bundle')
-    test = run.records[run.records['split'] == 'test']
+    records = demo_records()
+    test = records[records['split'] == 'test']
     sets = {'own test part': test['image'], 'IDRiD': load_records(data/'idrid', warn=False)['image'],
             'EyePACS': load_records(data/'eyepacs-small', warn=False)['image'],
-            'chest X-rays': load_records(data/'chest_xray', task='pneumonia', warn=False)['image'].iloc[::4]}
+            'chest X-rays': load_records(data/'chest_xray', task='pneumonia', warn=False)['image'].iloc[::10]}
     out = {}
     for name,images in sets.items():
         t = graded(bundle, images)
@@ -98,7 +97,7 @@ def main():
     import json
     result = json.loads(a.out.read_text()) if a.out.is_file() else {}
     with tempfile.TemporaryDirectory() as tmp:
-        if a.only != 'folds': result['demo'] = demo(a.demo or run_demo(Path(tmp)/'demo', say=None).path, data)
+        if a.only != 'folds': result['demo'] = demo((a.demo or run_demo(Path(tmp)/'demo', say=None).path)/'bundle', data)
         if a.only != 'demo': result['idrid'] = folds(a.folds or Path(tmp), data)
     write_json(a.out, result | dict(recipe=RECIPE, machine=machine()))
     print(f'{time.perf_counter() - start:.0f} s, written to {a.out}')

@@ -47,9 +47,9 @@ def test_figures(
     if not {'sensitivity', 'specificity'} <= set(found): return ''
     kind = 'synthetic eyes' if _all_drawn(config.get('trained_on'), 'test') else 'photographs'
     n, patients = m.get('n_images', '?'), m.get('n_patients', '?')
-    return (f"On {n} {kind} of the test part, of {patients} patients that it had not seen, {task.positive_name} was found "
-            f"with a sensitivity of {_figure(found['sensitivity'])} and a specificity of {_figure(found['specificity'])} "
-            '(95% intervals).')
+    reached = f"sensitivity of {_figure(found['sensitivity'])} and a specificity of {_figure(found['specificity'])}"
+    return (f'On {n} {kind} of the test part, of {patients} patients that it had not seen, {task.positive_name} was found '
+            f'with a {reached} (95% intervals).')
 
 # %% ../../nbs/deploy/36_card.ipynb #59297b4f
 def _all_drawn(trained_on, part)->bool:
@@ -83,8 +83,8 @@ def _trained_words(c, told)->str:
     before = c.get('pretrained') or c.get('weights')
     start = ('Its network began with weights that somebody had trained on other pictures (such as ImageNet). '
              if before else 'Its network began with random weights. ')
-    return (f"{drawn}It has learned from the {train['images']} images of the training part and no others.{only} "
-            f"{start}Other cameras, other populations and other diseases are unknown to it, and it answers all the same.")
+    return (f"{drawn}It has learned from the {train['images']} images of the training part and no others.{only} {start}"
+            'Other cameras, other populations and other diseases are unknown to it, and it answers all the same.')
 
 # %% ../../nbs/deploy/36_card.ipynb #670c26c9
 def _novelty_md(found)->str:
@@ -93,8 +93,9 @@ def _novelty_md(found)->str:
         why = (found or {}).get('reason') or 'it was exported without'
         return f'It cannot tell a photograph that is unlike those it has seen ({why}).'
     v, n = found['validation'], found['training_images']
-    return (f"Every grading carries a novelty: the distance from {n} training photographs by {' and '.join(found['measured'])}, "
-            f"1 at the limit. Beyond it a photograph is called unlike those that the model has seen, and a person should look. "
+    by = ' and '.join(found['measured'])
+    return (f'Every grading carries a novelty: the distance from {n} training photographs by {by}, 1 at the limit. '
+            'Beyond it a photograph is called unlike those that the model has seen, and a person should look. '
             f"The limit was set on {v['images']} validation photographs of {found['patients']} patients; {v['flagged']} of "
             f"them are beyond it, and of many more of their kind at most {v['flagged_upper95']:.1%} would be, "
             'as sure as 95% (counting each as independent).')
@@ -131,7 +132,7 @@ _ASKED = (
     ('Scores with intervals', 'CLAIM, TRIPOD+AI', '{scored}'),
     ('Calibration', 'TRIPOD+AI', 'temperature {temperature:.3f}, fitted on the validation part'),
     ('Subgroups and fairness', 'all three', 'not in this bundle; `retina_evaluate` scores them where tags are known'),
-    ('External validation', 'CLAIM, TRIPOD+AI', 'not in this bundle; the table above says where the test part comes from'),
+    ('External validation', 'CLAIM, TRIPOD+AI', 'not in this bundle; see above where the test part comes from'),
     ('Images that cannot be graded', 'CLAIM, DECIDE-AI', 'refused by name, or graded only when asked for'),
     ('People who use it: training, errors, effect on care', 'DECIDE-AI', 'not studied'),
     ('Changes of model or threshold during use', 'DECIDE-AI', 'none can happen: a bundle is sealed by its hashes'),

@@ -109,7 +109,7 @@ def _replay(bundle, session, row, precision)->dict:
 def check_bundle(
     bundle, # folder or `Bundle`
     precision:str='auto', # which model of the bundle, as in `Bundle.onnx`
-)->list: # a dict an image: `image`, `pixels` and `probability` (largest differences), `grade`, `expected`, `novelty`, `ok`
+)->list: # a dict an image: `image`, `pixels`, `probability`, `novelty` (differences), `grade`, `expected`, `ok`
     "Replay the golden images on this machine; raises `BundleError` only for a bundle that cannot be opened"
     bundle = load_bundle(bundle)
     data, precision = bundle.onnx(precision)

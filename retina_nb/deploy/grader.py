@@ -126,6 +126,7 @@ def prepare(
     "Decode a photograph once: what the model sees, and how good it is"
     return self._prepare(*_source(src, name))[:2]
 
+# %% ../../nbs/deploy/45_grader.ipynb #77b98a6c
 @patch
 def _prepare(self:Grader, src, name)->tuple:
     "The same, and why it cannot be graded, or an empty text"

@@ -36,14 +36,17 @@ class Grading:
     trained_on: str = ''           # 'trained on synthetic eyes', where that must be said
     ungradable: str = ''           # why it should not have been graded; graded all the same only when asked for
 
-    @property
-    def meaning(self)->str:
-        "The grade in a sentence, where the task has one"
-        return self.task.meanings[self.grade] if self.task.meanings else ''
-    @property
-    def confidence(self)->float:
-        "The probability of the grade"
-        return self.probabilities[self.grade]
+# %% ../../nbs/deploy/40_grading.ipynb #4809bbb7
+@patch(as_prop=True)
+def meaning(self:Grading)->str:
+    "The grade in a sentence, where the task has one"
+    return self.task.meanings[self.grade] if self.task.meanings else ''
+
+# %% ../../nbs/deploy/40_grading.ipynb #50ffd112
+@patch(as_prop=True)
+def confidence(self:Grading)->float:
+    "The probability of the grade"
+    return self.probabilities[self.grade]
 
 # %% ../../nbs/deploy/40_grading.ipynb #3437ac43
 @patch
@@ -145,7 +148,8 @@ def to_row(self:Grading)->dict: # column to value
     return dict(file=self.file, grade=self.grade, name=self.name, **ps, referable=_blank(self.referable),
                 threshold=_blank(self.threshold), quality=judged, quality_score=_blank(q.get('score')),
                 quality_reasons='; '.join(q.get('reasons', [])), novel=_blank(self.novel), novelty=novelty,
-                ungradable=self.ungradable, review='; '.join(self.review), trained_on=self.trained_on, model=self.model.get('id', ''), error='')
+                ungradable=self.ungradable, review='; '.join(self.review), trained_on=self.trained_on,
+                model=self.model.get('id', ''), error='')
 
 # %% ../../nbs/deploy/40_grading.ipynb #49572aa0
 @dataclass

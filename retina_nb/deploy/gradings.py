@@ -32,6 +32,7 @@ def _write_all(f, data):
     "Write bytes to an unbuffered file, which may take them in parts"
     while data: data = data[f.write(data):]
 
+# %% ../../nbs/deploy/47_gradings.ipynb #f53f6af9
 def _append(path, gradings, cols, each)->list:
     "Add a line for each grading as it comes; the ungraded ones"
     bad, n = [], 0
@@ -99,7 +100,8 @@ def _line(g)->str:
 # %% ../../nbs/deploy/47_gradings.ipynb #2a843d5d
 class _Printer:
     "Prints gradings as they come: lines of text under a header, or the elements of a JSON array"
-    def __init__(self, as_json, grader, alone): self.as_json, self.grader, self.alone, self.n = as_json, grader, alone, 0
+    def __init__(self, as_json, grader, alone):
+        self.as_json, self.grader, self.alone, self.n = as_json, grader, alone, 0
     def __call__(self, g):
         start = '[\n' if self.n == 0 else ',\n'
         self.n += 1
@@ -119,9 +121,10 @@ def _graded(grader, images, show, progress, grade_anyway)->list:
         if isinstance(g, Ungraded): bad.append(g)
     return bad
 
+# %% ../../nbs/deploy/47_gradings.ipynb #25273b3b
 def _stopped(out):
     "Say what an interrupted grading has kept"
-    if out: print(f'{out}.partial keeps the rows that are done; the same command with --resume goes on', file=sys.stderr)
+    if out: print(f'{out}.partial keeps what is done; the same command with --resume goes on', file=sys.stderr)
 
 # %% ../../nbs/deploy/47_gradings.ipynb #48ffd901
 def _told(bad, n, bundle):

@@ -25,7 +25,7 @@ def _kind_of_folder(path)->str:
     config = config if isinstance(config, dict) else {}
     if config.get('format') == 'retina_nb bundle' or {'model.onnx', 'card.md'} <= names: return 'bundle'
     if 'demo.json' in names and 'bundle' in names: return 'demo'
-    if {'records.csv', 'history.csv'} & names and 'config.json' in names or 'arch' in config: return 'run'
+    if ({'records.csv', 'history.csv'} & names and 'config.json' in names) or 'arch' in config: return 'run'
     inside = [path/n for n in sorted(names)[:50]]
     return 'images' if any(f.is_file() and is_image_file(f) for f in inside) else ''
 
@@ -70,5 +70,5 @@ def mistaken(
     path = Path(path)
     try: kind = _kind(path)
     except (OSError, ValueError): return '' # cannot be looked into: let whoever opens it say why
-    fits = kind in ('', wanted) or kind == 'demo' and wanted == 'run'
+    fits = kind in ('', wanted) or (kind == 'demo' and wanted == 'run')
     return '' if fits else f'{path}: {_advice(path, kind, wanted)}'

@@ -38,6 +38,7 @@ def _answers(x)->np.ndarray: # (n,27,h-2,w-2)
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
     return np.einsum('nchwij,fcij->nfhw', windows, _filters(), optimize=True)
 
+# %% ../../nbs/deploy/15_novelty.ipynb #606623e9
 def _statistics(r)->np.ndarray: # (n,54)
     "What is kept of answers (n,27,h,w)"
     strength = np.log(np.abs(r[:,_DETAIL]).mean((2,3)) + _TINY)
@@ -53,6 +54,7 @@ def _middle(size)->tuple:
     a = int(size*_EDGE)
     return a, a + (size - 2*a)//2*2
 
+# %% ../../nbs/deploy/15_novelty.ipynb #0ec6cbad
 def texture(
     images:np.ndarray, # uint8 (n,size,size,3), as the model sees them
 )->np.ndarray: # (n,108)
@@ -159,6 +161,7 @@ def _texture_graph(g, size)->str:
     half = g('AveragePool', x, kernel_shape=[2,2], strides=[2,2])
     return g('Concat', _statistics_graph(g, x), _statistics_graph(g, half), axis=1)
 
+# %% ../../nbs/deploy/15_novelty.ipynb #31da7f9e
 def _distance_graph(g, x, cloud, limit)->str: # (n,1)
     "The distance from a cloud in units of its limit, as operators"
     z = g('Mul', g('Sub', x, g.const(cloud.mean)), g.const(1/cloud.sd))
@@ -231,6 +234,7 @@ def _flagged(novelty)->dict:
     upper = 1. if k == n else float(stats.beta.ppf(.95, k+1, n-k))
     return dict(images=n, flagged=k, flagged_upper95=round(upper, 4), largest=round(float(novelty.max()), 4))
 
+# %% ../../nbs/deploy/15_novelty.ipynb #cc853772
 def fit_novelty(
     data:bytes, # an ONNX model, as `to_onnx` or `quantise` gives it
     train, # uint8 (size,size,3) training photographs, as the model sees them

@@ -1,11 +1,10 @@
 "What a bundle knows of what it has seen: novelty in the graph, in int8, in golden images; parity on files; provenance; mistaken folders."
 import json, shutil
-from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 
-from retina_nb.core import BundleError, Run
+from retina_nb.core import BundleError
 from retina_nb.disk import write_json
 from retina_nb.data import describe_source, source_badge
 from retina_nb.deploy import Grader, check_bundle, export, fit_novelty, load_bundle, novelty_by_formula, open_session, quantise, texture, to_onnx
