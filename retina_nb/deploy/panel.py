@@ -99,11 +99,11 @@ def _make_referral(self:GradingPanel):
     "Whether to refer, at a threshold that can be moved"
     own = self.session.grader.threshold
     self.refer = W.HTML()
-    self.threshold = W.FloatSlider(value=self.session.threshold, min=.01, max=.99, step=.01, description='Threshold',
+    self.threshold = W.FloatSlider(value=self.session.threshold, min=0, max=1, step=.001, description='Threshold',
                                    readout=False, style=dict(description_width='auto')).add_class('rnb-grow')
     self.threshold.observe(self._move_threshold, 'value')
-    def back(): self.threshold.value = self.session.threshold = own
-    self.default = _button('Reset', lambda: (back(), self.refresh()), "Back to the bundle's own operating point")
+    def back(): self.threshold.value = own
+    self.default = _button('Reset', back, "Back to the bundle's own operating point")
     self.refer_card = _card(self.refer, _row(self.threshold, self.default))
 
 # %% ../../nbs/deploy/70_panel.ipynb #5c0e2afc
@@ -212,7 +212,9 @@ def _change(self:GradingPanel, f):
 # %% ../../nbs/deploy/70_panel.ipynb #1a50f586
 @patch
 def _move_threshold(self:GradingPanel, change):
-    self.session.threshold = change['new']
+    "The slider has steps: on the one of the bundle's own threshold, that threshold itself counts"
+    own, new = self.session.grader.threshold, change['new']
+    self.session.threshold = own if abs(new - own) <= self.threshold.step/2 else new
     self.refresh()
 
 # %% ../../nbs/deploy/70_panel.ipynb #5572e0f3

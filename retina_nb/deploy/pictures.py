@@ -106,9 +106,10 @@ def heat_scale(
 _DRAWN = [(0,'left'), (1,'right'), (2,'left'), (3,'right'), (4,'left')] # grade of retinopathy and side
 
 def _drawn(i, grade, eye)->tuple:
-    "A synthetic eye as the sample menu gives it: file name and array"
-    from retina_nb.synth.render import synth_eye
-    return f'synthetic{i}_{eye}.png', synth_eye(i, grade=grade, eye=eye, size=768).image
+    "A synthetic eye as the sample menu gives it: file name, and bytes as a synthetic data set has them"
+    from retina_nb.synth import CAMERAS, synth_eye
+    e = synth_eye(i, grade=grade, eye=eye, size=256)
+    return f'synthetic{i}_{eye}.jpg', _jpeg(e.image, CAMERAS[e.camera].jpeg)
 
 # %% ../../nbs/deploy/48_pictures.ipynb #57bd3db0
 def _sample_names(files)->list:

@@ -144,7 +144,7 @@ def _stands_for(s)->str:
     "What is known of the session's threshold"
     config = s.grader.bundle.config
     own, known = s.grader.threshold, test_figures(config, s.task)
-    moved = _moved(config.get('operating_curve'), s.threshold) if abs(s.threshold - own) > .0051 else ''
+    moved = _moved(config.get('operating_curve'), s.threshold) if s.threshold != own else ''
     if known: return f'{known} That was at {own:.3f}.' + moved
     return ('Sensitivity and specificity at this threshold are unknown: the bundle carries no test figures.' + moved)
 

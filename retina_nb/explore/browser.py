@@ -72,6 +72,7 @@ def filter(
     if eye is not None: keep &= r.eye == eye
     if 'quality' in r and tuple(quality) != (0., 1.): keep &= r.quality.between(*quality)
     self.shown,self.index = r[keep.astype(bool)], 0
+    self.chosen = dict(label=label, source=source, eye=eye, quality=tuple(quality))
     return self._changed()
 
 # %% ../../nbs/explore/30_browser.ipynb #9d4b978e
@@ -159,7 +160,7 @@ def figure(
 def _choices(records, task)->dict:
     "Controls that filter, by the name of what they filter by"
     import ipywidgets as W
-    r,wide = records, W.Layout(width='220px')
+    r,wide = records, W.Layout(width='300px')
     some = lambda name, values: W.Dropdown(options=[('all', None), *values], description=name, layout=wide)
     classes = [*((c, i) for i,c in enumerate(task.classes)), ('no label', 'none')]
     return dict(label=some('grade' if task.ordinal else 'class', classes),
@@ -172,7 +173,7 @@ def _choices(records, task)->dict:
 def _zooms()->dict:
     "Controls of the zoom and its place"
     import ipywidgets as W
-    wide = W.Layout(width='220px')
+    wide = W.Layout(width='300px')
     place = dict(value=.5, min=0, max=1, step=.02, layout=wide)
     return dict(zoom=W.FloatSlider(value=1, min=1, max=8, step=.5, description='zoom', layout=wide),
         x=W.FloatSlider(description='across', **place), y=W.FloatSlider(description='down', **place))
@@ -184,6 +185,9 @@ def controls(self:Browser)->object: # an `ipywidgets` box
     import ipywidgets as W
     pick,near = _choices(self.records, self.task), _zooms()
     move = {n: W.Button(description=n, icon=f'arrow-{d}') for n,d in (('previous', 'left'), ('next', 'right'))}
+    for k,v in self.chosen.items(): # as `filter` left it
+        if k == 'quality' or v in dict(pick[k].options).values(): pick[k].value = v
+    for k,v in zip(near, (self.zoom, *self.centre)): near[k].value = v
     self._parts = dict(**pick, **move, **near, image=W.Image(format='jpeg', width=self.size), text=W.Label())
     for w in pick.values(): w.observe(lambda _: self.filter(**{k: v.value for k,v in pick.items()}), 'value')
     for w in near.values(): w.observe(lambda _: self.look(*(v.value for v in near.values())), 'value')
@@ -191,7 +195,8 @@ def controls(self:Browser)->object: # an `ipywidgets` box
     move['next'].on_click(lambda _: self.next())
     self._changed()
     left = W.VBox([*pick.values(), W.HBox(list(move.values())), *near.values()])
-    return W.HBox([left, W.VBox([self._parts['text'], self._parts['image']])])
+    right = W.VBox([self._parts['text'], self._parts['image']])
+    return W.HBox([left, right], layout=W.Layout(flex_flow='row wrap'))
 
 # %% ../../nbs/explore/30_browser.ipynb #f28cb9fc
 @patch

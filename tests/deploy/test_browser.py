@@ -56,6 +56,16 @@ def page(browser):
     yield p
     context.close()
 
+def drawn_bundle(folder):
+    "The shared bundle as one that was trained on drawings, so that its badge is on the page"
+    from retina_nb.core import read_json, write_json
+    from retina_nb.deploy import write_sums
+    shutil.copytree(shared()[1], folder)
+    part = dict(images=8, patients=4, synthetic=8)
+    write_json(folder/'config.json', read_json(folder/'config.json') | dict(trained_on=part | dict(parts=dict(train=part), sources=[])))
+    write_sums(folder)
+    return folder
+
 def stop(proc):
     proc.send_signal(signal.SIGTERM)
     try: proc.wait(20)
@@ -64,8 +74,8 @@ def stop(proc):
 @pytest.fixture(scope='module')
 def voila(tmp_path_factory):
     "`retina_panel` as a user starts it: address, feedback file, folder it was started in"
-    d, port = tmp_path_factory.mktemp('voila'), free_port()
-    proc = subprocess.Popen([Path(sys.executable).with_name('retina_panel'), shared()[1], '--port', str(port), '--feedback', d/'feedback.csv'],
+    d, port, bundle = tmp_path_factory.mktemp('voila'), free_port(), drawn_bundle(tmp_path_factory.mktemp('bundle')/'b')
+    proc = subprocess.Popen([Path(sys.executable).with_name('retina_panel'), bundle, '--port', str(port), '--no_browser', '--feedback', d/'feedback.csv'],
                             cwd=d, stdout=subprocess.PIPE, stderr=open(d/'stderr.txt', 'w'), text=True)
     line = proc.stdout.readline()
     assert f'http://127.0.0.1:{port}/' in line, line + (d/'stderr.txt').read_text()
@@ -217,6 +227,7 @@ def faults_of(page)->list:
 @pytest.mark.parametrize('theme', ['light','dark'])
 def test_axe_finds_no_serious_fault_in_any_state(page, voila, photos, theme):
     open_panel(page, voila, theme=theme)
+    in_panel(page, 'trained on synthetic eyes')
     assert faults_of(page) == []                                                               # empty
     upload(page, photos/'33_left.jpg', photos/'33_right.jpg', photos/'sheet.png', photos/'letter.jpg'); thumbs(page, 4)
     in_panel(page, '4 photographs done, of which 1 could not be graded and 1 withheld'); in_panel(page, 'is a text file')
@@ -238,7 +249,6 @@ def test_paper_has_one_page_a_patient(page, voila, photos):
     upload(page, photos/'33_left.jpg', photos/'33_right.jpg', *sorted((photos/'visit').iterdir()), photos/'letter.jpg'); thumbs(page, 17)
     in_panel(page, '17 photographs done')
     page.click('button:has-text("Print")'); page.wait_for_function('window.printed == 1')
-    if os.environ.get('KEEP_PDF'): page.pdf(path=os.environ['KEEP_PDF'], format='A4', print_background=True)
     for size in ('A4', 'Letter'): assert pages_of(page.pdf(format=size)) == 3                  # two patients and a letter; 14 photographs fit one page
     page.emulate_media(media='print')
     shown = [o for o in page.locator('.rnb-sheet').all_inner_texts()]
@@ -262,12 +272,13 @@ def contrast(a, b):
     return (hi+.05)/(lo+.05)
 
 def test_voila_serves_the_panel_and_nothing_else(page, voila):
-    url = voila[0].partition('?')[0]
+    url, _, token = voila[0].partition('?token=')
     open_panel(page, voila)
     assert 'panel_from_env' not in page.content() and 'RETINA_NB' not in page.content()                 # no source
-    assert all(u.startswith((url, url.replace('http', 'ws'), 'data:', 'blob:')) for u in page.asked if 'cdn.jsdelivr.net' not in u)
+    assert all(u.startswith((url, url.replace('http', 'ws'), 'data:', 'blob:')) for u in page.asked), page.asked   # no other host
     for path in ('retina_nb.ipynb', 'voila.json', 'files/retina_nb.ipynb', 'voila/files/retina_nb.ipynb', 'voila/files/voila.json', 'api/contents', 'voila/files/%2e%2e/%2e%2e/etc/passwd', 'tree', 'lab'):
-        try: body = urllib.request.urlopen(url + path, timeout=30).read().decode('utf-8', 'replace')
+        asked = urllib.request.Request(url + path, headers=dict(Authorization=f'token {token}'))
+        try: body = urllib.request.urlopen(asked, timeout=30).read().decode('utf-8', 'replace')
         except urllib.error.HTTPError as e: assert e.code in (403, 404, 405, 400), (path, e.code)
         else: assert 'panel_from_env' not in body and 'root:' not in body, path
 

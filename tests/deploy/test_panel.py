@@ -148,6 +148,14 @@ def test_the_session_as_csv_has_novelty_review_patient_and_eye(session):
     assert UNLIKE in row['review']
     assert 'trained on synthetic eyes' in verdict_html(session.current, session.task)
 
+def test_the_slider_does_not_round_the_bundles_own_threshold(grader, tmp_path):
+    mine = copy.copy(grader); mine.threshold = .39612
+    p = GradingPanel(mine, feedback=tmp_path/'f.csv')
+    p.threshold.value = .396                # what a browser makes of it when it shows the slider
+    assert p.session.threshold == .39612
+    p.threshold.value = .5; assert p.session.threshold == .5
+    p.default.click(); assert p.session.threshold == .39612
+
 # ---- reading a list
 
 def test_agree_leads_to_the_next_that_waits_and_says_what_was_agreed_with(panel, eye):
