@@ -39,7 +39,7 @@ def is_own(
     "Is this an address of this machine?"
     if host == 'localhost': return True
     try: address = ipaddress.ip_address(host)
-    except ValueError: return not local and host in names
+    except ValueError: return host in names
     return address.is_loopback or not local
 
 # %% ../../nbs/deploy/72_door.ipynb #a930aef5
