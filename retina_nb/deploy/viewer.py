@@ -36,23 +36,23 @@ class Viewer(anywidget.AnyWidget):
     def _on_piece(self, _, m, buffers):
         data, became = None, ''
         try:
-            if m.get('t') == 'piece': data = self._collect(m, bytes(buffers[0]) if buffers else b'')
+            if m.get('t') == 'piece': m, data = self._collect(m, bytes(buffers[0]) if buffers else b'')
             if m.get('t') != 'piece' or data is not None: became = self.heard(m, data)
         finally: # the browser waits for it, whatever has happened here
             if 'id' in m: self.send(dict(t='done', id=m['id'], became=became or ''))
 
 # %% ../../nbs/deploy/60_viewer.ipynb #66e72720
 @patch
-def _collect(self:Viewer, m, piece):
-    "Add a piece; the whole file when it was the last one"
+def _collect(self:Viewer, m, piece)->tuple:
+    "Add a piece: the message and the whole file, None before the last piece; or the refusal and None"
     token, size = str(m.get('token')), m.get('size')
-    if not isinstance(size, int): return self.heard(dict(m, t='refused', why='came without its size'), None)
+    if not isinstance(size, int): return dict(m, t='refused', why='came without its size'), None
     left_behind = token not in self._parts and len(self._parts) > 3 # by a page that was closed
     if left_behind: self._parts.pop(next(iter(self._parts)))
     part = self._parts.setdefault(token, bytearray())
     limit = min(size, self.max_mb*2**20)
     if m.get('at') != len(part) or len(part) + len(piece) > limit:
         self._parts.pop(token)
-        return self.heard(dict(m, t='refused', why='did not arrive whole: send it again'), None)
+        return dict(m, t='refused', why='did not arrive whole: send it again'), None
     part += piece
-    return bytes(self._parts.pop(token)) if len(part) == size else None
+    return m, bytes(self._parts.pop(token)) if len(part) == size else None
