@@ -259,10 +259,10 @@ def _one_sided(preds, task, threshold, share=.95):
     if not task.positive or not prob_columns(preds) or len(preds) < 10: return ''
     up = float(reaches(positive_score(preds, task.positive), threshold).mean())
     ill = float(task.is_positive(preds['target'].to_numpy(int)).mean())
-    if not 0 < ill < 1 or (up < share or ill > up-.05) and up > 0: return ''
+    if not 0 < ill < 1 or ((up < share or ill > up-.05) and up > 0): return ''
     rule = 'nobody' if up == 0 else 'everybody' if up == 1 else f'{up:.0%} of the images'
-    return (f'the threshold {threshold:.3f} refers {rule}: it decides next to nothing, and no sensitivity that comes of it '
-            'is a merit')
+    return (f'the threshold {threshold:.3f} refers {rule}: it decides next to nothing, and a sensitivity that comes of '
+            'it is no merit')
 
 # %% ../../nbs/measure/25_evaluation.ipynb #54e4c359
 def _nest(figures):

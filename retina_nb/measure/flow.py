@@ -55,8 +55,7 @@ def flow_table(
              _step('without a reference grade', table[table['target'].isna()], 'left out'),
              _step('ungradable: no grade by the model', known[known['grade'].isna()], 'left out'),
              _step('graded, with a reference grade', graded, 'graded')]
-    what = task.positive_name
-    rows += [*_answers(graded, True, f'referred ({what})'), *_answers(graded, False, 'not referred')]
+    rows += [*_answers(graded, True, f'referred ({task.positive_name})'), *_answers(graded, False, 'not referred')]
     return pd.DataFrame(rows).astype(dict(patients='Int64'))
 
 # %% ../../nbs/measure/27_flow.ipynb #ced7c9ec

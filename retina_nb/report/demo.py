@@ -100,8 +100,8 @@ def run_demo(out='runs/demo', # the folder to make; an earlier demo there is rep
         (tmp/out.name).rmdir()
         seconds = round(time.perf_counter() - start, 1)
         write_json(tmp/'demo.json', dict(made_by='retina_demo', seed=seed, seconds=seconds))
-    say('\nThe model has seen drawings only. Given a photograph it answers all the same, and says that the photograph is '
-        'unlike those that it has seen.')
+    say('\nThe model has seen drawings only. Given a photograph it answers all the same, and says that the photograph '
+        'is unlike those that it has seen.')
     say(f"report: {out/'report.html'}\npanel:  make panel, or retina_panel {out/'bundle'}\n{DISCLAIMER}")
     return Run(out)
 
