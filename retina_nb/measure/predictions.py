@@ -62,8 +62,8 @@ def _possible(n_patients, noise, rho, sharpness):
     wrong = dict(n_patients=n_patients == int(n_patients) and n_patients >= 1, noise=0 < noise < math.inf,
                  rho=0 <= rho <= 1, sharpness=0 < sharpness < math.inf)
     for name, ok in wrong.items():
-        if not ok: raise SettingError(f'{name} is out of range: patients are whole numbers from 1 on, noise and sharpness '
-                                      'above 0, rho from 0 to 1')
+        if not ok: raise SettingError(f'{name} is out of range: patients are whole numbers from 1 on, '
+                                      'noise and sharpness above 0, rho from 0 to 1')
 
 # %% ../../nbs/measure/05_predictions.ipynb #c22c1bbe
 def example_predictions(
