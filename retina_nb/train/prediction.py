@@ -15,7 +15,7 @@ from fastcore.script import store_true
 from ..core import Run, RunError, Task, task_of
 from ..commands import call_parse, next_command, one_line_errors
 from ..data.checks import require_usable
-from ..data.records import load_records
+from ..data.records import data_name, load_records
 from ..measure.evaluation import evaluate
 from ..measure.evaluation_files import write_evaluation, write_external, write_readers
 from ..measure.predictions import read_predictions
@@ -83,7 +83,7 @@ def _predictions(run, data, task, **how):
     "The same from whichever of the two it is"
     path = run.path if isinstance(run, Run) else Path(run)
     if (path/'predictions.csv').is_file() and not (path/'config.json').is_file(): path /= 'predictions.csv'
-    if not path.is_file(): return _of_run(Run(path), data, **how)
+    if path.is_dir() or not path.exists(): return _of_run(Run(path), data, **how)
     if data: raise RunError(f'{path}: a predictions table has no model to grade {data} with; give a run folder')
     return _table_of(path, task)
 
@@ -91,8 +91,8 @@ def _predictions(run, data, task, **how):
 def _place(run, data)->Path:
     "Where the scores of a run or table go, unless somebody says otherwise"
     path = run.path if isinstance(run, Run) else Path(run)
-    if path.is_file(): return path.parent/'eval'/path.stem
-    return path/'eval'/('test' if data is None else str(data).replace(':', '_').rstrip('/').split('/')[-1])
+    if path.exists() and not path.is_dir(): return path.parent/'eval'/path.stem
+    return path/'eval'/('test' if data is None else data_name(data))
 
 # %% ../../nbs/train/60_prediction.ipynb #d24d83e8
 def evaluate_run(run, # a run folder or a predictions CSV
