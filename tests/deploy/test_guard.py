@@ -219,10 +219,11 @@ def test_770_changed_settings(tmp_path, monkeypatch):
         s.task, s.threshold = found.task, s.grader.threshold
         texts = [found.card, hub_card(found), repr(found), repr(s.grader), words.head_html(s.grader)]
         if len(found.task) == 5:
-            for s.threshold in (s.grader.threshold, .01, .99):
+            for t in (s.grader.threshold, .01, .99):
+                s.threshold = t
                 if s.task.positive: texts.append(words.referral_html(s))
             texts += [words.verdict_html(s.current, s.task), words.table_html(s), s.to_csv()]
-        for t in texts: t.encode()
+        for o in texts: o.encode()
         ended['good'] += 1
     assert ended['refused'] > 300 and ended['good'] > 50, ended
 
