@@ -1,8 +1,20 @@
 # Written by `make prepare` from the face of retina_nb.deploy: edit its notebook.
-from .onnx import open_session as open_session
+from .budget import MAX_MEMORY as MAX_MEMORY
+from .budget import MAX_WORK as MAX_WORK
+from .budget import graph_cost as graph_cost
+from .guard import DEADLINE as DEADLINE
+from .guard import OPERATORS as OPERATORS
+from .guard import checked_onnx as checked_onnx
+from .guard import open_session as open_session
+from .guard import scan_onnx as scan_onnx
+from .guard import sound_answer as sound_answer
 from .onnx import parity as parity
-from .onnx import scan_onnx as scan_onnx
 from .onnx import to_onnx as to_onnx
+from .novelty import Cloud as Cloud
+from .novelty import add_novelty as add_novelty
+from .novelty import fit_novelty as fit_novelty
+from .novelty import novelty_by_formula as novelty_by_formula
+from .novelty import texture as texture
 from .int8 import has_vnni as has_vnni
 from .int8 import quantise as quantise
 from .int8 import try_int8 as try_int8
@@ -12,6 +24,8 @@ from .bundle import write_sums as write_sums
 from .golden import check_bundle as check_bundle
 from .golden import golden_images as golden_images
 from .golden import retina_check as retina_check
+from .card import card_text as card_text
+from .card import test_figures as test_figures
 from .exporter import export as export
 from .exporter import operating_curve as operating_curve
 from .exporter import retina_export as retina_export
@@ -20,16 +34,22 @@ from .grading import Ungraded as Ungraded
 from .grading import bars_html as bars_html
 from .grading import grading_columns as grading_columns
 from .grader import Grader as Grader
-from .grader import grade_to_csv as grade_to_csv
 from .grader import image_files as image_files
-from .grader import retina_grade as retina_grade
+from .gradings import grade_to_csv as grade_to_csv
+from .gradings import retina_grade as retina_grade
 from .pictures import case_pictures as case_pictures
 from .pictures import enhance_contrast as enhance_contrast
 from .pictures import heat_map as heat_map
+from .pictures import heat_scale as heat_scale
 from .session import Case as Case
 from .session import Session as Session
+from .patients import PatientResult as PatientResult
+from .patients import patient_results as patient_results
 from .viewer import Viewer as Viewer
+from .sheets import patient_sheets as patient_sheets
 from .panel import GradingPanel as GradingPanel
+from .door import Gate as Gate
+from .door import door_page as door_page
 from .page import retina_panel as retina_panel
 from .page import voila_settings as voila_settings
 from .hub import hub_card as hub_card
@@ -43,4 +63,4 @@ from .triton import retina_triton as retina_triton
 from .triton import to_triton as to_triton
 from .triton import triton_config as triton_config
 
-__all__ = ['open_session', 'parity', 'scan_onnx', 'to_onnx', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'export', 'operating_curve', 'retina_export', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'Grader', 'grade_to_csv', 'image_files', 'retina_grade', 'case_pictures', 'enhance_contrast', 'heat_map', 'Case', 'Session', 'Viewer', 'GradingPanel', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config']
+__all__ = ['MAX_MEMORY', 'MAX_WORK', 'graph_cost', 'DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer', 'parity', 'to_onnx', 'Cloud', 'add_novelty', 'fit_novelty', 'novelty_by_formula', 'texture', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'card_text', 'test_figures', 'export', 'operating_curve', 'retina_export', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'Grader', 'image_files', 'grade_to_csv', 'retina_grade', 'case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale', 'Case', 'Session', 'PatientResult', 'patient_results', 'Viewer', 'patient_sheets', 'GradingPanel', 'Gate', 'door_page', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config']

@@ -9,9 +9,11 @@ __all__ = ['HEADER', 'ENDPOINT', 'hub_card', 'push_bundle', 'pull_bundle', 'reti
 import os, re, shutil, urllib.error, urllib.request
 from pathlib import Path
 
-from fastcore.script import call_parse, store_true
+from fastcore.script import store_true
 
-from ..core import BundleError, SettingError, need, new_folder, one_line_errors
+from ..core import BundleError, SettingError, need
+from ..commands import call_parse, one_line_errors
+from ..disk import new_folder
 from .bundle import REQUIRED, bundle_limit, load_bundle
 
 # %% ../../nbs/deploy/80_hub.ipynb #b5b91a7e
