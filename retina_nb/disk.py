@@ -75,13 +75,13 @@ def file_to_write(path # links are followed; folders are made
                  )->Path: # the file itself, there already or new
     "Where a file may be written: what is there and is no regular file is a `SettingError`, and nothing is changed"
     try:
-        kind = file_kind(os.stat(path).st_mode)
-        if not kind and not os.access(path, os.W_OK):
+        real = Path(os.path.realpath(path))
+        kind = file_kind(os.stat(real).st_mode)
+        if not kind and not os.access(real, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
     except (FileNotFoundError, NotADirectoryError): kind = '' # `make_folder` says what is in the way
     except ValueError as e: raise SettingError(f'{str(path)!r}: cannot be a file ({e})') from None
     if kind: raise SettingError(f'{path}: is {kind}, not a file; choose another place')
-    real = Path(os.path.realpath(path))
     make_folder(real.parent)
     return real
 

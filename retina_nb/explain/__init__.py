@@ -12,6 +12,7 @@ from .. import core
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     methods=['METHODS', 'blurred', 'grad_cam', 'integrated_gradients', 'occlusion',
         'plot_explanation', 'plot_explanations'],
-    scoring=['coverage', 'mark_maps', 'other_eyes', 'plot_explanation_scores',
-        'random_maps', 'rank_agreement', 'score_explanations', 'truths', 'untrained'],
+    scoring=['coarse_chance', 'coverage', 'detail_maps', 'mark_maps', 'other_eyes',
+        'plot_explanation_scores', 'random_maps', 'rank_agreement', 'score_explanations',
+        'truths', 'untrained', 'untrained_maps'],
 ))

@@ -32,7 +32,8 @@ def _checked_member(z, name, limit)->tuple: # shape, order, type
     with z.open(f'{name}.npy') as f: shape, fortran, dtype = npz_header(f)
     size = dtype.itemsize
     for n in shape: size *= n
-    if size > limit: raise ValueError(f'{name} asks for {size/2**30:,.1f} GB of memory; {limit/2**30:,.1f} are the limit')
+    if size > limit:
+        raise ValueError(f'{name} asks for {size/2**30:,.1f} GB of memory; the limit is {limit/2**30:,.1f} GB')
     if size > z.getinfo(f'{name}.npy').file_size:
         raise ValueError(f'{name} is cut short: the shape {shape} does not fit into it')
     return shape, fortran, dtype

@@ -14,7 +14,8 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     geometry=['KINDS', 'Mark', 'QUADRANTS', 'Scene', 'draw_scene', 'empty_scene', 'grade_from_lesions', 'place_lesions',
               'plan_lesions', 'quadrant', 'vessel_tree'],
     render=['PREVALENCE', 'SynthEye', 'draw_grades', 'plot_truth', 'synth_eye', 'synth_patient'],
-    probe=['global_statistics', 'linear_probe'],
+    probe=['band_statistics', 'boosted_probe', 'file_statistics', 'global_statistics', 'linear_probe',
+           'look_statistics'],
     dataset=['SYNTH_VERSION', 'patient_seed', 'plan_synth', 'retina_sample', 'sample_dir', 'synth_dataset',
              'synth_truth', 'write_sample', 'write_synth'],
 ))

@@ -22,8 +22,12 @@ from .render import draw_grades as draw_grades
 from .render import plot_truth as plot_truth
 from .render import synth_eye as synth_eye
 from .render import synth_patient as synth_patient
+from .probe import band_statistics as band_statistics
+from .probe import boosted_probe as boosted_probe
+from .probe import file_statistics as file_statistics
 from .probe import global_statistics as global_statistics
 from .probe import linear_probe as linear_probe
+from .probe import look_statistics as look_statistics
 from .dataset import SYNTH_VERSION as SYNTH_VERSION
 from .dataset import patient_seed as patient_seed
 from .dataset import plan_synth as plan_synth
@@ -34,4 +38,4 @@ from .dataset import synth_truth as synth_truth
 from .dataset import write_sample as write_sample
 from .dataset import write_synth as write_synth
 
-__all__ = ['Anatomy', 'CAMERAS', 'Camera', 'HOSPITALS', 'Look', 'draw_look', 'KINDS', 'Mark', 'QUADRANTS', 'Scene', 'draw_scene', 'empty_scene', 'grade_from_lesions', 'place_lesions', 'plan_lesions', 'quadrant', 'vessel_tree', 'PREVALENCE', 'SynthEye', 'draw_grades', 'plot_truth', 'synth_eye', 'synth_patient', 'global_statistics', 'linear_probe', 'SYNTH_VERSION', 'patient_seed', 'plan_synth', 'retina_sample', 'sample_dir', 'synth_dataset', 'synth_truth', 'write_sample', 'write_synth']
+__all__ = ['Anatomy', 'CAMERAS', 'Camera', 'HOSPITALS', 'Look', 'draw_look', 'KINDS', 'Mark', 'QUADRANTS', 'Scene', 'draw_scene', 'empty_scene', 'grade_from_lesions', 'place_lesions', 'plan_lesions', 'quadrant', 'vessel_tree', 'PREVALENCE', 'SynthEye', 'draw_grades', 'plot_truth', 'synth_eye', 'synth_patient', 'band_statistics', 'boosted_probe', 'file_statistics', 'global_statistics', 'linear_probe', 'look_statistics', 'SYNTH_VERSION', 'patient_seed', 'plan_synth', 'retina_sample', 'sample_dir', 'synth_dataset', 'synth_truth', 'write_sample', 'write_synth']

@@ -82,3 +82,25 @@ def test_a_picture_that_is_its_own_mask_comes_out_the_same_both_ways(how):
     white = np.repeat(drawn[..., None].astype(np.uint8)*255, 3, 2)
     assert np.abs(coverage(pre, eye.image, drawn) - pre.frame(eye.image).apply(white)[..., 0]/255).max() < 1.1/255
 
+
+def test_a_map_without_any_model_points_at_spots():
+    "The control that chance hides: lesions are small contrasts, and a photograph minus its blur shows them"
+    from retina_nb.explain import detail_maps
+    images = np.full((3, 64, 64, 3), 90, np.uint8); lesions = np.zeros((3, 64, 64), bool); lesions[:, 30:34, 40:44] = True
+    images[lesions] = (200, 90, 40)
+    got = mark_maps(detail_maps(images), lesions, np.ones_like(lesions))
+    assert (got.pointing == 1).all() and (got.energy > 5*got.chance).all() and detail_maps(images).dtype == np.float32
+
+def test_chance_of_coarse_maps_is_not_that_of_pixels():
+    from retina_nb.explain import coarse_chance
+    middle = np.zeros((20, 64, 64), bool); middle[:, 20:44, 20:44] = True; seen = np.ones_like(middle)
+    coarse = coarse_chance(middle, seen, 4, draws=30).mean(); edge = coarse_chance(~middle, seen, 4, draws=30).mean()
+    assert coarse.pointing > coarse.chance + .02 and edge.pointing < edge.chance and abs(coarse.energy - coarse.chance) < .05 # peaks lie in the middle of cells
+
+def test_ten_untrained_models_differ():
+    from retina_nb.explain import grad_cam, untrained_maps
+    net = model(); size = net.preprocess.size
+    x = np.random.default_rng(0).integers(0, 255, (2, size, size, 3), np.uint8)
+    maps = untrained_maps(net, grad_cam, x, (1, 2), seeds=3)
+    assert len(maps) == 3 and all(m.shape == (2, size, size) for m in maps) and not np.allclose(maps[0], maps[1])
+    assert np.allclose(maps[2], untrained_maps(net, grad_cam, x, (1, 2), seeds=3)[2])

@@ -179,3 +179,39 @@ def test_the_contract_sees_what_the_decoder_sees(tmp_path):
     data = dicom_bytes(RAMP, 'MONOCHROME1', bits=12, WindowCenter=1000, WindowWidth=500)
     pre = Preprocess(size=32, crop='none')
     assert (pre(data) == pre(read_image(data))).all()
+
+@pytest.mark.parametrize('tag', ['BitsStored', 'HighBit', 'PixelRepresentation', 'NumberOfFrames', 'SamplesPerPixel', 'RescaleSlope', 'RescaleIntercept', 'WindowCenter', 'WindowWidth', 'VOILUTFunction', 'ImageLaterality', 'PatientID'])
+@pytest.mark.parametrize('value', ['', None, 0])
+def test_a_blank_or_zero_value_is_absent(tag, value):
+    if tag in ('VOILUTFunction', 'ImageLaterality', 'PatientID') and value == 0: pytest.skip('a text')
+    tags = {tag: value}
+    if tag == 'BitsStored': tags['HighBit'] = 15
+    whole = dicom_bytes(RAMP, bits=16 if tag in ('BitsStored', 'HighBit') else 12); data = dicom_bytes(RAMP, bits=16 if tag in ('BitsStored', 'HighBit') else 12, **tags)
+    assert (read_image(data) == read_image(whole)).all(), tag
+
+@pytest.mark.parametrize('tags', [dict(Rows=0), dict(Rows=None), dict(Columns=''), dict(Rows=65535, Columns=65535), dict(PixelData=b''), dict(BitsAllocated=7), dict(NumberOfFrames=-4, Rows=9), dict(PhotometricInterpretation='')])
+def test_what_cannot_be_is_one_line(tags, capfd):
+    with pytest.raises(ImageError, match='scan.dcm: is') as e: read_image(dicom_bytes(RAMP, bits=12, **tags), name='scan.dcm')
+    assert '\n' not in str(e.value) and not capfd.readouterr().err
+
+def test_a_frame_that_was_cut_or_lies_about_its_size():
+    import io, pydicom
+    from PIL import Image
+    from pydicom.encaps import encapsulate
+    def packed(frame, **tags):
+        meta = pydicom.dataset.FileMetaDataset(); meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+        ds = pydicom.dcmread(io.BytesIO(dicom_bytes(np.zeros((200, 300), np.uint8)))); ds.file_meta.TransferSyntaxUID = meta.TransferSyntaxUID
+        ds.PixelData = encapsulate([frame]); ds['PixelData'].is_undefined_length = True
+        b = io.BytesIO(); ds.save_as(b, enforce_file_format=True); return b.getvalue()
+    busy = np.random.default_rng(0).integers(0, 255, (200, 300), np.uint8); buf = io.BytesIO(); Image.fromarray(busy).save(buf, 'JPEG'); jpeg = buf.getvalue()
+    assert read_image(packed(jpeg)).shape == (200, 300, 3)
+    with pytest.raises(ImageError, match='scan.dcm: is damaged: the picture data end early'): read_image(packed(jpeg[:len(jpeg)//2] + b'\xff\xd9'), name='scan.dcm')
+    i = jpeg.index(b'\xff\xc0'); lies = jpeg[:i+5] + (60000).to_bytes(2, 'big')*2 + jpeg[i+9:]
+    with pytest.raises(ImageError, match='scan.dcm'): read_image(packed(lies), name='scan.dcm')
+
+def test_a_file_that_unfolds_to_too_much(monkeypatch):
+    import io, pydicom
+    ds = pydicom.dcmread(io.BytesIO(dicom_bytes(np.zeros((2000, 2000), np.uint16)))); ds.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    b = io.BytesIO(); ds.save_as(b, enforce_file_format=True); assert len(b.getvalue()) < 2**16 and read_image(b.getvalue()).shape == (2000, 2000, 3)
+    monkeypatch.setattr('retina_nb.image.dicom._INFLATED', 2**20)
+    with pytest.raises(ImageError, match='unfolds to too much'): read_image(b.getvalue(), name='scan.dcm')

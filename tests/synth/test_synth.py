@@ -1,5 +1,6 @@
 "The synthetic eyes: determinism, no shortcut, what data sets promise, the command, bad input"
 import hashlib, os, subprocess, sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -7,9 +8,11 @@ import pandas as pd
 import pytest
 
 from retina_nb.core import DataError, SettingError
+from retina_nb.data import load_records
+from retina_nb.image import read_image
 from retina_nb.synth.look import CAMERAS, HOSPITALS, draw_look
 from retina_nb.synth.geometry import KINDS, grade_from_lesions
-from retina_nb.synth.probe import global_statistics, linear_probe
+from retina_nb.synth.probe import band_statistics, boosted_probe, file_statistics, global_statistics, linear_probe, look_statistics
 from retina_nb.synth.render import synth_eye, synth_patient
 from retina_nb.synth.dataset import plan_synth, sample_dir, synth_dataset, synth_truth, write_sample, write_synth
 
@@ -102,6 +105,23 @@ def check_no_shortcut(n, seed, penalties):
     assert linear_probe(np.c_[X, y + np.random.default_rng(0).normal(0, .3, n)], y) > .7 # the probe does find a shortcut
 
 def test_no_shortcut(): check_no_shortcut(500, 3, (.1, 1.))
+
+def test_colour_size_and_file_do_not_know_the_grade(tmp_path):
+    "What has nothing to do with disease, asked of the photographs as they are saved, by a straight line and by trees"
+    records = load_records(synth_dataset(400, seed=77, prevalence=(.2,)*5)); y = records.label.to_numpy(int)
+    data = [Path(f).read_bytes() for f in records.image]
+    look, file = (np.stack([f(d) for d in data]) for f in (lambda d: look_statistics(read_image(d)), file_statistics))
+    told = np.c_[look, file, y + np.random.default_rng(0).normal(0, .3, len(y))]
+    for probe in (linear_probe, boosted_probe):
+        for X in (look, file, np.c_[look, file]): assert probe(X, y) < .32, (probe, X.shape)
+        assert probe(told, y) > .5 # it finds a shortcut where there is one
+
+def test_detail_tells_the_grade_without_any_place():
+    "What is said of scores on the sample: numbers that know widths and no places do well"
+    y = np.arange(150) % 5; bands = np.stack([band_statistics(synth_eye(7000 + i, int(g), size=240).image) for i,g in enumerate(y)])
+    assert bands.shape == (150, 36) and linear_probe(bands, y) > .33
+    flipped = np.stack([band_statistics(np.ascontiguousarray(synth_eye(7000 + i, int(g), size=240).image[::-1, ::-1])) for i,g in enumerate(y[:5])])
+    assert np.allclose(flipped, bands[:5], rtol=.02, atol=.05) # it knows no place
 
 @pytest.mark.full
 @pytest.mark.parametrize('seed', [11, 12])
