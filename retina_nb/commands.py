@@ -134,6 +134,9 @@ def call_parse(f # the function of a command
     def _command(*args, **kwargs):
         if args or kwargs or not _from_script(sys._getframe(1)): return f(*args, **kwargs)
         return f(**_parse(f, sys.argv[1:]))
+    spec = getattr(sys.modules.get('__main__'), '__spec__', None)
+    if f.__module__ == '__main__' and spec is not None and spec.name.startswith('retina_nb.'): # python -m, torchrun -m
+        f(**_parse(f, sys.argv[1:]))
     return _command
 
 # %% ../nbs/03_commands.ipynb #0b38ac2a
