@@ -7,7 +7,7 @@ __all__ = ['DISCLAIMER', 'RetinaError', 'DataError', 'ImageError', 'SettingError
            'need', 'watched']
 
 # %% ../nbs/00_base.ipynb #4152d855
-import importlib, sys
+import importlib, os, sys
 from types import ModuleType
 
 # %% ../nbs/00_base.ipynb #5a732a3d

@@ -2,7 +2,8 @@
 import functools, tempfile
 from pathlib import Path
 
-from retina_nb.core import get_task, write_json
+from retina_nb.core import get_task
+from retina_nb.disk import write_json
 
 def random_run(path, task='dr', size=64, arch='resnet10t', loss='ce', **config):
     "A run folder whose model has random weights"

@@ -44,6 +44,8 @@ def test_links_are_followed_and_stay(tmp_path):
     (tmp_path/'to').symlink_to('real')
     with new_folder(tmp_path/'to', replace=True) as d: (d/'c').write_text('c')
     assert os.listdir(tmp_path/'real') == ['c'] and (tmp_path/'to').is_symlink()
+    for way in ('x/..', 'real/../real', '.'):
+        with pytest.raises(SettingError, match='a folder'): write_file(f'{tmp_path}/{way}', 'x')
     with pytest.raises(OSError) as e: write_file(tmp_path/'loop', 'x')
     assert e.value.errno == errno.ELOOP
 

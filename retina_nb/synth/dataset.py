@@ -14,15 +14,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from fastcore.script import call_parse
-from tqdm.auto import tqdm
 
 import retina_nb
-from ..core import (DataError, SettingError, cache_dir, json_hash, new_folder, one_line_errors,
-                            read_table, write_file, write_table)
+from ..core import DataError, SettingError
+from ..disk import cache_dir, json_hash, new_folder, write_file, write_table
+from ..sheets import read_table
+from ..commands import call_parse, one_line_errors
 from ..image.read import image_size
 from .look import CAMERAS, draw_look
 from .render import PREVALENCE, SynthEye, _check, draw_grades, synth_eye
+from ..work import progress
 
 # %% ../../nbs/synth/30_dataset.ipynb #405472f0
 SYNTH_VERSION = 3 # goes up when the same seed no longer gives the same picture
@@ -113,10 +114,10 @@ def _write_eye(out, row, size, visibility):
 # %% ../../nbs/synth/30_dataset.ipynb #259daeaa
 def _draw_all(out, df, size, visibility, workers):
     "Draw all records in threads; an interruption stops them"
-    pool, quiet = ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)), None if len(df) >= 50 else True
+    pool = ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1))
     try:
         done = pool.map(lambda row: _write_eye(out, row, size, visibility), df.itertuples())
-        for _ in tqdm(done, total=len(df), desc='drawing eyes', leave=False, disable=quiet): pass
+        for _ in progress(done, 'drawing eyes', total=len(df), show=len(df) >= 50): pass
     finally: pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/synth/30_dataset.ipynb #b4d77654

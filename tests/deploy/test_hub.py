@@ -4,7 +4,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from retina_nb.core import BundleError, file_sha256
+from retina_nb.core import BundleError
+from retina_nb.disk import file_sha256
 from retina_nb.deploy import load_bundle, pull_bundle, push_bundle
 from random_model import shared
 from servers import Handler, Server
