@@ -54,11 +54,18 @@ def _faults(c):
 # %% ../nbs/04_run_config.ipynb #c230488f
 class RunConfig(dict):
     "The settings of a run; one that is not there is a `RunError` that names it and the file"
-    def __init__(self, values, path): super().__init__(values); self.path = path
+    def __init__(self, values, # names and values, as the file holds them
+                 path # the file, for messages
+                ):
+        super().__init__(values)
+        self.path = path
+
     def __missing__(self, key):
         raise RunError(f'{self.path}: has no {key!r}: it was damaged, or made by another program')
     def __or__(self, other): return RunConfig({**self, **other}, self.path)
-    def copy(self): return RunConfig(self, self.path)
+    def copy(self)->'RunConfig': # of the same file
+        "Another one with the same values"
+        return RunConfig(self, self.path)
 
 # %% ../nbs/04_run_config.ipynb #6132b46b
 def read_run_config(path # a run's `config.json`

@@ -1,5 +1,5 @@
 "Every command answers a slip in one line, and says what was meant."
-import json, os, shlex, subprocess, sys
+import shlex, subprocess, sys
 
 import pytest
 

@@ -1,5 +1,5 @@
 "Only regular files are read and replaced, permissions hold, one writer a folder, tables that cannot run."
-import errno, json, os, signal, socket, stat, subprocess, sys, time
+import errno, os, signal, socket, stat, subprocess, sys, time
 
 import pandas as pd, pytest
 from hypothesis import given, settings, strategies as st

@@ -3,9 +3,10 @@ import html, io, re, warnings
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
+from PIL import Image
 
 from retina_nb.core import Task, with_task
-from retina_nb.pages import Section, plain_markdown, render_page, render_template
+from retina_nb.pages import Section, plain_markdown, render_page
 from retina_nb.plotting import caption, drawn, new_axes, save_figure
 
 ODD = ['$', '$$', '$5 and $6', r'$\frac{1}{', r'a_b^c', r'\alpha', '{}', '\\', '%d %s', '😀👁', '眼科 مرحبا', 'x'*400, 'a\nb', 'a\tb\r\n', '\0', '\x1b[31m', '\udcff', '\u202eabc', '<b>&amp;', '#' * 50, '']
@@ -27,7 +28,7 @@ def test_powers_of_ten_and_layouts_stay():
     ax = new_axes(); ax.plot([1, 1e6], [1, 2]); ax.set_xscale('log'); ax.figure.canvas.draw()
     assert any('mathdefault' in t.get_text() for t in ax.get_xticklabels())
     axs = new_axes(None, (6, 3), ncols=2); axs[0].set_ylabel('a label\nof two lines'); axs[0].figure.canvas.draw(); assert axs[0].get_position().x0 > .05
-    fig = plt.figure(layout='constrained'); a, b = fig.subfigures(1, 2); ax = new_axes(a.subplots()); ax.set_title('$\\frac'); fig.canvas.draw()
+    fig = plt.figure(layout='constrained'); a, _ = fig.subfigures(1, 2); ax = new_axes(a.subplots()); ax.set_title('$\\frac'); fig.canvas.draw()
     fig, ax = plt.subplots(); new_axes(ax); fig.tight_layout(); fig.subplots_adjust(left=.3); im = ax.imshow(np.eye(3)); plt.colorbar(im, ax=ax, label='$\\x$'); new_axes(ax); fig.savefig(io.BytesIO())
     plt.close('all')
 
@@ -46,8 +47,10 @@ def test_figures_of_all_wings_with_odd_names(tmp_path):
     preds = records.assign(target=y, grade=y[::-1])
     for ax in (plot_labels(records, task=task), plot_labels(records, by='camera', task=task), plot_confusion(preds, task)):
         fig = np.ravel(ax)[0].figure; fig.savefig(io.BytesIO(), bbox_inches='tight', dpi=40); plt.close(fig)
-    picture = np.zeros((40, 40, 3), np.uint8)
-    if show_images: pass
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path/'$x^_.png')
+    odd = with_task(pd.DataFrame(dict(image=[str(tmp_path/'$x^_.png')], label=[0], patient=['$1'], eye='', split='train')), task)
+    for ax in np.ravel(show_images(odd)): ax.figure.savefig(io.BytesIO(), dpi=40)
+    plt.close('all')
 
 HOSTILE = ['[click](http://evil.example)', '![x](http://evil.example/p.png)', '<img src="http://evil.example">', '<script>x</script>', 'http://evil.example/a', 'www.evil.example', '<http://evil.example>', 'a@evil.example',
            '[a]: http://evil.example\n[a]', '![x][a]', '`code` *b* _i_ ~~s~~', '$$\\href{http://evil.example}{x}$$', '# h1\n\n## h2', '| a | b |\n|---|---|\n| c | d |', '&lt;b&gt;', '- [ ] task', '1. list', '```python\nimport os\n```', '{{ 7*7 }}{% raw %}', '\\[x\\](y)', 'a\u2028b']

@@ -215,7 +215,8 @@ def pins_complete(root):
     needed = {_dist(s) for s in requirements(root)}
     return [f'constraints.txt does not pin {d}, which settings.ini requires' for d in sorted(needed - pinned)]
 
-EXTRAS = {'train': 'train', 'explain': 'train', 'report.demo': 'train', 'deploy.panel': 'panel', 'deploy.viewer': 'panel', 'deploy.hub': 'hub',
+EXTRAS = {'train': 'train', 'explain': 'train', 'report.demo': 'train', 'deploy.panel': 'panel', 'deploy.viewer': 'panel', 'deploy.stage': 'panel',
+          'deploy.door': 'panel', 'deploy.hub': 'hub',
           'serve': 'serve'}  # wing or room -> the extra that it needs to be imported
 
 def _top_imports(tree):

@@ -107,7 +107,8 @@ _DRAWN = [(0,'left'), (1,'right'), (2,'left'), (3,'right'), (4,'left')] # grade 
 
 def _drawn(i, grade, eye)->tuple:
     "A synthetic eye as the sample menu gives it: file name, and bytes as a synthetic data set has them"
-    from retina_nb.synth import CAMERAS, synth_eye
+    from retina_nb.synth.look import CAMERAS
+    from retina_nb.synth.render import synth_eye
     e = synth_eye(i, grade=grade, eye=eye, size=256)
     return f'synthetic{i}_{eye}.jpg', _jpeg(e.image, CAMERAS[e.camera].jpeg)
 

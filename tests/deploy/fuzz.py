@@ -212,8 +212,7 @@ def fine(e):
 
 def worker():
     "Takes folders from stdin, one a line; answers with a line of JSON each"
-    import numpy as np
-    bundle, seed = Path(sys.argv[2]), np.random.default_rng(0)
+    bundle = Path(sys.argv[2])
     from retina_nb.synth import synth_eye
     photo = synth_eye(3, grade=2, size=128).image
     judged(bundle, photo) # everything is imported now

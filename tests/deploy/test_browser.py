@@ -251,7 +251,7 @@ def test_paper_has_one_page_a_patient(page, voila, photos):
     page.click('button:has-text("Print")'); page.wait_for_function('window.printed == 1')
     for size in ('A4', 'Letter'): assert pages_of(page.pdf(format=size)) == 3                  # two patients and a letter; 14 photographs fit one page
     page.emulate_media(media='print')
-    shown = [o for o in page.locator('.rnb-sheet').all_inner_texts()]
+    shown = page.locator('.rnb-sheet').all_inner_texts()
     assert len(shown) == 3 and not page.locator('.rnb-panel').is_visible()
     first = shown[0]
     for text in ('Patient 33', 'Right eye', 'Left eye', 'Referable DR', 'Model', 'Not a medical device'): assert text in first, (text, first)

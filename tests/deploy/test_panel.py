@@ -229,7 +229,7 @@ def test_a_page_a_patient_has_everything_that_must_be_on_it(session, eye):
     pages = patient_sheets(session)
     assert list(pages) == ['patient 10', 'case 3']
     page = pages['patient 10']
-    for o in ('Patient 10', 'right eye', 'left eye', 'Referable DR', session.grader.bundle.id, DISCLAIMER, f'{datetime.now():%B %Y}', 'rnb-printed'): assert o in page, o
+    for o in ('Patient 10', 'right eye', 'left eye', 'Referable DR', session.grader.bundle.id, DISCLAIMER, f'{datetime.now().astimezone():%B %Y}', 'rnb-printed'): assert o in page, o
     assert page.index('data-rnb-page="2"') < page.index('data-rnb-page="1"')        # the right eye first
     assert 'To be seen by a person' in pages['case 3']
 
