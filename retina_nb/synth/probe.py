@@ -58,7 +58,8 @@ def look_statistics(img:np.ndarray, # (H,W,3) uint8
 def file_statistics(data:bytes      # of a JPEG file
                    )->np.ndarray:   # (8,): sums and first entries of its two tables, size, notes, share of its header
     "What a file tells of a photograph before it is decoded: how it was saved, and by what"
-    with Image.open(io.BytesIO(data), formats=['JPEG']) as im: saved, size, notes = im.quantization, im.size, len(im.info)
+    with Image.open(io.BytesIO(data), formats=['JPEG']) as im:
+        saved, size, notes = im.quantization, im.size, len(im.info)
     tables = [np.asarray(saved.get(i, [0])) for i in (0, 1)]
     head = data.find(b'\xff\xda') # where the picture itself begins
     return np.array([*(t.sum() for t in tables), *(t[0] for t in tables), *size, notes, head], float)
