@@ -22,6 +22,7 @@ _KINDS = dict(
     object='task_detail preprocess data calibration operating_point versions trained_on')
 _KIND_OF = {key: kind for kind, keys in _KINDS.items() for key in keys.split()}
 _NEVER_NULL = 'task', 'arch', 'loss', 'classes', 'preprocess' # as good as not there
+_TYPES:dict[str, type] = dict(text=str, whole=int, list=list, object=dict)
 _WORDS = dict(text='a text', whole='a whole number', number='a number', flag='true or false', list='a list',
               object='an object')
 
@@ -31,7 +32,7 @@ def _is(kind, v)->bool:
     if kind == 'flag': return isinstance(v, bool)
     if isinstance(v, bool): return False
     if kind == 'number': return isinstance(v, (int, float)) and math.isfinite(v)
-    return isinstance(v, dict(text=str, whole=int, list=list, object=dict)[kind])
+    return isinstance(v, _TYPES[kind])
 
 # %% ../nbs/04_run_config.ipynb #14399c5e
 def _faults(c):

@@ -47,8 +47,8 @@ def synthetic_rows(
 # %% ../../nbs/data/52_provenance.ipynb #ba7fceed
 def _count(rows)->dict:
     "Images, patients and synthetic images of some rows; patients None where no row names one"
-    known = rows['patient'].dropna() if 'patient' in rows else []
-    return dict(images=len(rows), patients=len(set(known.astype(str))) if len(known) else None,
+    known = set(rows['patient'].dropna().astype(str)) if 'patient' in rows else set()
+    return dict(images=len(rows), patients=len(known) or None,
                 synthetic=int(rows['_drawn'].sum()))
 
 # %% ../../nbs/data/52_provenance.ipynb #75b10841

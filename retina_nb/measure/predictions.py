@@ -276,7 +276,7 @@ def read_predictions(
 )->pd.DataFrame: # a checked copy: labels as Int64, probabilities as floats, the task in the column `task`
     """Read and check predictions that any program may have written. A `DataError` names the first row that cannot be
     scored and says why: a file's line, a table's row. A file must not hold an image twice"""
-    table = _table_of(preds)
+    table:pd.DataFrame = _table_of(preds)
     file = isinstance(preds, (str, Path)) and Path(preds).is_file()
     folder = preds.path if isinstance(preds, Run) else Path(preds) if isinstance(preds, (str, Path)) else None
     if name is None and folder is not None: name = str(preds) if file else f'{folder}/predictions.csv'
