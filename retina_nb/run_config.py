@@ -15,7 +15,8 @@ from .disk import read_json
 # %% ../nbs/04_run_config.ipynb #32a8b677
 _KINDS = dict(
     text='task arch loss contrast sampling class_weights mix precision weights kind first_stage preprocess_hash device',
-    whole='size epochs bs seed split_seed channels freeze_epochs patience start_size accumulate processes best_epoch steps',
+    whole='size epochs bs seed split_seed channels freeze_epochs patience start_size accumulate processes best_epoch '
+          'steps',
     number='lr smoothing lr_mult ema seconds peak_memory_mb parameters flops',
     flag='pretrained best channels_last compile softmax fellow by_hand',
     list='classes metrics own members shares memory',
