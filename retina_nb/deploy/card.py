@@ -48,8 +48,8 @@ def test_figures(
     kind = 'synthetic eyes' if _all_drawn(config.get('trained_on'), 'test') else 'photographs'
     n, patients = m.get('n_images', '?'), m.get('n_patients', '?')
     reached = f"sensitivity of {_figure(found['sensitivity'])} and a specificity of {_figure(found['specificity'])}"
-    return (f'On {n} {kind} of the test part, of {patients} patients that it had not seen, {task.positive_name} was found '
-            f'with a {reached} (95% intervals).')
+    return (f'On {n} {kind} of the test part, of {patients} patients that it had not seen, {task.positive_name} '
+            f'was found with a {reached} (95% intervals).')
 
 # %% ../../nbs/deploy/36_card.ipynb #59297b4f
 def _all_drawn(trained_on, part)->bool:
@@ -96,8 +96,8 @@ def _novelty_md(found)->str:
     by = ' and '.join(found['measured'])
     return (f'Every grading carries a novelty: the distance from {n} training photographs by {by}, 1 at the limit. '
             'Beyond it a photograph is called unlike those that the model has seen, and a person should look. '
-            f"The limit was set on {v['images']} validation photographs of {found['patients']} patients; {v['flagged']} of "
-            f"them are beyond it, and of many more of their kind at most {v['flagged_upper95']:.1%} would be, "
+            f"The limit was set on {v['images']} validation photographs of {found['patients']} patients; "
+            f"{v['flagged']} of them are beyond it, and of many more of their kind at most {v['flagged_upper95']:.1%} would be, "
             'as sure as 95% (counting each as independent).')
 
 # %% ../../nbs/deploy/36_card.ipynb #2d85a9b0
