@@ -97,8 +97,8 @@ def _novelty_md(found)->str:
     return (f'Every grading carries a novelty: the distance from {n} training photographs by {by}, 1 at the limit. '
             'Beyond it a photograph is called unlike those that the model has seen, and a person should look. '
             f"The limit was set on {v['images']} validation photographs of {found['patients']} patients; "
-            f"{v['flagged']} of them are beyond it, and of many more of their kind at most {v['flagged_upper95']:.1%} would be, "
-            'as sure as 95% (counting each as independent).')
+            f"{v['flagged']} of them are beyond it, and of many more of their kind at most "
+            f"{v['flagged_upper95']:.1%} would be, as sure as 95% (counting each as independent).")
 
 # %% ../../nbs/deploy/36_card.ipynb #2d85a9b0
 def _int8_row(name, row)->str:
