@@ -11,10 +11,10 @@ from retina_nb.sheets import read_table
 posix = pytest.mark.skipif(os.name == 'nt', reason='pipes, devices and permissions of POSIX')
 
 @pytest.fixture
-def odd(tmp_path):
+def odd(tmp_path, monkeypatch):
     "Everything that is no regular file"
     os.mkfifo(tmp_path/'pipe'); (tmp_path/'folder').mkdir(); (tmp_path/'to_null').symlink_to('/dev/null'); (tmp_path/'to_pipe').symlink_to('pipe'); (tmp_path/'to_folder').symlink_to('folder')
-    os.chdir(tmp_path); s = socket.socket(socket.AF_UNIX); s.bind('socket') # its path has to be short
+    monkeypatch.chdir(tmp_path); s = socket.socket(socket.AF_UNIX); s.bind('socket') # its path has to be short
     yield [tmp_path/n for n in ('pipe', 'folder', 'to_null', 'to_pipe', 'to_folder', 'socket')] + ['/dev/null', '/dev/zero', '/dev/full', '/dev/random']
     s.close()
 
