@@ -177,8 +177,15 @@ def card(self:Bundle)->str: # Markdown
     return _read(self.path, 'card.md').decode('utf-8', 'replace')
 
 # %% ../../nbs/deploy/30_bundle.ipynb #92204ba1
+def _without_links(text # Markdown of somebody else
+                  )->str: # headings, tables and bold letters stay; links, pictures, HTML and formulas are text
+    "Markdown that asks no other host for anything and leads nowhere; entities are shown as what they mean"
+    return re.sub(r'[<\[\]!$]|(?<=http):(?=//)|(?<=https):(?=//)|(?<=www)\.|(?<=mailto):|@|^ {0,3}[`~]{3}',
+                  lambda m: ''.join(f'&#{ord(c)};' for c in m[0]), text, flags=re.I | re.M)
+
+# %% ../../nbs/deploy/30_bundle.ipynb #a28f9984
 @patch
-def _repr_markdown_(self:Bundle): return self.card
+def _repr_markdown_(self:Bundle): return _without_links(self.card)
 
 # %% ../../nbs/deploy/30_bundle.ipynb #05eda6c5
 @patch

@@ -7,7 +7,7 @@ __all__ = ['PUBLISHED', 'FEW_POSITIVES', 'roc_points', 'choose_threshold', 'roc_
            'decisions', 'point_sentence', 'store_decisions']
 
 # %% ../../nbs/measure/40_operating.ipynb #2ef22805
-import math
+import math, textwrap
 
 import numpy as np
 import pandas as pd
@@ -174,7 +174,8 @@ def _landmarks(ax):
         cited = [p['source'].split(',')[0].replace(' et al.', '') for p in d]
         x, y = [1-p['specificity'] for p in d], [p['sensitivity'] for p in d]
         names = '; '.join(dict.fromkeys(cited))
-        ax.plot(x, y, mark, ms=6, color=colour, ls='', zorder=4, label=f'published, {kind}: {names}')
+        said = textwrap.fill(f'published, {kind}: {names}', 44)
+        ax.plot(x, y, mark, ms=6, color=colour, ls='', zorder=4, label=said)
 
 # %% ../../nbs/measure/40_operating.ipynb #e7b39913
 def _auc_in_words(yes, score, unit, n):
