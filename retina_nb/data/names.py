@@ -131,8 +131,11 @@ def eyes_of(
 
 # %% ../../nbs/data/02_names.ipynb #15fc2de5
 _nobody = re.compile(
-    r'[\W_]*|<?#?n\W?/?a\W?>?|nan|none|null|nil|void|undefined|missing|unk|unknown|anonymous|-1(\.0)?|'
-    r'(not|no)[ _-]?(available|applicable|known|given|patient|id)|#(null|ref|div/0|value|name|num|na)[!?]?', re.I)
+    r'[\W_]*|<?#?n\W*/?\W*a\W?>?|nan|nat|<?none>?|<?null>?|\\+n|nil|void|undefined|unspecified|missing|unk|tbd|'
+    r'[\[(<]?(blank|empty|unknown|anonym(ous|i[sz]ed)?|de-?identified)[\])>]?([ _-](patient|id|subject))?|anon|'
+    r'-1(\.0)?|unbekannt|inconnue?|desconocid[oa]|sconosciut[oa]|no[ _-]data|'
+    r'(not|no)[ _-]?(available|applicable|known|given|recorded|provided|stated|specified|patient|id)|'
+    r'#(null|ref|div/0|value|name|num|na)[!?]?', re.I)
 
 def is_unknown(
     cell, # of a column of patients; None and NaN too

@@ -169,12 +169,13 @@ def _grading(self:Grader, name, out, q, why, seconds)->Grading:
 
 # %% ../../nbs/deploy/45_grader.ipynb #0c9ca762
 def _in_folder(folder)->list:
-    "The image files of a folder, through all levels, sorted; hidden ones are left out, closed folders are kept"
+    """The image files of a folder, through all levels, sorted; hidden ones are left out. Closed folders, and pipes and
+    dead links that are called like images, are kept: they become rows that say so"""
     found, closed = [], []
     for place,folders,files in os.walk(folder, onerror=lambda e: closed.append(e.filename)):
         folders[:] = [d for d in folders if not d.startswith('.')]
         paths = [Path(place)/f for f in files if not f.startswith('.')]
-        found += [str(f) for f in paths if f.is_file() and is_image_file(f)]
+        found += [str(f) for f in paths if (is_image_file(f) if f.is_file() else f.suffix.lower() in IMAGE_TYPES)]
     if found or closed: return sorted(found + closed) # what is closed becomes a row that says so
     raise DataError(f"{folder}: no image files in this folder (looked for {', '.join(sorted(IMAGE_TYPES))})")
 

@@ -48,6 +48,19 @@ def _append(path, gradings, cols, each)->list:
         os.fsync(f.fileno())
     return bad
 
+# %% ../../nbs/deploy/47_gradings.ipynb #496a6c41
+def _own_out(out, files, grader)->Path:
+    "The place of a table of gradings; what is an input, of the bundle, or not gradings is a `SettingError`"
+    real, bundle = Path(os.path.realpath(out)), Path(os.path.realpath(grader.bundle.path))
+    if bundle in real.parents: raise SettingError(f'{out}: lies in the bundle; choose another place for the gradings')
+    if not real.is_file(): return out
+    same = [f for f in files if isinstance(f, (str, os.PathLike)) and os.path.realpath(f) == str(real)]
+    if same: raise SettingError(f'{out}: is one of the images to be graded; choose another file for the gradings')
+    with open(real, 'rb') as f: begins = f.read(5)
+    if begins not in (b'', b'file,'):
+        raise SettingError(f'{out}: exists and is no table of gradings; choose another file, or delete it first')
+    return out
+
 # %% ../../nbs/deploy/47_gradings.ipynb #6ab98611
 def grade_to_csv(
     grader:Grader, # its bundle is named in every row
@@ -62,7 +75,7 @@ def grade_to_csv(
     "Grade images and write a row for each as it is done"
     out, cols, files = Path(out), grading_columns(grader.task), image_files(images)
     if out.is_dir(): raise SettingError(f"{out}: is a folder; name the CSV file to write, such as {out/'gradings.csv'}")
-    out = file_to_write(out)
+    out = file_to_write(_own_out(out, files, grader))
     partial = out.with_name(out.name + '.partial')
     kept = _done(partial, grader) if resume else {}
     names = {f: shown_name(f) for f in map(str, files)}

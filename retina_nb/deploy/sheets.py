@@ -12,7 +12,7 @@ from ..core import DISCLAIMER
 from .card import test_figures
 from .grading import bars_html
 from .patients import of_eye, open_reasons, patient_results, result_grade
-from .words import case_badge, model_text, said_text, why_withheld
+from .words import case_badge, meaning_of, model_text, said_text, why_withheld
 
 # %% ../../nbs/deploy/64_sheets.ipynb #94109c7f
 def _picture(c)->str:
@@ -34,7 +34,7 @@ def _grade(c, task)->str:
     "The grade as a number on its colour, its name and what it means"
     text, colour, ink = case_badge(c, task)
     number = f'<span style="background:{colour};color:{ink}">{text}</span>'
-    words = f'<b>{html.escape(c.grading.name)}</b><br>{html.escape(c.grading.meaning)}'
+    words = f'<b>{html.escape(c.grading.name)}</b><br>{html.escape(meaning_of(c.grading))}'
     return f'<div class="rnb-paper-grade">{number}<div>{words}</div></div>'
 
 # %% ../../nbs/deploy/64_sheets.ipynb #018eb7e2

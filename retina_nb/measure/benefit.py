@@ -112,7 +112,8 @@ def plot_net_benefit(
     ax.plot(at, table['everybody'], color=UNKNOWN_COLOUR, ls='--', lw=1.3, label='refer everybody')
     ax.axhline(0, color='#333333', lw=1, label='refer nobody')
     top = max(table['model'].max(), table['everybody'].max())
-    ax.set(ylim=(-.25*top, 1.25*top), xlabel='threshold: risk from which a person is referred',
+    if np.isfinite(top): ax.set_ylim(-.25*top, 1.25*top)
+    ax.set(xlabel='threshold: risk from which a person is referred',
            ylabel='net benefit, found cases a person')
     ax.legend()
     who = table.attrs.get('by', 'image')
