@@ -143,3 +143,15 @@ def test_few_positives_get_the_careful_threshold_and_carry_their_interval():
         said = point_sentence(p, 'referable DR')
         assert '95% interval' in said and f"{p['n_positive_images']} images of {p['n_positive_patients']} patients" in said and p['sensitivity_ci95'][0] < p['sensitivity']
     assert decisions(example_predictions(40, seed=5), assurance=None)['operating_point'].get('assurance') is None
+
+def test_one_patient_has_a_curve_without_numbers():
+    "A table of one patient ended in a traceback and half of an evaluation's folder"
+    import matplotlib.pyplot as plt
+    from retina_nb.measure import net_benefit, plot_net_benefit
+    r = np.random.default_rng(0)
+    target, p = r.integers(0, 5, 60), r.dirichlet(np.ones(5), 60)
+    one = pd.DataFrame(dict(image=[f'{i}.jpg' for i in range(60)], patient='7', target=target, grade=p.argmax(1),
+                            **{f'p_{i}': p[:, i] for i in range(5)}))
+    ax = plot_net_benefit(net_benefit(one, n_boot=20))
+    assert ax.get_title(loc='left')
+    plt.close(ax.figure)
