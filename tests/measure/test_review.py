@@ -4,6 +4,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from retina_nb.core import DataError, SettingError, read_json
@@ -146,7 +147,6 @@ def test_few_positives_get_the_careful_threshold_and_carry_their_interval():
 
 def test_one_patient_has_a_curve_without_numbers():
     "A table of one patient ended in a traceback and half of an evaluation's folder"
-    import matplotlib.pyplot as plt
     from retina_nb.measure import net_benefit, plot_net_benefit
     r = np.random.default_rng(0)
     target, p = r.integers(0, 5, 60), r.dirichlet(np.ones(5), 60)
