@@ -94,9 +94,9 @@ def _novelty_md(found)->str:
         return f'It cannot tell a photograph that is unlike those it has seen ({why}).'
     v, n = found['validation'], found['training_images']
     by = ' and '.join(found['measured'])
-    return (f'Every grading carries a novelty: the distance from {n} training photographs by {by}, 1 at the limit. '
+    return (f'Every grading carries a novelty: the distance from {n} training images by {by}, 1 at the limit. '
             'Beyond it a photograph is called unlike those that the model has seen, and a person should look. '
-            f"The limit was set on {v['images']} validation photographs of {found['patients']} patients; "
+            f"The limit was set on {v['images']} validation images of {found['patients']} patients; "
             f"{v['flagged']} of them are beyond it, and of many more of their kind at most "
             f"{v['flagged_upper95']:.1%} would be, as sure as 95% (counting each as independent).")
 

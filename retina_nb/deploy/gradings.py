@@ -14,7 +14,7 @@ from fastcore.script import Param, store_true
 from ..commands import call_parse, command_line, one_line_errors
 from ..core import DISCLAIMER, DataError, SettingError
 from .grader import Grader, image_files
-from .grading import TORN, Ungraded, grading_columns
+from .grading import TORN, Ungraded, decision, grading_columns
 from ..disk import csv_rows, csv_text, file_to_write, move_file, shown_name, write_file
 
 # %% ../../nbs/deploy/47_gradings.ipynb #61c735f5
@@ -102,8 +102,9 @@ def _line(g)->str:
     if isinstance(g, Ungraded): return f'{g.file}  error: {g.error}'
     parts = [g.file, f'{g.grade} {g.name}', ' '.join(f'{p:.3f}' for p in g.probabilities)]
     if g.referable is not None:
-        which = '' if g.referable else 'not '
-        parts.append(f'{which}{g.task.positive_name} ({g.referable_probability:.3f} at {g.threshold:.3f})')
+        said = f"{'' if g.referable else 'not '}{g.task.positive_name}"
+        if decision(g.referable, g.review) == 'to a person': said = f'to a person, the model alone says {said}'
+        parts.append(f'{said} ({g.referable_probability:.3f} at {g.threshold:.3f})')
     if g.quality:
         parts.append('quality good' if g.quality['ok'] else 'quality poor: ' + ', '.join(g.quality['reasons']))
     look = [g.contradiction() if o == TORN else o for o in g.review if not o.startswith('poor quality')]

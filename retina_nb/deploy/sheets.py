@@ -10,7 +10,7 @@ import html
 
 from ..core import DISCLAIMER
 from .card import test_figures
-from .grading import bars_html
+from .grading import bars_html, decision
 from .patients import of_eye, open_reasons, patient_results, result_grade
 from .words import case_badge, meaning_of, model_text, said_text, why_withheld
 
@@ -23,11 +23,11 @@ def _picture(c)->str:
 # %% ../../nbs/deploy/64_sheets.ipynb #6668148f
 def _refers(s, c)->str:
     "Whether a photograph is positive, with its numbers; empty where the task does not ask"
-    yes = s.refers(c)
-    if yes is None: return ''
+    word = decision(s.refers(c), c.grading.reasons(s.threshold))
+    if not word: return ''
     numbers = f'probability {c.grading.referable_probability:.3f}, threshold {s.threshold:.3f}'
     name = html.escape(s.task.positive_name[:1].upper() + s.task.positive_name[1:])
-    return f"<p><b>{name}: {'yes' if yes else 'no'}</b> ({numbers})</p>"
+    return f"<p><b>{name}: {word}</b> ({numbers})</p>"
 
 # %% ../../nbs/deploy/64_sheets.ipynb #a30b74cb
 def _grade(c, task)->str:
@@ -86,7 +86,8 @@ def _further(s, cases)->str:
 def _result_html(s, r)->str:
     "The line that decides"
     e, positive = html.escape, s.task.positive_name or 'positive'
-    said = '' if r.positive is None else f"{positive[0].upper() + positive[1:]}: {'yes' if r.positive else 'no'}"
+    word = decision(r.positive, r.reasons)
+    said = f'{positive[0].upper() + positive[1:]}: {word}' if word else ''
     why = [*r.reasons[:3], f'{len(r.reasons)-3} more, below'] if len(r.reasons) > 3 else r.reasons
     person = 'To be seen by a person' + (': ' + '; '.join(why) if why else '') if r.refer else ''
     missing = f'No photograph of the {r.missing}' if r.missing else ''

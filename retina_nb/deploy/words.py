@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core import DISCLAIMER
 from .card import test_figures
-from .grading import bars_html
+from .grading import bars_html, decision
 from .patients import patient_results, result_grade
 
 # %% ../../nbs/deploy/62_words.ipynb #4cf66079
@@ -163,9 +163,9 @@ def _decision(s, c)->tuple:
     "The word on the pill, its look, and what stands beside it"
     yes, p = s.refers(c), c.grading.referable_probability
     numbers = f'probability {p:.3f}, threshold {s.threshold:.3f}'
-    if yes: return 'Yes', 'rnb-yes', numbers
-    if c.grading.reasons(s.threshold): return 'To a person', 'rnb-warn', f'the model alone says no: {numbers}'
-    return 'No', 'rnb-no', numbers
+    word = decision(yes, c.grading.reasons(s.threshold))
+    if word == 'to a person': numbers = f'the model alone says no: {numbers}'
+    return _upper(word), {'yes': 'rnb-yes', 'no': 'rnb-no'}.get(word, 'rnb-warn'), numbers
 
 # %% ../../nbs/deploy/62_words.ipynb #1be23541
 def referral_html(
@@ -229,9 +229,9 @@ def _remark(s, c)->str:
 def _cells(s, c)->list:
     "A case as the texts of a row after its name; nothing of its grade unless it is shown"
     g = c.grading if c.state == 'graded' else None
-    refers = s.refers(c) if g else None
+    refers = decision(s.refers(c), g.reasons(s.threshold)) if g else ''
     return [c.eye, g.name if g else 'not graded', f'{g.confidence:.0%}' if g else '',
-            '' if refers is None else 'yes' if refers else 'no', _remark(s, c), _said(s, c)]
+            refers, _remark(s, c), _said(s, c)]
 
 # %% ../../nbs/deploy/62_words.ipynb #4240c3a5
 def _row_button(do, c, text, label)->str:
@@ -270,7 +270,7 @@ def table_html(
 # %% ../../nbs/deploy/62_words.ipynb #98a789e6
 def _patient_row(s, r)->str:
     "A patient as a row of the table"
-    refers = '' if r.positive is None else 'yes' if r.positive else 'no'
+    refers = decision(r.positive, r.reasons)
     eyes = ', '.join(c.eye or 'eye not known' for c in r.cases) + (f' ({r.missing} missing)' if r.missing else '')
     why = '; '.join(r.reasons) or ('yes' if r.refer else 'no')
     cells = r.patient, eyes, result_grade(s, r) or 'not graded', refers, why

@@ -253,6 +253,14 @@ def collapse_warning(
     every = 'every image' if most == n else f'{most/n:.1%} of the images'
     return f'the model gives {every} the class {top} ({task.classes[top]}): {_TRY}'
 
+# %% ../../nbs/measure/25_evaluation.ipynb #253250c5
+def _never_said(preds, task, least=5):
+    "Say which classes a model never answers, although at least so many images are of them"
+    truth, said = preds['target'].value_counts(), set(preds['grade'])
+    lost = [(c, n) for c, n in sorted(truth.items()) if n >= least and c not in said]
+    parts = [f'{task.classes[int(c)]} ({n} of {len(preds)} images are that)' for c, n in lost]
+    return f"the model never answers {' and never '.join(parts)}" if parts else ''
+
 # %% ../../nbs/measure/25_evaluation.ipynb #7964414a
 def _one_sided(preds, task, threshold, share=.95):
     "Say that at this threshold (almost) everybody is referred, or nobody, although the truth differs"
@@ -327,7 +335,7 @@ def _evaluated(preds, task, thresholds, origin, prevalence, unknown, **how):
     _, n, unit = patient_codes(known)
     warn = list(_warnings(preds, known, task, unit, n, unknown))
     one = _one_sided(known, task, thresholds['referable']) if task.positive else ''
-    warn += [w for w in (collapse_warning(known, task), one) if w]
+    warn[:0] = [w for w in (collapse_warning(known, task) or _never_said(known, task), one) if w]
     stats, rests = score_statistics(known, task, thresholds, prevalence=prevalence)
     got = resample(stats, n, n_boot=draws(how['n_boot'], how['method']), seed=how['seed'], images=len(known))
     flat = score_figures(got, rests, method=how['method'], warn=warn)

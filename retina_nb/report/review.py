@@ -146,5 +146,7 @@ def plain_words(run:Run # a finished run
            f"It was tested on {m['n_images']} images{who} that training had not seen.",
            f"It gives the right class to {of_hundred(m.get('accuracy'))} images.{bar}", *_about_referral(m)]
     point = point_sentence(run.config.get('operating_point') or {}, task.positive_name or 'the positive classes')
+    unlike = ('Whether a photograph is unlike those it has seen is said by the exported model with every grade (its '
+              'novelty); this page, made before the export, cannot say it.')
     last = 'It is for research and teaching, and no doctor has tested it.'
-    return [s for s in [*out, point, *_about_failures(m), last] if s]
+    return [s for s in [*out, point, *_about_failures(m), unlike, last] if s]
