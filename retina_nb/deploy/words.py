@@ -240,21 +240,22 @@ def _row_button(do, c, text, label)->str:
     return f'<button type="button" class="rnb-in-row" {attributes}>{html.escape(text)}</button>'
 
 # %% ../../nbs/deploy/62_words.ipynb #7f55a635
-def _row_html(s, c)->str:
+def _row(s, c)->tuple: # attributes of the row, HTML of its cells
     "A case as a row of the table: a click brings it into view, the last cell removes it"
     eye, grade, *rest = [html.escape(o) for o in _cells(s, c)]
     dot = f'<span class="rnb-dot" style="background:{case_badge(c, s.task)[1]}"></span>'
-    name = f'<td>{_row_button("select", c, c.name, f"Show {c.name}")}</td>'
-    gone = f'<td>{_row_button("remove", c, "×", f"Remove {c.name}")}</td>'
+    name = _row_button('select', c, c.name, f'Show {c.name}')
+    gone = _row_button('remove', c, '×', f'Remove {c.name}')
     now = ' class="rnb-now" aria-current="true"' if c is s.current else ''
-    cells = f'<td>{eye}</td><td class="rnb-whole">{dot}{grade}</td>' + ''.join(f'<td>{o}</td>' for o in rest)
-    return f'<tr data-rnb-row="{c.key}"{now}>{name}{cells}{gone}</tr>'
+    return f' data-rnb-row="{c.key}"{now}', [name, eye, f'<span class="rnb-whole">{dot}{grade}</span>', *rest, gone]
 
 # %% ../../nbs/deploy/62_words.ipynb #ba62718c
 def _table(label, names, rows)->str:
-    "A table in a field of its own that scrolls"
+    "A table in a field of its own that scrolls; on a narrow page each cell has its column's name before it"
     head = ''.join(f'<th scope="col">{html.escape(o)}</th>' if o else '<td></td>' for o in names)
-    table = f'<table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    td = lambda name, o: f'<td data-rnb-label="{html.escape(name)}">{o}</td>' if o else '<td></td>'
+    body = ''.join(f'<tr{with_}>{"".join(map(td, names, cells))}</tr>' for with_, cells in rows)
+    table = f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<div class="rnb-table" role="region" tabindex="0" aria-label="{html.escape(label)}">{table}</div>'
 
 # %% ../../nbs/deploy/62_words.ipynb #295f1174
@@ -265,16 +266,16 @@ def table_html(
     if not s.cases: return '<p class="rnb-soft">Every photograph of this session will be listed here.</p>'
     positive = _upper(s.task.positive_name or 'positive')
     names = 'File', 'Eye', 'Grade', 'Probability', positive, 'Why a person should look', 'Your word', ''
-    return _table('Photographs of this session', names, [_row_html(s, c) for c in reversed(s.cases)])
+    return _table('Photographs of this session', names, [_row(s, c) for c in reversed(s.cases)])
 
 # %% ../../nbs/deploy/62_words.ipynb #98a789e6
-def _patient_row(s, r)->str:
+def _patient_row(s, r)->tuple: # attributes of the row, HTML of its cells
     "A patient as a row of the table"
     refers = decision(r.positive, r.reasons)
     eyes = ', '.join(c.eye or 'eye not known' for c in r.cases) + (f' ({r.missing} missing)' if r.missing else '')
     why = '; '.join(r.reasons) or ('yes' if r.refer else 'no')
     cells = r.patient, eyes, result_grade(s, r) or 'not graded', refers, why
-    return '<tr>' + ''.join(f'<td>{html.escape(o)}</td>' for o in cells) + '</tr>'
+    return '', [html.escape(o) for o in cells]
 
 # %% ../../nbs/deploy/62_words.ipynb #9d7be6b5
 def patients_html(
