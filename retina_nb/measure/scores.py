@@ -92,7 +92,8 @@ def _short(score):
 
 # %% ../../nbs/measure/24_scores.ipynb #b02e3f23
 _METHOD_NAMES = dict(jackknife='jackknife over patients', bca='BCa bootstrap', percentile='percentile bootstrap',
-                     exact='exact (Clopper-Pearson), at 0 and 1,', share='Korn-Graubard (proportions of clustered images)',
+                     exact='exact (Clopper-Pearson), at 0 and 1,',
+                     share='Korn-Graubard (proportions of clustered images)',
                      derived='from those of sensitivity and specificity', none='none, too few patients,')
 
 def interval_note(
