@@ -12,6 +12,7 @@ from .. import core
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     pixels=['brightest'],
     jpeg=['decode_jpeg'],
+    damage=['png_damage', 'tiff_damage'],
     dicom=['dicom_tags', 'is_dicom'],
     archive=['npz_array', 'npz_header'],
     read=['IMAGE_TYPES', 'image_size', 'is_image_file', 'read_image', 'sha256'],

@@ -1,6 +1,8 @@
 # Written by `make prepare` from the face of retina_nb.image: edit its notebook.
 from .pixels import brightest as brightest
 from .jpeg import decode_jpeg as decode_jpeg
+from .damage import png_damage as png_damage
+from .damage import tiff_damage as tiff_damage
 from .dicom import dicom_tags as dicom_tags
 from .dicom import is_dicom as is_dicom
 from .archive import npz_array as npz_array
@@ -31,4 +33,4 @@ from .quality import quality_points as quality_points
 from .quality import quality_table as quality_table
 from .gradable import ungradable as ungradable
 
-__all__ = ['brightest', 'decode_jpeg', 'dicom_tags', 'is_dicom', 'npz_array', 'npz_header', 'IMAGE_TYPES', 'image_size', 'is_image_file', 'read_image', 'sha256', 'hash_distance', 'mirror_hash', 'near_duplicates', 'phash', 'Field', 'Frame', 'find_field', 'resize', 'ben_graham', 'clahe', 'Preprocess', 'cache_note', 'LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points', 'quality_table', 'ungradable']
+__all__ = ['brightest', 'decode_jpeg', 'png_damage', 'tiff_damage', 'dicom_tags', 'is_dicom', 'npz_array', 'npz_header', 'IMAGE_TYPES', 'image_size', 'is_image_file', 'read_image', 'sha256', 'hash_distance', 'mirror_hash', 'near_duplicates', 'phash', 'Field', 'Frame', 'find_field', 'resize', 'ben_graham', 'clahe', 'Preprocess', 'cache_note', 'LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points', 'quality_table', 'ungradable']

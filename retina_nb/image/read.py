@@ -6,7 +6,7 @@
 __all__ = ['IMAGE_TYPES', 'MAX_BYTES', 'FORMATS', 'is_image_file', 'read_image', 'image_size', 'sha256']
 
 # %% ../../nbs/image/10_read.ipynb #7eb9cf85
-import functools, hashlib, io, os, re, warnings
+import contextlib, functools, hashlib, io, os, re, warnings
 
 import cv2, numpy as np
 from PIL import Image
@@ -15,6 +15,7 @@ from ..core import ImageError
 from ..disk import file_sha256, open_file, read_bytes
 from .pixels import MAX_PIXELS, _array_to_rgb, _check_size, _orientation, _pil_to_rgb, _upright
 from .jpeg import decode_jpeg
+from .damage import cut_short, decoding_fault, png_damage, quiet_decoders, tiff_damage
 from .dicom import DICOM_TYPES, _dicom, _dicom_size, is_dicom
 from .archive import _npz_image
 
@@ -125,9 +126,11 @@ def _open(data, name)->Image.Image:
     "Open bytes as a PIL image (header only)"
     if data[:2] in (b'P1', b'P2', b'P3') and len(data) > _PLAIN:
         raise ImageError(name, 'writes its pixels as text, and is too large for that: save it as PNG')
+    why = cut_short(data) if data[:2] in (b'II', b'MM') else '' # Pillow would warn, and not say of what
+    if why: raise ImageError(name, why)
     try: return _largest_page(Image.open(io.BytesIO(data), formats=_formats()))
     except Image.DecompressionBombError as e: raise ImageError(name, f'is too large: {str(e).split(",")[0]}') from None
-    except Exception: raise ImageError(name, _not_an_image(bytes(data[:512]))) from None
+    except Exception: raise ImageError(name, cut_short(data) or _not_an_image(bytes(data[:512]))) from None
 
 # %% ../../nbs/image/10_read.ipynb #3bf812c4
 def _load_jpeg(im, data, d)->np.ndarray:
@@ -139,27 +142,48 @@ def _load_jpeg(im, data, d)->np.ndarray:
     im.draft(im.mode, (im.width//d, im.height//d))
     return _upright(_pil_to_rgb(im), turn)
 
+# %% ../../nbs/image/10_read.ipynb #394564bb
+def _load_deep(im, data)->np.ndarray:
+    "The pixels of an opened image of any depth, upright"
+    deep = _deep_colour(data, im)
+    if deep is not None: return _upright(_array_to_rgb(deep)[...,::-1], _orientation(im))
+    im.load()
+    return _upright(_pil_to_rgb(im), _orientation(im)) # a TIFF is turned by now
+
+# %% ../../nbs/image/10_read.ipynb #15514702
+def _prints(im, data # an opened image, and the bytes of its file
+           )->bool:
+    "May its decoder print what it finds?"
+    return im.format == 'TIFF' or (im.format == 'PNG' and data[24] == 16)
+
 # %% ../../nbs/image/10_read.ipynb #17d69e95
 def _load(im, data, d)->np.ndarray:
     "The pixels of an opened image, at 1/d of its size where its format allows that, upright"
     if im.format in ('JPEG', 'MPO'): return _load_jpeg(im, data, d)
-    deep = _deep_colour(data, im)
-    if deep is not None: return _upright(_array_to_rgb(deep)[...,::-1], _orientation(im))
     if d > 1 and im.format == 'JPEG2000': im.reduce = {2: 1, 4: 2, 8: 3}[d]
-    im.load()
-    return _upright(_pil_to_rgb(im), _orientation(im)) # a TIFF is turned by now
+    why = tiff_damage(im, data) if im.format == 'TIFF' else ''
+    if why: raise ValueError(why)
+    said = []
+    try:
+        with quiet_decoders() if _prints(im, data) else contextlib.nullcontext(said) as said: a = _load_deep(im, data)
+    except (OSError, ValueError, SyntaxError) as e: raise ValueError(decoding_fault(said) or str(e)) from None
+    why = decoding_fault(said)
+    if why: raise ValueError(why)
+    return a
 
 # %% ../../nbs/image/10_read.ipynb #a68c5a97
 def _decode(data, name, short_side, max_pixels)->np.ndarray:
     "Bytes of an image file to upright RGB"
     if data[128:132] == b'DICM': return _dicom(data, name, max_pixels)
+    why = png_damage(data)
+    if why: raise ImageError(name, why)
     im = _open(data, name)
     _check_size(im.size, name, max_pixels)
     try: return np.ascontiguousarray(_load(im, data, _scale(im.size, short_side)))
     except (ImageError, MemoryError): raise
     except Exception as e:
         what = ' '.join(str(e).split()) or type(e).__name__
-        told = what.startswith(('is damaged', 'has more'))
+        told = what.startswith(('is damaged', 'is cut', 'has more'))
         raise ImageError(name, what if told else f'is damaged or cut short ({what})') from None
 
 # %% ../../nbs/image/10_read.ipynb #58dc51f8
@@ -175,7 +199,8 @@ def read_image(src,                 # path, bytes, open file, PIL image, array, 
         if isinstance(src, str) and '.npz::' in src: src = _npz_image(src)
         if isinstance(src, Image.Image):
             _check_size(src.size, name, max_pixels)
-            return _upright(_pil_to_rgb(src), _orientation(src))
+            with quiet_decoders() if src.format == 'TIFF' else contextlib.nullcontext():
+                return _upright(_pil_to_rgb(src), _orientation(src))
         if isinstance(src, np.ndarray):
             if src.ndim in (2, 3): _check_size(src.shape[1::-1], name, max_pixels)
             return np.ascontiguousarray(_array_to_rgb(src))
