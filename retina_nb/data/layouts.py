@@ -119,7 +119,8 @@ class ImagesLayout(Layout):
 # %% ../../nbs/data/10_layouts.ipynb #b187a940
 PATIENT_COLUMNS = ('patient', 'patient_id', 'patient_no', 'patient_number', 'patient_code', 'subject', 'subject_id',
     'participant', 'participant_id', 'person', 'person_id', 'mrn', 'medical_record_number', 'pid', 'case_id',
-    'proband')
+    'proband', 'patid', 'ptid', 'uhid', 'anon_id', 'nhs_number', 'nhs_no', 'paciente', 'paciente_id',
+    'id_paciente', 'hn', 'hospital_number')
 EYE_COLUMNS = 'eye', 'laterality', 'image_laterality', 'side', 'eye_side'
 
 # %% ../../nbs/data/10_layouts.ipynb #87d675be

@@ -32,8 +32,11 @@ def stem_of(
 # %% ../../nbs/data/02_names.ipynb #a39d5322
 EYES = dict(l='left', left='left', os='left', le='left', lefteye='left', sinister='left',
             r='right', right='right', od='right', re='right', righteye='right', dexter='right') # a cell of a column
+_abroad = dict(left='links linkes izq izquierdo izquierda gauche sinistra sinistro esquerdo esquerda',
+               right='rechts rechtes der derecho derecha droite droit destra destro direito direita')
+EYES |= {word: side for side,words in _abroad.items() for word in words.split()} # German to Portuguese
 
-_side = r'left(?:eye)?|right(?:eye)?|od|os'
+_side = '|'.join(['left(?:eye)?|right(?:eye)?|od|os', *' '.join(_abroad.values()).split()])
 _glued = re.compile(rf'(?P<before>[a-z]*\d+)(?P<side>{_side}|[lr])|(?P<first>{_side})(?P<after>\d+)', re.I)
 
 def _side_of(word)->tuple:
@@ -74,6 +77,18 @@ def _to_first_number(text)->str:
     m = re.match(r'.*?\d[^\W_]*', text)
     return m[0] if m else text
 
+# %% ../../nbs/data/02_names.ipynb #752b8c22
+_site = re.compile('(site|hospital|clinic|cohort|study|batch|camera|device|group|set)'
+                   r'[\W_]*([a-z]?\d*|\d+[a-z]?)|cent(re|er)[\W_]*([a-z]\d*|\d+[a-z]?)', re.I)
+
+def _at_a_site(before, after)->str:
+    "Patient of a name like `site1_OD_2`: the place and the number behind the eye; '' where no place stands in front"
+    words = re.findall(r'[^\W_]+', before)
+    words = [w for w in words if not _views.fullmatch(w) or w.lower() in ('centre', 'center')]
+    if not words or not _site.fullmatch('_'.join(words)): return ''
+    numbers = [w for w in re.findall(r'[^\W_]+', after) if re.search(r'\d', w) and not _views.fullmatch(w)]
+    return '_'.join([*words, numbers[0]]) if numbers else ''
+
 # %% ../../nbs/data/02_names.ipynb #ecdbd4ff
 _places = re.compile(r'(images?|imgs?|pics?|photos?|photographs?|pictures?|data|dataset|all|fundus|eyes?|retina|'
                      r'train|training|val|valid|validation|dev|test|testing)(set)?[\W\d_]*', re.I)
@@ -99,7 +114,7 @@ def patient_and_eye(
     named,side,above = _folders_say(tuple(folders))
     stem = stem_of(name)
     eye,before,after = _eye_in(stem)
-    who = (_who(before) or _who(_to_first_number(after))) if eye else ''
+    who = (_at_a_site(before, after) or _who(before) or _who(_to_first_number(after))) if eye else ''
     if not eye and side and not _a_number.fullmatch(above): who = _who(_to_first_number(stem))
     eye = eye or side
     if named or who or not eye: return named or who, eye

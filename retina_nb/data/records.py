@@ -15,7 +15,7 @@ import pandas as pd
 from ..core import DataError, SettingError, get_task, with_task
 from ..disk import file_kind, shown_name
 from .datasets import find_layout
-from .faults import _repeats, _row_problems, whole_problems
+from .faults import _clashes, _repeats, _row_problems, crowd_of, whole_problems
 from .files import TABLES, DataFolder, column_of, content_keys
 from ..sheets import read_cells
 from .names import split_of, stem_of
@@ -66,7 +66,7 @@ def _nobody(raw, root)->list:
     return found
 
 # %% ../../nbs/data/20_records.ipynb #47ad03dc
-def _records(raw, folder, layout, task, carriers)->pd.DataFrame:
+def _records(raw, folder, layout, task, carriers, above=())->pd.DataFrame:
     "Records from a raw table, with everything that is wrong with it in `attrs['problems']`"
     said,raw = 'task' in raw and (raw.task != '').any(), _one_task(raw, folder.root, task)
     root,(labels,found) = folder.root, _row_problems(raw, task)
@@ -81,7 +81,7 @@ def _records(raw, folder, layout, task, carriers)->pd.DataFrame:
         eye=raw.eye, split=raw.split, source=_either(raw.source, layout.title)))
     for tag in raw.columns.difference([*RAW, 'unknown', 'image', 'label'], sort=False):
         records[tag] = _number(raw[tag].map(shown_name))
-    problems += [*_nobody(raw, root), *whole_problems(raw, folder, layout, carriers, task, said)]
+    problems += [*_nobody(raw, root), *whole_problems(raw, folder, layout, carriers, task, said, above)]
     records.attrs.update(layout=layout.name, root=str(root), rows=_segments(raw), problems=problems)
     return with_task(records, task)
 
@@ -149,13 +149,30 @@ def _below(folder, carriers, layout)->tuple:
     base = layout.base(folder, carriers)
     return folder.below(base), [f[len(base)+1:] if base else f for f in carriers]
 
+# %% ../../nbs/data/20_records.ipynb #15108862
+def _above(given, folder)->list:
+    "The folders from the one that was given down to the data set's, without it, each with the files in it alone"
+    if given.root == folder.root: return []
+    chain = [p for p in folder.root.parents if p == given.root or given.root in p.parents]
+    inside = lambda p: '' if p == given.root else p.relative_to(given.root).as_posix() + '/'
+    mine = lambda at: [f[len(at):] for f in given.files if f.startswith(at) and '/' not in f[len(at):]]
+    return [DataFolder(p, mine(inside(p))) for p in reversed(chain)]
+
+# %% ../../nbs/data/20_records.ipynb #6ca18101
+def _crowd(raw, records, layout)->list:
+    "One entry where the names of files give one patient more images than a person has"
+    by_name = records.attrs['columns'].get('patient') == '(file name)' and not getattr(layout, 'stem', '')
+    what = crowd_of(raw.patient) if by_name else ''
+    return [dict(file=records.attrs['root'], row='', kind='patients', what=what)] if what else []
+
 # %% ../../nbs/data/20_records.ipynb #896e1e92
-_ids = re.compile(r'patient|subject|person|participant|mrn|proband|examinee|case.?(id|no|num)|chart', re.I)
+_ids = re.compile(r'patient|subject|person|participant|mrn|proband|examinee|case.?(id|no|num)|chart|'
+                  r'(study|record|anon|hospital|pat|pt|nhs|medical).?(id|no|num|code)', re.I)
 _facts = re.compile(r'age|sex|gender|grade|level|weight|race|ethnic|birth|dob|orient|posi|eye|history|count|type', re.I)
 
-def _patient_like(head, used)->list:
+def _patient_like(head, used, others=())->list:
     "Columns that are called as if they named patients, and are not used for it"
-    return [c for c in head if c != used and _ids.search(c) and not _facts.search(c)]
+    return [c for c in head if c != used and c not in others and _ids.search(c) and not _facts.search(c)]
 
 # %% ../../nbs/data/20_records.ipynb #83d44492
 def _warn_of_columns(folder, carriers, layout):
@@ -164,7 +181,7 @@ def _warn_of_columns(folder, carriers, layout):
         head = folder.heads.get(f, ())
         of = getattr(layout, 'variant', lambda *_: None)(f, head) or layout
         used = column_of(head, getattr(of, 'patient', ()))
-        like = _patient_like(head, used)
+        like = _patient_like(head, used, [column_of(head, getattr(of, 'image', ()))])
         if not like: continue
         instead = f' (used is {used!r})' if used else ''
         warnings.warn(f'{folder.root/f}: the column {like[0]!r} may name the patients and is not used{instead}: name '
@@ -198,10 +215,11 @@ def load_records(
     task,(folder,asked) = get_task(task), _open_data(path, seed)
     whole = asked is folder # or a single file, whose neighbours are nobody's business
     layout,carriers = find_layout(asked, task, layout=layout, columns=columns)
-    folder,carriers = _below(folder, carriers, layout)
+    given,(folder,carriers) = folder, _below(folder, carriers, layout)
     raw = _recode(layout.rows(folder, task, carriers), layout, uncertain)
-    records = _records(raw, folder, layout, task, carriers if whole else [])
+    records = _records(raw, folder, layout, task, carriers if whole else [], _above(given, folder))
     records.attrs['columns'] = layout.columns_used(folder, task, carriers, raw)
+    records.attrs['problems'] += _clashes(folder, carriers, layout, task) + _crowd(raw, records, layout)
     _warn_of_columns(folder, carriers, layout)
     if warn and layout.labelled: warn_of_patients(records)
     problems = [p for p in records.attrs['problems'] if p['kind'] != 'patients'] # these have a warning of their own

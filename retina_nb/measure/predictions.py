@@ -7,7 +7,7 @@ __all__ = ['PredictionsLike', 'example_predictions', 'prob_columns', 'probabilit
            'yes_no', 'read_predictions', 'known_rows']
 
 # %% ../../nbs/measure/05_predictions.ipynb #d2ccf986
-import math, re
+import math, re, warnings
 from pathlib import Path
 from statistics import NormalDist
 
@@ -266,6 +266,32 @@ def _ask_for_task(table, task, name):
                     f'Say which task they are of: --task {task.name}, or --task mine.json for a task of two classes of '
                     'your own (in Python task=...)')
 
+# %% ../../nbs/measure/05_predictions.ipynb #34209dac
+def _by_cuts(p, grade)->bool:
+    "Are these grades cut-points on one score: on the expected grade, or on the chance of each class or worse?"
+    worse = p[:,::-1].cumsum(1)[:,::-1][:,1:]
+    levels = range(1, p.shape[1])
+    def rises(score, j, most):
+        at, below = score[grade >= j], score[grade < j]
+        return not len(at) or not len(below) or below.max() <= min(at.min() + 1e-6, most)
+    mean, worse = worse.sum(1), worse.clip(0, 1) # nobody expects grade j and is below it
+    return all(rises(mean, j, j) for j in levels) or all(rises(worse[:,j-1], j, 1) for j in levels)
+
+# %% ../../nbs/measure/05_predictions.ipynb #a66b3f35
+_A_FEW = 3 # rows whose grade is not the likeliest class, which rounding may explain
+
+def _warn_of_grades(preds, name, file):
+    "Warn where `grade` is not the class of the largest probability, and no cut-points explain it"
+    if not prob_columns(preds): return
+    known = preds['grade'].notna().to_numpy()
+    p, grade = probabilities(preds), preds['grade'].fillna(-1).to_numpy(int)
+    bad = known & (p[np.arange(len(p)), grade] < np.nan_to_num(p).max(1) - .005)
+    if bad.sum() <= max(_A_FEW, .01*known.sum()) or _by_cuts(p[known], grade[known]): return
+    where, i, _ = _where(preds, bad, file)
+    warnings.warn(f'{name}: grade is not the class of the largest probability in {bad.sum()} of {known.sum()} rows; the '
+                  f'first is {where}: grade {grade[i]}, while p_{p[i].argmax()} is {p[i].max():.3g}. Are columns swapped, '
+                  'or grade and probabilities of two models?', stacklevel=3)
+
 # %% ../../nbs/measure/05_predictions.ipynb #6de26e01
 def read_predictions(
     preds:PredictionsLike, # a table, a run or its folder, the path of a CSV, or a list of rows
@@ -285,7 +311,9 @@ def read_predictions(
     task = task_of(table, task)
     table = own_form(table, task)
     if file and not told: _ask_for_task(table, task, name)
-    return with_task(_checked(table, task, name or 'predictions', file, tol), task)
+    checked = _checked(table, task, name or 'predictions', file, tol)
+    if not isinstance(preds, pd.DataFrame): _warn_of_grades(checked, name or 'predictions', file)
+    return with_task(checked, task)
 
 # %% ../../nbs/measure/05_predictions.ipynb #a8baba5f
 def known_rows(

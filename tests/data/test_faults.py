@@ -194,3 +194,49 @@ def test_tables_of_two_tasks_joined_are_refused(tmp_path, text):
     with pytest.raises(DataError, match='different tasks|each with its task'): load(tmp_path/'x.csv')
 
 def test_counted(): assert [counted(n, 'copy', 'copies') for n in (0, 1, 2)] == ['0 copies', '1 copy', '2 copies']
+
+# label files above the images, columns that contradict each other, patients that are places
+
+GOOD = 'image,label\n0_left.jpg,0\n1_left.jpg,1\n'
+UNREAD = {'latin-1': ('labels.csv', (GOOD + 'é.jpg,1\n').encode('latin-1'), 'not UTF-8'), 'no header': ('labels.csv', GOOD[12:].encode(), 'its columns are 0_left.jpg'),
+    'zero byte': ('labels.csv', GOOD.encode() + b'\0', 'zero byte'), 'spaces': ('labels.csv', GOOD.replace(',', ' ').encode(), 'its columns are image label'),
+    'quote': ('labels.csv', (GOOD + '"a,1\n').encode(), 'cannot be read as CSV'), 'text': ('labels.txt', GOOD.encode(), 'save it as a CSV'),
+    'workbook': ('labels.xlsx', b'PK', 'spreadsheet'), 'json': ('labels.json', b'{', 'save it as a CSV')}
+
+@pytest.mark.parametrize('inside', ['images', 'a/images'])
+@pytest.mark.parametrize('case', UNREAD)
+def test_a_label_file_above_the_images_is_named(case, inside, tmp_path):
+    name,text,why = UNREAD[case]
+    images(tmp_path/inside, ['0_left.jpg', '1_left.jpg'])
+    (tmp_path/name).write_bytes(text)
+    r = load(tmp_path)
+    assert [why in p['what'] for p in r.attrs['problems'] if p['file'] == str(tmp_path/name)] == [True]
+    with pytest.raises(DataError, match=name): require_usable(r)
+
+def test_and_a_good_one_there_is_read(tmp_path):
+    images(tmp_path/'images', ['0_left.jpg', '1_left.jpg'])
+    (tmp_path/'labels.csv').write_text(GOOD)
+    assert load(tmp_path).label.tolist() == [0, 1] and load(tmp_path).attrs['problems'] == []
+
+@pytest.mark.parametrize('head, taken', [('image,level,label', 'level'), ('image,label,level', 'level'), ('path,label,grade', 'label'), ('path,grade,diagnosis', 'grade')])
+def test_columns_of_labels_that_contradict_each_other(head, taken, tmp_path):
+    table(tmp_path/'l.csv', [('0.jpg', 0, 0), ('1.jpg', 1, 3), ('2.jpg', 2, '')], head)
+    what = [p['what'] for p in load(tmp_path).attrs['problems'] if p['kind'] == 'columns']
+    assert len(what) == 1 and '1 row (the first is row 3' in what[0] and f'{taken!r} was taken' in what[0]
+    table(tmp_path/'l.csv', [('0.jpg', 0, 0), ('1.jpg', 1, 1)], head)
+    assert not [p for p in load(tmp_path).attrs['problems'] if p['kind'] == 'columns']
+
+def test_a_patient_with_too_many_images_is_told(tmp_path):
+    table(tmp_path/'l.csv', [(f'ward_left{"x"*i}.jpg'.replace('leftx', 'left_x'), 1) for i in range(21)])
+    assert [p['kind'] for p in load(tmp_path).attrs['problems']].count('patients') == 1
+
+@pytest.mark.parametrize('column', ['patID', 'pat_id', 'pat id', 'ptid', 'pt_id', 'uhid', 'anon_id', 'nhs_number', 'paciente', 'HN'])
+def test_more_columns_of_patients(column, tmp_path):
+    table(tmp_path/'l.csv', [('a.jpg', 0, 'x'), ('b.jpg', 1, 'x'), ('c.jpg', 1, 'y')], f'image,label,{column}')
+    assert load(tmp_path).patient.tolist() == ['x', 'x', 'y']
+
+@pytest.mark.parametrize('column', ['study_id', 'record_id', 'Study ID'])
+def test_columns_that_may_be_patients_are_named(column, tmp_path):
+    from retina_nb.data import load_records
+    table(tmp_path/'l.csv', [('a.jpg', 0, 'x'), ('b.jpg', 1, 'x')], f'image,label,{column}')
+    with pytest.warns(UserWarning, match=f'{column}.*may name the patients'): load_records(tmp_path)

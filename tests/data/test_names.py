@@ -47,3 +47,12 @@ def test_somebody(cell): assert not is_unknown(cell)
 def test_unknown_patients_of_a_table_join_nobody():
     r = pd.DataFrame(dict(image=list('abcd'), patient=['NA', 'NA', '?', 'P1']))
     assert len(set(groups_of(r, content=False))) == 4
+
+@pytest.mark.parametrize('name, who', [('site1_OD_2', 'site1_2'), ('hospitalA_left_07.jpg', 'hospitalA_07'), ('clinic2-OS-13', 'clinic2_13'), ('centre_3_R_4', 'centre_3_4'),
+    ('cohortB-L-03-1', 'cohortB_03'), ('camera2_OD_macula_9', 'camera2_9'), ('site1OD_P12', 'site1_P12'), ('site1_12_OD_2', 'site1_12'), ('study12_left', 'study12'), ('12_left_1', '12')])
+def test_a_place_before_the_eye_is_no_patient(name, who): assert patient_and_eye(name)[0] == who
+
+@pytest.mark.parametrize('left, right', [('links', 'rechts'), ('izq', 'der'), ('izquierdo', 'derecho'), ('gauche', 'droite'), ('sinistra', 'destra'), ('esquerdo', 'direito')])
+@pytest.mark.parametrize('rule', ['2_{}', '2-{}.jpg', '2/{}.png', '{}_2', '2{}'])
+def test_eyes_in_other_languages(rule, left, right):
+    assert (patient_and_eye(rule.format(left)), patient_and_eye(rule.format(right))) == (('2', 'left'), ('2', 'right'))

@@ -1,4 +1,6 @@
 "Foreign tables, missing columns, tasks that do not match: what is read, and what is refused with its line"
+import warnings
+
 import pandas as pd
 import pytest
 
@@ -144,3 +146,25 @@ def test_zeros_and_ones_ask_for_their_task(tmp_path):
 
 def test_percent_is_named(preds):
     with pytest.raises(DataError, match='are they percent'): read_predictions(preds.assign(**{c: preds[c]*100 for c in P}))
+
+def told(table, path):
+    table.to_csv(path, index=False)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        read_predictions(path)
+    return [str(w.message) for w in seen if 'largest probability' in str(w.message)]
+
+def test_grades_that_contradict_their_probabilities_are_told(preds, tmp_path):
+    swapped = preds.assign(grade=preds.grade.to_numpy()[::-1])
+    n = int((swapped.grade != preds.grade).sum())
+    said = told(swapped, tmp_path/'p.csv')
+    assert len(said) == 1 and f'in {n} of {len(preds)} rows' in said[0] and 'line ' in said[0]
+    assert len(told(preds.assign(p_0=preds.p_1, p_1=preds.p_0), tmp_path/'p.csv')) == 1
+
+def test_but_cut_points_ties_and_our_own_are_not(preds, tmp_path):
+    mean = sum(j*preds[f'p_{j}'] for j in range(5))
+    assert told(preds, tmp_path/'p.csv') == told(preds.assign(grade=(mean + .4).astype(int)), tmp_path/'p.csv') == []
+    worse = [preds[[f'p_{i}' for i in range(j, 5)]].sum(axis=1) > .35 for j in range(1, 5)]
+    assert told(preds.assign(grade=sum(w.astype(int) for w in worse)), tmp_path/'p.csv') == []
+    few = preds.assign(grade=[4 - g if i < 2 else g for i,g in enumerate(preds.grade)])
+    assert told(few, tmp_path/'p.csv') == []
