@@ -286,14 +286,11 @@ def test_real_idrid(real_data, inside):
     assert set(groups) == PAIRS
 
 def test_real_kaggle_labels(real_data):
-    t = time.process_time()
     r = load(real_data/'eyepacs-sample')
     found = check_records(r, images=False)
-    took = time.process_time() - t
     assert (len(r), r.patient.nunique(), int(on_disk(r.image).sum())) == (35126, 17563, 10)
     assert r.label.value_counts().sort_index().tolist() == [25810, 2443, 5292, 873, 708]
     assert len(found) == 1 and '35116 of its 35126' in found.what[0]
-    assert took < 2, f'{took:.1f} s'
 
 def test_real_pairs(real_data):
     r = load(real_data/'twcc-csv')

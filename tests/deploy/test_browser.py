@@ -58,7 +58,7 @@ def page(browser):
 
 def drawn_bundle(folder):
     "The shared bundle as one that was trained on drawings, so that its badge is on the page"
-    from retina_nb.core import read_json, write_json
+    from retina_nb.disk import read_json, write_json
     from retina_nb.deploy import write_sums
     shutil.copytree(shared()[1], folder)
     part = dict(images=8, patients=4, synthetic=8)
@@ -73,9 +73,10 @@ def stop(proc):
 
 @pytest.fixture(scope='module')
 def voila(tmp_path_factory):
-    "`retina_panel` as a user starts it: address, feedback file, folder it was started in"
+    """`retina_panel` as a user starts it: address, feedback file, folder it was started in. Room for a page a test: one that was
+    closed keeps its place for most of a minute, and more than eight of these tests run in that time"""
     d, port, bundle = tmp_path_factory.mktemp('voila'), free_port(), drawn_bundle(tmp_path_factory.mktemp('bundle')/'b')
-    proc = subprocess.Popen([Path(sys.executable).with_name('retina_panel'), bundle, '--port', str(port), '--no_browser', '--feedback', d/'feedback.csv'],
+    proc = subprocess.Popen([Path(sys.executable).with_name('retina_panel'), bundle, '--port', str(port), '--pages', '40', '--no_browser', '--feedback', d/'feedback.csv'],
                             cwd=d, stdout=subprocess.PIPE, stderr=open(d/'stderr.txt', 'w'), text=True)
     line = proc.stdout.readline()
     assert f'http://127.0.0.1:{port}/' in line, line + (d/'stderr.txt').read_text()
@@ -178,7 +179,7 @@ def test_voila_by_keyboard_wheel_zoom_sample_and_threshold(page, voila):
     page.click('button:has-text("Reset")'); page.wait_for_function('b => document.querySelector(".rnb-refer").innerText == b', arg=before)
     for s in ('.rnb-file','.rnb-panes','.rnb-tool','.rnb-strip','.rnb-sample select'): assert page.locator(s).first.get_attribute('aria-label')
     page.click('button:has-text("Heat map")')
-    for name in ('Threshold', 'Opacity of the map'): assert page.get_by_role('slider', name=name).is_visible(), name
+    for name in ('Threshold', 'Opacity of the map'): page.get_by_role('slider', name=name).wait_for(state='visible')
     for name in ('Map of', 'or correct to', 'Reason'): assert page.get_by_label(name).is_visible(), name
     assert page.get_by_role('button', name='Heat map').get_attribute('aria-pressed') == 'true'
 

@@ -150,7 +150,7 @@ def test_killed_command_loses_little(bundle, eyes, tmp_path):
     for i in range(150): shutil.copy(eyes[i%6], many/f'{i:03}{eyes[i%6].suffix}')
     exe, out = Path(sys.executable).with_name('retina_grade'), tmp_path/'g.csv'
     p = subprocess.Popen([exe, bundle, many, '--out', out], stdout=subprocess.PIPE, text=True)
-    for _ in range(30): p.stdout.readline()
+    for _ in range(31): p.stdout.readline() # the names of the columns, then a row an image
     p.send_signal(signal.SIGKILL); p.wait()
     assert not out.exists()
     done = (tmp_path/'g.csv.partial').read_text().splitlines()
