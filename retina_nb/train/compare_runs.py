@@ -19,6 +19,7 @@ from ..commands import call_parse, next_command, one_line_errors
 from ..sheets import read_table
 from ..disk import write_table
 from ..measure.comparison import compare_models
+from ..measure.predictions import prob_columns
 from ..measure.scores import leading_scores
 from ..plotting import draw_curve, save_figure, set_style
 from .sides import together
@@ -41,6 +42,12 @@ def start_of(config:dict # of a run
     file = Path(config['weights'])
     return file.parent.name if file.name == 'model.safetensors' and file.parent.name else file.name
 
+# %% ../../nbs/train/70_compare_runs.ipynb #c9e39c07
+def _referred_from(side):
+    "The probability from which a side refers; None where the grade decides, or the task refers nobody"
+    if not (side.task.positive and prob_columns(side.predictions)): return None
+    return .5 if side.threshold is None else side.threshold
+
 # %% ../../nbs/train/70_compare_runs.ipynb #0b349406
 _SCORES = 'qwk', 'accuracy', 'balanced_accuracy', 'macro_auc'
 _COSTS = 'seconds', 'peak_memory_mb', 'flops'
@@ -56,7 +63,7 @@ def _row(name, side):
     try: row |= dict(majority_accuracy=m['majority']['accuracy']['value'], n_test=m['n_images'])
     except (KeyError, TypeError): raise RunError(f'{side.path}/metrics.json: has no majority or n_images') from None
     parameters = n_parameters(side.path/'model.safetensors') if side.run else None
-    return row | {k: c.get(k) for k in _COSTS} | dict(parameters=parameters)
+    return row | {k: c.get(k) for k in _COSTS} | dict(parameters=parameters, threshold=_referred_from(side))
 
 # %% ../../nbs/train/70_compare_runs.ipynb #9a1616e0
 def compare(runs, # two or more runs, evaluation folders or CSVs of predictions; or what `together` made of them
@@ -80,7 +87,8 @@ def paired(runs, # as for `compare`; the first is what the others are held again
            n_boot:int=2000, # resamples of patients
            seed:int=42 # of the resamples
           )->pd.DataFrame: # a row a run and score: run, against, score, a, b, difference, low, high, p, test
-    "Differences to the first run with 95% intervals over patients; runs with other test images are a `RunError`"
+    """Differences to the first run with 95% intervals over patients, each at its own operating point (a table at .5);
+    runs with other test images are a `RunError`"""
     (first, base), *rest = together(runs, data).items()
     out = []
     for name,r in rest:
@@ -88,7 +96,8 @@ def paired(runs, # as for `compare`; the first is what the others are held again
         if set(a['image']) != set(b['image']):
             raise RunError(f'{r.path}: was tested on other images than {base.path}; let both grade the same ones: '
                            'retina_compare ... --data DATA, compare(runs, data)')
-        out.append(compare_models(a, b, base.task, n_boot=n_boot, seed=seed).assign(run=name, against=first))
+        d = compare_models(a, b, base.task, thresholds=(base.threshold, r.threshold), n_boot=n_boot, seed=seed)
+        out.append(d.assign(run=name, against=first))
     out = pd.concat(out, ignore_index=True)
     return out[['run', 'against'] + [c for c in out if c not in ('run', 'against')]]
 
@@ -207,6 +216,13 @@ def write_comparison(runs, # as for `compare`
         plt.close(fig)
     return out
 
+# %% ../../nbs/train/70_compare_runs.ipynb #46edcb0e
+def _points(sides, table):
+    "From which probability each side refers, and why, in words"
+    word = lambda s: 'default, it brings none' if s.threshold is None else 'its own'
+    known = zip(table['run'], table['threshold'], sides.values())
+    return ', '.join(f'{name} {t:.3g} ({word(s)})' for name, t, s in known if t == t)
+
 # %% ../../nbs/train/70_compare_runs.ipynb #c37a0a2b
 _PAIRED = ['run', 'against', 'difference', 'low', 'high', 'p']
 
@@ -218,6 +234,7 @@ def _say(sides, out):
     shown = [c for c in dict.fromkeys(shown) if table[c].notna().any()]
     print(table[shown].round(3).to_string(index=False, na_rep=''))
     print(d[d.score == score][_PAIRED].round(3).to_string(index=False))
+    if table['threshold'].notna().any(): print(f'referred from: {_points(sides, table)}')
     print(f'written to {out}', DISCLAIMER, sep='\n')
     best = list(sides.values())[int(table[score].to_numpy(dtype=float).argmax())]
     if best.run: next_command('retina_report', best.path)
@@ -238,7 +255,7 @@ def retina_compare(
     patient_col:str=None, # with --data: column that names the patient
     skip_bad:store_true=False # with --data: leave out what cannot be read instead of stopping
 ):
-    "Runs side by side: scores, costs and paired differences"
+    "Scores, costs and paired differences; a run refers from its own operating point, a table from .5"
     free_out(out, own=OURS)
     columns = dict(image=image_col, label=label_col, patient=patient_col)
     how = dict(layout=layout, columns=columns) if data else {}

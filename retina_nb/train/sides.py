@@ -7,7 +7,7 @@ __all__ = ['Side', 'together']
 
 # %% ../../nbs/train/65_sides.ipynb #2353b41b
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Side:
     run:Run|None = None # where it is one, with its costs
     config:dict = field(default_factory=dict) # of the run
     history:pd.DataFrame = field(default_factory=pd.DataFrame) # of the run
+    threshold:float|None = None # probability from which it refers; None: .5, for nobody has chosen one
 
 # %% ../../nbs/train/65_sides.ipynb #d41f7688
 def _task_near(path, task):
@@ -40,6 +41,12 @@ def _task_near(path, task):
     if task is not None: return get_task(task)
     for p in (path.parent, *path.parents[1:3]):
         if (p/'config.json').is_file(): return Run(p).task
+
+# %% ../../nbs/train/65_sides.ipynb #a76ae1bb
+def _refers_from(config, metrics):
+    "The operating point of a run, else the threshold that its referrals were counted at; None where neither is told"
+    for told in (config.get('operating_point'), metrics.get('referable')):
+        if isinstance(told, dict) and told.get('threshold') is not None: return told['threshold']
 
 # %% ../../nbs/train/65_sides.ipynb #cf876a03
 def _side(x, task)->Side:
@@ -49,7 +56,8 @@ def _side(x, task)->Side:
     if path.is_dir() and (path/'config.json').is_file():
         run = Run(path)
         if not run.finished: raise RunError(f'{path}: is not finished: continue it with retina_train --resume')
-        return Side(path, run.name, run.task, run.predictions, run.metrics, run, run.config, run.history)
+        at = _refers_from(run.config, run.metrics)
+        return Side(path, run.name, run.task, run.predictions, run.metrics, run, run.config, run.history, at)
     table = path/'predictions.csv' if path.is_dir() else path
     if not table.is_file():
         raise RunError(f'{path}: no such run folder or table' if not path.exists() else
@@ -60,7 +68,8 @@ def _side(x, task)->Side:
     scored = path.is_dir() and (path/'metrics.json').is_file()
     metrics = read_json(path/'metrics.json', RunError) if scored else evaluate(preds)
     if not isinstance(metrics, dict): raise RunError(f'{path}/metrics.json: does not hold scores')
-    return Side(path, name, task_of(preds), preds, metrics)
+    at = _refers_from({}, metrics) if scored else None
+    return Side(path, name, task_of(preds), preds, metrics, threshold=at)
 
 # %% ../../nbs/train/65_sides.ipynb #3ef21e5a
 def _unseen(records, sides):
@@ -83,8 +92,9 @@ def _graded(s, records, progress):
     else: preds = s.predictions[s.predictions['image'].isin(set(records['image']))]
     if s.run is None and len(preds) < len(records):
         raise RunError(f'{s.path}: holds {len(preds)} of {len(records)} photographs; a table cannot grade the others')
-    with Progress(f'scoring {s.name}', show=progress): metrics = evaluate(preds, s.task)
-    return Side(s.path, s.name, s.task, preds, metrics, s.run, s.config, s.history)
+    point = s.config.get('operating_point') or s.threshold
+    with Progress(f'scoring {s.name}', show=progress): metrics = evaluate(preds, s.task, threshold=point)
+    return replace(s, predictions=preds, metrics=metrics)
 
 # %% ../../nbs/train/65_sides.ipynb #8c054e55
 def together(runs:Iterable, # two or more: runs or their folders, evaluation folders, CSVs of predictions

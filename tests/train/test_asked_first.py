@@ -9,6 +9,7 @@ from torch import nn
 from servers import Handler, Server
 from retina_nb.core import RetinaError, Run, RunError, SettingError, TASKS
 from retina_nb.data import load_records, split_records
+from retina_nb.measure import evaluate
 from retina_nb.synth import sample_dir
 from retina_nb.train import (TrainConfig, compare, evaluate_run, load_model, make_learner, paired, predict, retina_compare,
                              retina_evaluate, retina_train, save_run, together, train)
@@ -233,9 +234,33 @@ def test_runs_evaluations_and_tables_side_by_side(run, records, tmp_path, capsys
     assert said.strip().splitlines()[-1].startswith('next: ')
     table, d = (pd.read_csv(tmp_path/'cmp'/f'{n}.csv') for n in ('comparison', 'paired'))
     assert list(table.run) == ['run', 'other', 'ev', 'theirs'] and table.qwk[1] == table.qwk[2] == table.qwk[3]
+    own = [r.config['operating_point']['threshold'] for r in (run, other, other)]
+    assert table.threshold.tolist() == pytest.approx([*own, .5]) and 'theirs 0.5 (default, it brings none)' in said
     assert set(d[d.score == 'qwk'].difference.round(6)) == {round(table.qwk[1] - table.qwk[0], 6)}
     retina_compare([run.path, other.path], out=tmp_path/'cmp') # an earlier comparison is replaced
     assert len(pd.read_csv(tmp_path/'cmp'/'comparison.csv')) == 2
+
+def test_each_side_refers_from_its_own_operating_point(tmp_path):
+    "What a comparison says of referral is what the runs themselves were scored with"
+    from retina_nb.report import example_run
+    a, b = (example_run(tmp_path/name, n=60) for name in 'ab')
+    (b.path/'config.json').write_text(json.dumps(b.config | dict(operating_point=dict(threshold=.3))))
+    b.seal()
+    b = Run(b.path)
+    (tmp_path/'ev').mkdir()
+    for name, text in dict(predictions=a.predictions.to_csv(index=False), metrics=json.dumps(a.metrics)).items():
+        (tmp_path/'ev'/f'{name}.{"csv" if name == "predictions" else "json"}').write_text(text)
+    a.predictions.to_csv(tmp_path/'table.csv', index=False)
+    one, two = a.metrics['referable'], evaluate(b.predictions, threshold=.3, n_boot=10)['referable']
+    half = evaluate(a.predictions, n_boot=10)['referable']
+    assert len({f['sensitivity']['value'] + f['specificity']['value'] for f in (one, two, half)}) == 3
+    d = paired([a, b, tmp_path/'ev', tmp_path/'table.csv'], n_boot=10)
+    for score in ('sensitivity', 'specificity'):
+        found = d[d.score == f'referable.{score}']
+        assert found.a.tolist() == pytest.approx([one[score]['value']]*3)
+        assert found.b.tolist() == pytest.approx([f[score]['value'] for f in (two, one, half)])
+    bare = [example_run(tmp_path/f'bare{i}', n=20, drop=[f'p_{k}' for k in range(5)]) for i in range(2)]
+    assert [s.threshold for s in together(bare).values()] == [None, None] and len(paired(bare, n_boot=10)) # grades alone
 
 def test_runs_with_other_tests_are_brought_together(tmp_path, records):
     whole = load_records(sample_dir(), warn=False).groupby('label').head(14)
@@ -246,6 +271,8 @@ def test_runs_with_other_tests_are_brought_together(tmp_path, records):
     retina_compare([one.path, two.path], data=str(tmp_path/'new.csv'), out=tmp_path/'cmp')
     assert (pd.read_csv(tmp_path/'cmp'/'comparison.csv').n_test == len(new)).all()
     both = together([one, two], pd.concat([new, whole], ignore_index=True), progress=False) # what either was trained on is left out
+    for r, s in zip((one, two), both.values()):
+        assert s.metrics['referable']['threshold'] == s.threshold == r.config['operating_point']['threshold']
     left = [set(s.predictions.image) for s in both.values()]
     assert left[0] == left[1] == set(new.image) | (set(one.predictions.image) & set(two.predictions.image))
 
