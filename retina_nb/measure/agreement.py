@@ -7,6 +7,7 @@ __all__ = ['CONSENSUS', 'read_readers', 'example_readers', 'reader_pairs', 'read
            'plot_ceiling']
 
 # %% ../../nbs/measure/52_agreement.ipynb #2e218eaf
+import re
 from itertools import combinations
 from typing import Any
 
@@ -21,40 +22,77 @@ from .resampling import count_stat, patient_codes, resample
 from ..plotting import OKABE_ITO, caption, new_axes
 
 # %% ../../nbs/measure/52_agreement.ipynb #881fd0c0
-_NOT_READERS = ('image', 'patient', 'eye', 'split', 'source', 'target', 'task', 'label', 'reader', 'grade')
+_NOT_READERS = frozenset("""image patient eye eyes laterality side split fold source target task label reader grade
+    dataset file path name id site hospital clinic centre center camera device age sex gender ethnicity year date visit
+    dme edema oedema maculopathy quality gradable gradeable ungradable error width height diabetes_years hba1c novel
+    novelty threshold referable referred review synthetic""".split())
 
-def _wide(table, readers):
+# %% ../../nbs/measure/52_agreement.ipynb #3c1938d2
+_WHO = 'reader|grader|rater|observer|annotator|expert'
+_NO_GRADE = 'id|ids|n|no|count|notes?|comments?|name|date|time|minutes|seconds|confidence|agreement|kappa'
+_named_so = re.compile(rf'({_WHO})([ _.-]+(?!({_NO_GRADE})$)\w+|\d+|[a-rt-z])', re.I)
+
+# %% ../../nbs/measure/52_agreement.ipynb #d5ae675b
+def _readers_of(table, task):
+    "The readers' columns of a wide table; a `DataError` where they cannot be told from tags"
+    named = [c for c in table.columns if _named_so.fullmatch(str(c)) and str(c).lower() not in _NOT_READERS]
+    if named: return named
+    known = lambda c: str(c).lower() in _NOT_READERS or re.match(r'p_\d|unnamed', str(c).lower())
+    left = [c for c in table.columns if not known(c)]
+    highest = {c: pd.to_numeric(table[c], errors='coerce').max() for c in left}
+    flag = lambda c: table[c].dtype == bool or (highest[c] <= 1 and len(table) >= 10 and len(task) > 2)
+    odd = [c for c in left if flag(c)] if any(not flag(c) for c in left) else []
+    odd = [c for c in left if pd.isna(highest[c]) and table[c].notna().any()] or odd
+    if odd:
+        raise DataError(f'readings: is column {odd[0]!r} a reader? It does not look like one; name the readers '
+                        '(readers=[...]), or call their columns reader_a, reader_b (columns: '
+                        f"{', '.join(map(str, left))})")
+    return left
+
+# %% ../../nbs/measure/52_agreement.ipynb #dfb61d8b
+def _from_long(table, readers)->tuple[pd.DataFrame, list]:
+    "A long table as a wide one, and the names of its readers"
+    for c in ('image', 'reader', 'grade'):
+        if c not in table: raise DataError(f'readings: no column {c!r}; a row a reading needs image, reader and grade')
+    unsaid = table[['image', 'reader']].isna().any(axis=1).to_numpy()
+    if unsaid.any(): raise DataError(f'readings, row {int(unsaid.argmax())}: image or reader is empty')
+    twice = table.duplicated(['image', 'reader'])
+    if twice.any():
+        first = table[twice].iloc[0]
+        raise DataError(f"readings: {first['reader']} has graded {first['image']} more than once")
+    wide = table.pivot(index='image', columns='reader', values='grade').reset_index().rename_axis(columns=None)
+    who = table.drop_duplicates('image').set_index('image')
+    if 'patient' in table: wide = wide.assign(patient=wide['image'].map(who['patient']))
+    return wide, list(readers) if readers is not None else list(dict.fromkeys(sorted(table['reader'], key=str)))
+
+# %% ../../nbs/measure/52_agreement.ipynb #ac2d5e1b
+def _wide(table, readers, task)->tuple[pd.DataFrame, list]:
     "A long table as a wide one; a wide one as it is, with the names of its readers"
-    if 'reader' in table and 'grade' in table and readers is None:
-        twice = table.duplicated(['image', 'reader'])
-        if twice.any():
-            first = table[twice].iloc[0]
-            raise DataError(f"readings: {first['reader']} has graded {first['image']} more than once")
-        wide = table.pivot(index='image', columns='reader', values='grade').reset_index().rename_axis(columns=None)
-        names = [c for c in wide.columns if c != 'image']
-        who = table.drop_duplicates('image').set_index('image')
-        return wide.assign(patient=wide['image'].map(who['patient'])) if 'patient' in table else wide, names
-    return table.copy(), list(readers) if readers is not None else [
-        c for c in table.columns if c not in _NOT_READERS and not str(c).startswith('p_')]
+    long = {'reader', 'grade'} <= set(table) and not (readers is not None and set(readers) <= set(table))
+    if long: return _from_long(table, readers)
+    return table.copy(), _readers_of(table, task) if readers is None else list(readers)
 
 # %% ../../nbs/measure/52_agreement.ipynb #b65dba37
 def read_readers(
     table, # wide (a column a reader) or long (image, reader, grade); a DataFrame, the path of a CSV, or rows
     task='dr', # what the grades mean
     *,
-    readers=None, # names of the readers' columns in a wide table; by default all but image, patient and tags
+    readers=None, # names of the readers' columns in a wide table; by default those called reader_..., else all but known tags
 )->tuple: # (table with image, patient where known and a column a reader; names of the readers)
     "Readings of several people as one checked table: grades are whole numbers of the task, or missing"
-    wide, names = _wide(_table_of(table), readers)
     task = get_task(task)
-    if len(names) < 2: raise DataError(f"readings: {len(names)} reader(s) found; agreement needs two")
+    wide, names = _wide(_table_of(table), readers, task)
+    if len(names) < 2:
+        found = ', '.join(map(str, names)) or 'none'
+        raise DataError(f'readings: {len(names)} reader(s) found ({found}); agreement needs two: readers=[...]')
     for name in names:
         if name not in wide: raise DataError(f'readings: no column {name!r}')
         x = pd.to_numeric(wide[name], errors='coerce')
         bad = (wide[name].notna() & ~(x.between(0, len(task)-1) & (x == x.round()))).to_numpy()
         if bad.any():
             i = int(np.flatnonzero(bad)[0])
-            raise DataError(f'readings, row {i}: {name} gives {wide[name].iloc[i]!r}, no grade from 0 to {len(task)-1}')
+            said = wide[name].astype(object).iloc[i]
+            raise DataError(f'readings, row {i}: {name} gives {said!r}, no grade from 0 to {len(task)-1}')
         wide[name] = x.astype('Int64')
     return wide.reset_index(drop=True), names
 
@@ -186,6 +224,15 @@ def _majority_of(row):
     counts = said.value_counts()
     return int(counts.index[0]) if counts.iloc[0] > len(said)/2 else pd.NA
 
+# %% ../../nbs/measure/52_agreement.ipynb #450c2205
+def _with_adjudicator(table, task, readers, adjudicator):
+    "The checked table and its readers; the adjudicator's column is checked as theirs are"
+    if adjudicator is None: return read_readers(table, task, readers=readers)
+    wide, names = _wide(_table_of(table), readers, task)
+    if adjudicator not in wide: raise SettingError(f'no column {adjudicator!r} for the adjudicator')
+    both = [*names, *[adjudicator]*(adjudicator not in names)]
+    return read_readers(wide, task, readers=both)[0], [n for n in names if n != adjudicator]
+
 # %% ../../nbs/measure/52_agreement.ipynb #7fdf905d
 def consensus(
     table, # readings, wide or long
@@ -199,13 +246,12 @@ def consensus(
     if how not in CONSENSUS: raise SettingError(f"unknown consensus {how!r}: choose one of {', '.join(CONSENSUS)}")
     task = get_task(task)
     if how != 'majority' and not task.ordinal: raise SettingError(f'{how} needs ordered classes; {task.name} has none')
-    wide, names = read_readers(table, task, readers=readers)
+    wide, names = _with_adjudicator(table, task, readers, adjudicator)
     voters = wide[[n for n in names if n != adjudicator]]
     if how == 'majority': out = voters.apply(_majority_of, axis=1)
     else: out = voters.apply('max' if how == 'worst' else 'median', axis=1).apply(np.ceil)
     out = pd.Series(out.to_numpy(), index=wide['image'] if 'image' in wide else None, name='target').astype('Int64')
     if adjudicator is None: return out
-    if adjudicator not in wide: raise SettingError(f'no column {adjudicator!r} for the adjudicator')
     return out.fillna(pd.Series(wide[adjudicator].to_numpy(), index=out.index).astype('Int64'))
 
 # %% ../../nbs/measure/52_agreement.ipynb #568c9fad
@@ -249,10 +295,13 @@ def human_ceiling(
     preds, task = known_rows(preds, task)
     wide, names = read_readers(table, task, readers=readers)
     if 'image' not in wide: raise DataError('readings: no column image, so the model cannot be put beside the readers')
+    if 'image' not in preds: raise DataError('predictions: no column image, so they cannot be put beside the readers')
     model = wide['image'].map(preds.drop_duplicates('image').set_index('image')['grade'])
     if model.isna().all(): raise DataError('readings: none of the images is among the predictions')
     unit, n, _ = patient_codes(wide)
     stats, sizes = _against(wide, names, model, task, unit, n)
+    if not stats:
+        raise DataError('readings: no image has a grade by a reader, a consensus of the others and one by the model')
     got = resample(stats, n, n_boot=n_boot, seed=seed, images=len(wide))
     return _ceiling_table(got, [x for x in names if sizes[x]], sizes)
 

@@ -22,13 +22,13 @@ from ..plotting import OKABE_ITO, UNKNOWN_COLOUR, caption, new_axes
 
 # %% ../../nbs/measure/42_benefit.ipynb #768ddd72
 def _units(preds, task, by):
-    "Truth and score of each patient (or image), the word for it, and the unit of each row for resampling"
+    "Truth and score of each patient (or image), the word for it, and for resampling the unit of each row and its word"
     d, task = known_rows(preds, task, need_probabilities=True)
     if by not in ('auto', 'patient', 'image'): raise SettingError(f"by is {by!r}: choose 'patient' or 'image'")
     if by == 'auto': by = 'image' if patients_unknown(d) else 'patient'
     table = by_patient(d, task) if by == 'patient' else referral_rows(d, task)
-    unit, n = (np.arange(len(table)), len(table)) if by == 'patient' else patient_codes(table)[:2]
-    return table['positive'].to_numpy(bool), table['score'].to_numpy(float), by, unit, n
+    unit, n, over = (np.arange(len(table)), len(table), by) if by == 'patient' else patient_codes(table)
+    return table['positive'].to_numpy(bool), table['score'].to_numpy(float), (by, over), unit, n
 
 # %% ../../nbs/measure/42_benefit.ipynb #60934d81
 def _counts_stat(yes, score, thresholds, unit, n):
@@ -86,7 +86,7 @@ def net_benefit(
     "Net benefit at each threshold with 95% intervals, beside referring everybody and nobody (0)"
     at = _checked_thresholds(thresholds)
     if prevalence is not None and not 0 < prevalence < 1: raise SettingError('prevalence lies between 0 and 1')
-    yes, score, by, unit, n = _units(preds, task, by)
+    yes, score, words, unit, n = _units(preds, task, by)
     counts, odds = _counts_stat(yes, score, at, unit, n), at/(1-at)
     def stat(W):
         model, everybody = _benefit(counts(W), odds, prevalence)
@@ -94,7 +94,8 @@ def net_benefit(
         return _by_threshold(dict(model=model, all=everybody, gain=gain))
     got = resample([stat], n, n_boot=n_boot, seed=seed, images=len(yes))
     out = pd.DataFrame([_benefit_row(got, j, t) for j, t in enumerate(at)])
-    out.attrs = dict(by=by, n=n, prevalence=float(yes.mean()) if prevalence is None else prevalence)
+    here = float(yes.mean()) if prevalence is None else prevalence
+    out.attrs = dict(by=words[0], over=words[1], n=len(yes), prevalence=here)
     return out
 
 # %% ../../nbs/measure/42_benefit.ipynb #5048a28c
@@ -117,7 +118,7 @@ def plot_net_benefit(
            ylabel='net benefit, found cases a person')
     ax.legend()
     who = table.attrs.get('by', 'image')
-    detail = f"{table.attrs.get('n', 0):,} {who}s; band: 95% over patients"
+    detail = f"{table.attrs.get('n', 0):,} {who}s; band: 95% over {table.attrs.get('over', who)}s"
     return caption(ax, 'Worth using where it lies on top', detail)
 
 # %% ../../nbs/measure/42_benefit.ipynb #a415b3fe
@@ -145,7 +146,7 @@ def workload(
 )->pd.DataFrame: # a row a threshold: referred, found, missed, needless with _low and _high, and referred_per_found
     "How many of so many people screened are referred, found, missed and sent in vain, with 95% intervals"
     at = _checked_thresholds(thresholds)
-    yes, score, by, unit, n = _units(preds, task, by)
+    yes, score, words, unit, n = _units(preds, task, by)
     counts = _counts_stat(yes, score, at, unit, n)
     def stat(W):
         return _by_threshold(_load(counts(W), persons, prevalence))
@@ -154,7 +155,7 @@ def workload(
     sides = dict(missed=(yes, here), needless=(~yes, 1-here))
     most = {k: persons*x*clopper_pearson(0, max(len(np.unique(unit[rows])), 1))[1] for k, (rows, x) in sides.items()}
     out = pd.DataFrame([_load_row(got, j, t, most) for j, t in enumerate(at)])
-    out.attrs = dict(by=by, n=n, persons=persons, prevalence=here)
+    out.attrs = dict(by=words[0], over=words[1], n=len(yes), persons=persons, prevalence=here)
     return out
 
 # %% ../../nbs/measure/42_benefit.ipynb #532a1412

@@ -120,13 +120,13 @@ def compare_models(
     on fewer than `FEW` patients on a side"""
     a, b = pair_predictions(a, b, task)
     task, (unit, n, _) = task_of(a), patient_codes(a)
-    stats = []
+    stats, rests = [], {}
     for tag, x, t in (('a:', a, thresholds[0]), ('b:', b, thresholds[1])):
-        found, rests = score_statistics(x, task, _thresholds(task, t))
+        found, rests[tag] = score_statistics(x, task, _thresholds(task, t))
         stats += [s.named(tag) for s in found]
     got = resample(stats, n, n_boot=draws(n_boot, method), seed=seed, images=2*len(a))
     names = [s for s in scores if f'a:{s}' in got and f'b:{s}' in got]
-    one, two = ({s: _rests(got[f'{x}:{s}'], rests.get(s)) for s in names} for x in 'ab')
+    one, two = ({s: _rests(got[f'{x}:{s}'], rests[f'{x}:'].get(s)) for s in names} for x in 'ab')
     rows = [_difference_row(s, one[s], two[s], method) for s in names]
     return pd.DataFrame(rows + _delong_rows(a, b, task, unit))
 

@@ -16,12 +16,13 @@ from ..data.balance import predictive_values
 from ..data.split import patients_unknown
 from . import metrics as m
 from .bounds import FEW, predictive_intervals
-from .patients import by_patient, dme_figures, intention_to_diagnose, referral_figures
+from .patients import (_oedema_degree, _oedema_unread, by_patient, dme_figures, intention_to_diagnose,
+                                        referral_figures)
 from .inputs import checked_threshold, reaches
 from .predictions import (PredictionsLike, binary_questions, positive_score, prob_columns,
                                            probabilities, read_predictions)
 from .ranking import Ranking, brier_each, log_loss_each
-from .resampling import (_bootstrapped, count_stat, draws, mean_stat,
+from .resampling import (_made, _resting, count_stat, draws, mean_stat,
                                            patient_codes, rank_stat, resample, Statistic, unknown_patients)
 from .scores import Scores
 
@@ -146,15 +147,6 @@ def score_figures(
     if warn is not None: _warn_of_few(figures, warn)
     return figures
 
-# %% ../../nbs/measure/25_evaluation.ipynb #3609b906
-def _method_of(r, figure, share, method):
-    "Name of what truly made an interval: a fraction has its own, and a score without spread no bootstrap's"
-    if figure['ci95'][0] is None: return 'none'
-    enough = len(r.left_out) >= FEW and _bootstrapped(r, method, .95) is not None if method != 'jackknife' else False
-    if enough: return method
-    if not share: return 'jackknife'
-    return 'exact' if figure['value'] in (0, 1) else 'share'
-
 # %% ../../nbs/measure/25_evaluation.ipynb #c86912b5
 def interval_methods(
     got, # what `resample` returned
@@ -164,7 +156,7 @@ def interval_methods(
 )->dict: # score -> 'jackknife', 'bca', 'percentile', 'share', 'exact' or 'none'
     "What made the interval of each score that has a value"
     known = {k: r for k, r in got.items() if figures[k]['value'] is not None and 'majority' not in k}
-    return {k: _method_of(r, figures[k], k in rests or r.share, method) for k, r in known.items()}
+    return {k: _made(_resting(r, rests.get(k)), method)[1] for k, r in known.items()}
 
 # %% ../../nbs/measure/25_evaluation.ipynb #f0e2ef5b
 def _at_prevalence(figures, task, prevalence):
@@ -211,6 +203,7 @@ def _left_out(preds, task, unit, unknown):
         yield ('n_patients and intervals by patient: the table has no patients; '
                'intervals resample images, too narrow where a patient has several')
     if unknown and task.positive: yield f'results by patient, worse eye: {unknown}'
+    if task.name == 'dr' and _oedema_unread(preds): yield f'results with macular oedema: {_oedema_unread(preds)}'
     if not (task.ordinal or k == 2):
         yield f'qwk, linear_kappa, mae, adjacent_accuracy: the classes of {task.name} have no order'
 
@@ -324,7 +317,7 @@ def _clinic(preds, task, threshold, unknown, how):
         people = by_patient(known, task, threshold=threshold)
         rule = 'worse eye: a patient is positive, or referred, if any image is'
         out['patients'] = dict(rule=rule) | referral_figures({'patients': people}, by_row=True, **how)['patients']
-    if task.name == 'dr' and 'dme' in known and known['dme'].notna().any():
+    if task.name == 'dr' and 'dme' in known and _oedema_degree(known['dme']).notna().any():
         out['referable_with_dme'] = dme_figures(known, task, threshold=threshold, **how)
     return out
 
@@ -335,7 +328,8 @@ def _evaluated(preds, task, thresholds, origin, prevalence, unknown, **how):
     _, n, unit = patient_codes(known)
     warn = list(_warnings(preds, known, task, unit, n, unknown))
     one = _one_sided(known, task, thresholds['referable']) if task.positive else ''
-    warn[:0] = [w for w in (collapse_warning(known, task) or _never_said(known, task), one) if w]
+    first = int(bool(unknown))      # that nobody knows the patients stays at the head
+    warn[first:first] = [w for w in (collapse_warning(known, task) or _never_said(known, task), one) if w]
     stats, rests = score_statistics(known, task, thresholds, prevalence=prevalence)
     got = resample(stats, n, n_boot=draws(how['n_boot'], how['method']), seed=how['seed'], images=len(known))
     flat = score_figures(got, rests, method=how['method'], warn=warn)

@@ -93,13 +93,14 @@ def write_readers(
     out, # the folder to write to
     task=None, # by default the predictions' own
     *,
+    names=None, # the readers' columns in a wide table; see `read_readers`
     n_boot:int=1000, # resamples of patients, for the methods that draw them
     seed:int=42, # of the resamples
 )->str: # what was found, as lines of text
     "Write readers.json (agreement of all), readers.csv (pairs), ceiling.csv and figures/ceiling.png"
     out, table = Path(out), read_predictions(preds, task)
     task, how = task_of(table), dict(n_boot=n_boot, seed=seed)
-    wide, names = read_readers(readers, task)
+    wide, names = read_readers(readers, task, readers=names)
     pairs = reader_pairs(wide, task, readers=names, **how)
     together = reader_agreement(wide, task, readers=names, **how)
     ceiling = human_ceiling(wide, table, task, readers=names, **how)

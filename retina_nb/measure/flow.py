@@ -10,15 +10,24 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ..core import SettingError, task_of
+from ..data.split import patients_unknown
 from .patients import referral_rows
 from .predictions import PredictionsLike, read_predictions
+from .resampling import patient_codes
 from ..plotting import new_axes
+
+# %% ../../nbs/measure/27_flow.ipynb #8505f898
+_UNIT = '_unit'
+
+def _with_units(table):
+    "The table with a number for each patient as the scores count them, where patients are known"
+    return table if patients_unknown(table) else table.assign(**{_UNIT: patient_codes(table)[0]})
 
 # %% ../../nbs/measure/27_flow.ipynb #c67898c3
 def _step(name, rows, box):
     "A row of the flow: images, and patients where they are known"
-    known = 'patient' in rows and rows['patient'].notna().any()
-    return dict(step=name, box=box, images=len(rows), patients=rows['patient'].nunique() if known else None)
+    who = rows[_UNIT].nunique() if _UNIT in rows else None
+    return dict(step=name, box=box, images=len(rows), patients=who)
 
 # %% ../../nbs/measure/27_flow.ipynb #df8cefaa
 def _answers(rows, positive, name):
@@ -40,7 +49,7 @@ def flow_table(
     before:dict|None=None, # what was left out before this table: reason to number of images
 )->pd.DataFrame: # a row a box: step, box, images, patients
     "Where every photograph of a study ended, as STARD asks it"
-    table = read_predictions(preds, task)
+    table = _with_units(read_predictions(preds, task))
     task = task_of(table)
     if not task.positive: raise SettingError(f'{task.name} has no positive classes, so there is nothing to refer')
     before = before or {}

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, SettingError, task_of
+from ..data.names import is_unknown
 from . import metrics as m
 from .inputs import reaches
 from .predictions import (PredictionsLike, binary_questions, positive_score, prob_columns,
@@ -53,16 +54,16 @@ def by_patient(
     threshold:float|None=None, # probability from which an image is referred; by default .5
     question='referable', # a name from `binary_questions`
     ungradable:str='left_out', # what an image without a grade counts as, one of `UNGRADABLE_AS`
-)->pd.DataFrame: # a row a patient: patient, n_images, positive, referred, score of the worse eye
+)->pd.DataFrame: # a row a patient: patient, n_images, positive, referred, score of the worse eye (NaN: an eye has none)
     "Truth and referral of each patient: positive, or referred, if any image is"
     d = referral_rows(preds, task, threshold=threshold, question=question, ungradable=ungradable)
     code, _, unit = patient_codes(d)
     if unit != 'patient': raise DataError("predictions: no column 'patient', so no results by patient")
     names = d['patient'].astype(object) if 'image' not in d else d['patient'].astype(object).fillna(d['image'])
-    by = d.assign(patient=names).groupby(code)
+    by = d.assign(patient=names, score=d['score'].fillna(np.inf)).groupby(code)    # no score is not a low one
     table = by.agg(patient=('patient', 'first'), n_images=('target', 'size'), positive=('positive', 'max'),
                    referred=('referred', 'max'), score=('score', 'max'))
-    return table.reset_index(drop=True)
+    return table.assign(score=table['score'].replace(np.inf, np.nan)).reset_index(drop=True)
 
 # %% ../../nbs/measure/22_patients.ipynb #8f508693
 def _referral_scores(name):
@@ -126,6 +127,24 @@ def intention_to_diagnose(
         out[f'as_{rule}'] = figures
     return out
 
+# %% ../../nbs/measure/22_patients.ipynb #8ceb7a07
+_OEDEMA = dict(no=0, yes=1, n=0, y=1, false=0, true=1, absent=0, present=1, m0=0, m1=1, m2=2) # words for the tag `dme`
+
+def _oedema_degree(tags):
+    "Macular oedema as a number from numbers or words; NaN where a cell says nothing, or what nobody can read"
+    text = pd.Series(tags).astype(str).str.strip().str.lower()
+    x = pd.to_numeric(text.map(lambda t: _OEDEMA.get(t, t)), errors='coerce').astype(float)
+    return x.where((x >= 0) & np.isfinite(x))
+
+# %% ../../nbs/measure/22_patients.ipynb #06350826
+def _oedema_unread(preds):
+    "How many images have a tag `dme` that says something nobody can read, and what; '' where there is none"
+    if 'dme' not in preds: return ''
+    odd = _oedema_degree(preds['dme']).isna() & ~preds['dme'].map(is_unknown)
+    if not odd.any(): return ''
+    return (f"{int(odd.sum())} of {len(preds)} images, whose dme is {str(preds['dme'][odd].iloc[0])!r} or the like: "
+            'it is read from numbers (0, 1, 2), M0 to M2, yes and no')
+
 # %% ../../nbs/measure/22_patients.ipynb #6f17575f
 def dme_rows(
     preds:PredictionsLike, # predictions with the tag `dme`
@@ -137,7 +156,7 @@ def dme_rows(
     "Truth and referral of each image where referable includes macular oedema; rows without a known `dme` are left out"
     d = referral_rows(preds, task, **how)
     if 'dme' not in d: raise DataError("predictions: no column 'dme', so macular oedema cannot be counted")
-    dme = pd.to_numeric(d['dme'], errors='coerce')
+    dme = _oedema_degree(d['dme'])
     if dme_from is None: dme_from = 2 if (dme >= 2).any() else 1
     oedema = (dme >= dme_from).to_numpy(bool)
     d = d.assign(only_dme=oedema & ~d['positive'].to_numpy(bool), positive=oedema | d['positive'].to_numpy(bool))
@@ -154,7 +173,9 @@ def dme_figures(
 )->dict: # dme_from, n, n_positive, n_only_dme, found_only_dme, and the scores
     "Operating figures where referable means the positive grades or macular oedema"
     d, dme_from = dme_rows(preds, task, threshold=threshold, dme_from=dme_from)
-    if not len(d): raise DataError("predictions: the column 'dme' is empty")
+    if not len(d):
+        why = _oedema_unread(read_predictions(preds, task)) or "the column 'dme' is empty"
+        raise DataError(f'predictions: no results with macular oedema: {why}')
     more = dict(dme_from=dme_from, n_only_dme=int(d['only_dme'].sum()),
                 found_only_dme=int((d['only_dme'] & d['referred']).sum()))
     return more | referral_figures({'dme': d}, **how)['dme']

@@ -54,9 +54,25 @@ def _smallest(enough, start=2, most=200_000):
         low, high = (low, mid) if enough(mid) else (mid, high)
     return high
 
+# %% ../../nbs/measure/65_planning.ipynb #1c7010bc
+def _check_between(low, high, **values):
+    "Refuse what is no number above `low` and up to `high`"
+    for name, x in values.items():
+        if not low < x <= high: raise SettingError(f'{name} is {x}: it must lie above {low} and not above {high}')
+
+# %% ../../nbs/measure/65_planning.ipynb #133b642d
+def _check_whole(**values):
+    "Refuse what is no whole number from 1 on"
+    for name, x in values.items():
+        if not 1 <= x < math.inf or x != int(x):
+            raise SettingError(f'{name} is {x}: it must be a whole number from 1 on')
+
 # %% ../../nbs/measure/65_planning.ipynb #93f2d971
 def _recruit(n, prevalence, images, rho):
     "Patients on one side, and in all, when each brings several correlated images"
+    _check_between(0, 1, prevalence=prevalence)
+    _check_whole(images=images)
+    if not 0 <= rho <= 1: raise SettingError(f'rho is {rho}: a correlation here lies between 0 and 1')
     effect = (1+(images-1)*rho)/images
     side = math.ceil(n*effect)
     return dict(n_side=side, n_patients=math.ceil(side/prevalence), n_images=math.ceil(side/prevalence)*images)
@@ -71,8 +87,8 @@ def patients_for_width(
     rho:float=.5, # correlation of being found between images of a patient; matters from two images on
 )->dict: # n_side (with the disease), n_patients (to recruit), n_images
     "How many patients give an interval of that width"
-    for name, x in (('width', width), ('prevalence', prevalence)):
-        if not 0 < x <= 1: raise SettingError(f'{name} is {x}: it must lie between 0 and 1')
+    _check_between(0, 1, width=width, prevalence=prevalence)
+    _recruit(1, prevalence, images, rho)      # refuses early
     n = _smallest(lambda n: expected_width(fraction, n) <= width)
     return _recruit(n, prevalence, images, rho)
 
@@ -88,6 +104,8 @@ def patients_for_bound(
 )->dict: # n_side (with the disease), n_patients (to recruit), n_images
     "How many patients show, with this power, that a sensitivity is at least a goal"
     if not 0 < at_least < fraction < 1: raise SettingError(f'{at_least} is no goal below an assumed {fraction}')
+    if not 0 < power < 1: raise SettingError(f'power is {power}: it must lie between 0 and 1, both excluded')
+    _recruit(1, prevalence, images, rho)      # refuses early
     def succeeds(n):
         _, likely, ends = _widths(n, fraction)
         return likely[ends[:,0] >= at_least].sum() >= power
@@ -147,6 +165,7 @@ def power(
     "How often a study of so many patients would find a loss as real, by simulation from two tables of predictions"
     f = getattr(m, score, None) if isinstance(score, str) else score
     if not hasattr(f, 'counts'): raise SettingError(f'{score!r} is no score of counts: choose qwk, accuracy ...')
+    _check_whole(studies=studies, n_boot=n_boot, n_patients=min(np.atleast_1d(n_patients), default=0))
     a, b = pair_predictions(a, b, task)
     k, (unit, n, _) = len(task_of(a)), patient_codes(a)
     A, B = (_cells(d, unit, n, k) for d in (a, b))

@@ -173,7 +173,8 @@ def _judge_groups(c, preds, task, threshold, how):
     shown = {r.group: _show(dict(value=r.value, ci95=(r.low, r.high))) for r in judged.itertuples()}
     fails = [f'{r.group} {shown[r.group]}' for r in judged.itertuples() if not _reaches(c, r.low, r.high)]
     worst = judged.group[judged.high.idxmax() if _is_error(c) else judged.low.idxmin()] if not fails else ''
-    found = ', '.join(fails) or f'{len(judged)} groups judged, lowest {worst} {shown[worst]}'
+    end = 'highest' if _is_error(c) else 'lowest'
+    found = ', '.join(fails) or f'{len(judged)} groups judged, {end} {worst} {shown[worst]}'
     return not fails, found + rest
 
 # %% ../../nbs/measure/60_promotion.ipynb #486295fa

@@ -306,6 +306,20 @@ def draws(
         raise SettingError(f'n_boot is {n_boot}: it must be a whole number, 0 or more')
     return 0 if checked_method(method) == 'jackknife' else int(n_boot)
 
+# %% ../../nbs/measure/20_resampling.ipynb #e53268f6
+def _made(self, method, level=.95):
+    "(ends of the interval, what truly made it): 'none', 'share' or 'exact' where the method asked for could not"
+    if np.isnan(self.value): return [None, None], 'none'
+    units = len(self.left_out) if self.units is None else self.units
+    ends = _bootstrapped(self, method, level) if method != 'jackknife' and units >= FEW else None
+    if ends is not None: return ends, method
+    if self.share:
+        low, high = proportion_interval(self.value, _variance(self.left_out), units, level=level)
+        return [float(low), float(high)], 'exact' if self.value in (0, 1) else 'share'
+    if units < FEW: return [None, None], 'none'
+    ends = _jackknife(self, level)
+    return (ends, 'jackknife') if np.isfinite(ends).all() and ends[1] - ends[0] > 1e-9 else ([None, None], 'none')
+
 # %% ../../nbs/measure/20_resampling.ipynb #d3ac7d17
 @patch
 def interval(
@@ -317,16 +331,12 @@ def interval(
     "Interval of the score over patients; of a fraction of images, that of `proportion_interval`"
     checked_method(method)
     if not 0 < level < 1: raise SettingError(f'level is {level}: it must lie between 0 and 1')
-    if np.isnan(self.value): return [None, None]
-    units = len(self.left_out) if self.units is None else self.units
-    ends = _bootstrapped(self, method, level) if method != 'jackknife' and units >= FEW else None
-    if ends is not None: return ends
-    if self.share:
-        low, high = proportion_interval(self.value, _variance(self.left_out), units, level=level)
-        return [float(low), float(high)]
-    if units < FEW: return [None, None]
-    ends = _jackknife(self, level)
-    return ends if np.isfinite(ends).all() and ends[1] - ends[0] > 1e-9 else [None, None]
+    return _made(self, method, level)[0]
+
+# %% ../../nbs/measure/20_resampling.ipynb #dcf226b3
+def _resting(self, units):
+    "A proportion with the patients that it rests on; any other score as it is"
+    return self if units is None else replace(self, units=units, share=True, span=(0, 1))
 
 # %% ../../nbs/measure/20_resampling.ipynb #8ce30e00
 @patch
@@ -337,5 +347,5 @@ def figure(
     method:str='jackknife', # 'jackknife', 'bca' or 'percentile'
 )->dict: # {'value': x, 'ci95': [low, high]}; None where undefined
     "The score as a figure with its 95% interval"
-    r = self if units is None else replace(self, units=units, share=True, span=(0, 1))
+    r = _resting(self, units)
     return dict(value=None if np.isnan(r.value) else r.value, ci95=r.interval(method=method))

@@ -158,6 +158,14 @@ def _sides(preds, tags):
         groups = tag_groups(preds[tag])
         for g in dict.fromkeys(sorted(groups, key=_natural)): yield tag, g, (groups == g).to_numpy()
 
+# %% ../../nbs/measure/55_subgroups.ipynb #2bf0f8ee
+def _adjusted(rows, parts):
+    "The rows as a table with Holm's p-values, where rows that part the images alike are one comparison"
+    out = pd.DataFrame(rows)
+    key = pd.Series(list(zip(parts, out['score'])))
+    p = pd.Series(holm(out['p'].where(~key.duplicated())))
+    return out.assign(p_holm=p.groupby(pd.factorize(key)[0]).transform('first'))
+
 # %% ../../nbs/measure/55_subgroups.ipynb #55c2d148
 def subgroup_differences(
     preds:PredictionsLike, # predictions with tags
@@ -172,14 +180,14 @@ def subgroup_differences(
 )->pd.DataFrame: # tag, group, score, value, others, difference, low, high, rests_on, p, p_holm
     "Each group against all others: differences with 95% intervals over patients, p-values adjusted by Holm"
     preds, task = known_rows(preds, task)
-    preds, rows = preds.reset_index(drop=True), []
+    preds, rows, parts = preds.reset_index(drop=True), [], []
     who, how = patient_codes(preds)[:2], dict(n_boot=draws(n_boot, method), seed=seed)
     for tag, g, inside in _sides(preds, [by] if isinstance(by, str) else by):
-        if not inside.all():
-            found = _group_differences(preds, inside, task, threshold, scores, who, **how)
-            rows += [dict(tag=tag, group=g, score=s) | _difference_figures(*f, method) for s, f in found.items()]
-    out = pd.DataFrame(rows)
-    return out.assign(p_holm=holm(out['p'])) if len(out) else out
+        if inside.all(): continue
+        found = _group_differences(preds, inside, task, threshold, scores, who, **how)
+        rows += [dict(tag=tag, group=g, score=s) | _difference_figures(*f, method) for s, f in found.items()]
+        parts += [min(inside.tobytes(), (~inside).tobytes())]*len(found)
+    return _adjusted(rows, parts) if rows else pd.DataFrame()
 
 # %% ../../nbs/measure/55_subgroups.ipynb #6dc81c0b
 def plot_differences(

@@ -74,15 +74,17 @@ def calibration_slope(
 
 # %% ../../nbs/measure/45_validation.ipynb #1436e868
 def _moved(preds, task, question_labels, new):
-    "Predictions in which the positive classes' summed probability is `new`, each side keeping its proportions"
+    "Predictions whose positive classes add up to `new`, each side in its proportions; the likeliest grade stays so"
     p = probabilities(preds)
+    likeliest = preds['grade'].to_numpy(int) == p.argmax(1)     # another grade was not taken from the probabilities
     pos = np.isin(np.arange(p.shape[1]), question_labels)
     for side, whole in ((pos, new), (~pos, 1-new)):
         old = p[:,side].sum(1)
         even = np.full((len(p), side.sum()), 1/side.sum())
         share = np.divide(p[:,side], old[:,None], out=even, where=old[:,None] > 0)
         p[:,side] = share*whole[:,None]
-    return preds.assign(**{f'p_{j}': p[:,j] for j in range(p.shape[1])})
+    grade = preds['grade'].mask(likeliest, p.argmax(1))
+    return preds.assign(grade=grade, **{f'p_{j}': p[:,j] for j in range(p.shape[1])})
 
 # %% ../../nbs/measure/45_validation.ipynb #d717708f
 def recalibrate(
@@ -91,7 +93,7 @@ def recalibrate(
     *,
     how:str='both', # 'intercept' alone, or 'both' slope and intercept
     seed:int=42, # which half a patient falls into
-)->pd.DataFrame: # the rows with a target; each half's probabilities mended by what the other half taught
+)->pd.DataFrame: # the rows with a target; each half's probabilities and grades mended by what the other half taught
     "Logistic recalibration of the positive probability, cross-fitted in two halves of the patients"
     d, task = known_rows(preds, task, need_probabilities=True)
     if how not in ('intercept', 'both'): raise SettingError(f"how is {how!r}: choose 'intercept' or 'both'")
@@ -125,21 +127,22 @@ def external(
     task=None, # by default the first table's own
     *,
     threshold:float|None=None, # chosen at home; by default what finds `sensitivity` of the positives there
-    sensitivity:float=.9, # the wish behind the threshold
+    sensitivity:float|None=None, # the wish behind a threshold; by default .9, and none where `threshold` is given
     n_boot:int=1000, # resamples of patients
     seed:int=42, # of the resamples
-)->dict: # threshold, development, outside, recalibrated, outside_threshold: what the same wish would take there
+)->dict: # threshold, development, outside, recalibrated, wish; outside_threshold: what the wish takes there, or None
     "External validation: discrimination, calibration, and how the threshold travels, with 95% intervals over patients"
     home, task = known_rows(development, task, need_probabilities=True)
     away, _ = known_rows(outside, task, need_probabilities=True)
-    if threshold is None: threshold = choose_threshold(home, task, sensitivity=sensitivity)['threshold']
-    local = choose_threshold(away, task, sensitivity=sensitivity)
-    out:dict[str, Any] = dict(task=task.name, wish=sensitivity, threshold=threshold)
+    wish = .9 if threshold is None and sensitivity is None else sensitivity
+    if threshold is None: threshold = choose_threshold(home, task, sensitivity=wish)['threshold']
+    out:dict[str, Any] = dict(task=task.name, wish=wish, threshold=threshold)
     out |= dict(development=_column(home, task, threshold, n_boot, seed),
                 outside=_column(away, task, threshold, n_boot, seed))
     out['recalibrated'] = _column(recalibrate(away, task, seed=seed), task, threshold, n_boot, seed)
     kept = ('threshold', 'sensitivity', 'specificity', 'sensitivity_ci95', 'specificity_ci95', 'n_positive_patients')
-    return out | dict(outside_threshold={k: local[k] for k in kept})
+    local = choose_threshold(away, task, sensitivity=wish) if wish is not None else {}
+    return out | dict(outside_threshold={k: local[k] for k in kept} if local else None)
 
 # %% ../../nbs/measure/45_validation.ipynb #9ac58122
 _ROWS = dict(n_images='images', n_patients='patients', prevalence='prevalence', threshold='threshold', auc='AUC',

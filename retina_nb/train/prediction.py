@@ -128,7 +128,7 @@ def _seen_before(run, preds):
                  'if they are the same, this is no test')
 
 # %% ../../nbs/train/60_prediction.ipynb #d98ce8e2
-def _beside(run, data, readers, out, scores):
+def _beside(run, data, readers, out, scores, *, names=None):
     "What stands beside the scores, as texts: an external validation of a run on other data, and the readers"
     if data is None and readers is None: return
     preds = read_predictions(out/'predictions.csv', scores['task'])
@@ -136,11 +136,14 @@ def _beside(run, data, readers, out, scores):
     if data is not None and Run(run).finished:
         yield from _seen_before(Run(run), preds)
         yield write_external(Run(run).predictions, preds, out, scores['task'], threshold=threshold, seed=scores['seed'])
-    if readers is not None: yield write_readers(readers, preds, out, scores['task'], seed=scores['seed'])
+    if readers is None: return
+    names = [c.strip() for c in names.split(',')] if names else None
+    yield write_readers(readers, preds, out, scores['task'], names=names, seed=scores['seed'])
 
 # %% ../../nbs/train/60_prediction.ipynb #b7eec95d
-def _next(run):
-    "The command to type next: a run is exported, a table held against another"
+def _next(run, *texts):
+    "Print what was found, and the command to type next: a run is exported, a table held against another"
+    print(*texts, sep='\n')
     path = Path(run)
     if path.is_file(): next_command('retina_compare', path, 'OTHER.csv')
     else: next_command('retina_export', path, out=f'bundles/{path.resolve().name}')
@@ -162,6 +165,7 @@ def retina_evaluate(
     threshold:float=None, # probability from which an image is predicted positive; by default the run's, else 0.5
     prevalence:float=None, # fraction of positives for the predictive values, the clinic's for instance
     readers:str=None, # a CSV of readers' grades of the same images (wide, or image, reader, grade), put beside them
+    reader_cols:str=None, # with --readers: the readers' columns, with commas; by default those called reader_...
     n_boot:int=2000, # bootstrap resamples of the intervals
     seed:int=42 # of the bootstrap
 ):
@@ -169,5 +173,4 @@ def retina_evaluate(
     columns = dict(image=image_col, label=label_col, patient=patient_col)
     scores, out = evaluate_run(run, data, out=out, task=task, layout=layout, columns=columns, skip_bad=skip_bad,
                                tta=tta, threshold=threshold, prevalence=prevalence, n_boot=n_boot, seed=seed)
-    print(scores, *_beside(run, data, readers, out, scores), f'written to {out}', sep='\n')
-    _next(run)
+    _next(run, scores, *_beside(run, data, readers, out, scores, names=reader_cols), f'written to {out}')

@@ -72,5 +72,42 @@ def test_the_model_stands_where_a_reader_would(readings):
     assert t.kappa['mean reader'] == pytest.approx(people.kappa.mean()) and t.kappa['model minus readers'] == pytest.approx(t.kappa['model']-t.kappa['mean reader'])
     as_reader = d.assign(grade=readings.reader_a.fillna(0).astype(int))
     same = human_ceiling(readings.assign(reader_a=readings.reader_a.fillna(0)), as_reader, readers=['reader_a', 'reader_b', 'reader_c']).set_index('who')
-    assert same.kappa['model'] > 0
+    said = readings.assign(reader_a=readings.reader_a.fillna(0)).set_index('image')
+    each = {}
+    for who in ('reader_a', 'reader_b', 'reader_c'):
+        rest = said[[c for c in ('reader_a', 'reader_b', 'reader_c') if c != who]]
+        ok = rest.notna().all(axis=1) & (rest.iloc[:,0] == rest.iloc[:,1]).fillna(False) & said[who].notna() | (rest.notna().sum(axis=1) == 1) & said[who].notna()
+        each[who] = qwk(rest[ok].bfill(axis=1).iloc[:,0].astype(int), said.reader_a[ok].astype(int))
+    assert each['reader_a'] == pytest.approx(same.kappa['reader_a']) and same.kappa['model'] == pytest.approx(np.mean(list(each.values())))
     with pytest.raises(DataError, match='none of the images'): human_ceiling(readings, d.assign(image=d.image + 'x'))
+
+@pytest.mark.parametrize('tag', [dict(dme=0), dict(sex=1), dict(ungradable=False), dict(hospital='A'), dict(trial=1), dict(age=2), dict(reader_notes='late')])
+def test_tags_are_no_readers(tag, readings):
+    "A column of small whole numbers was a fourth reader, and a hospital stopped everything"
+    assert read_readers(readings.assign(**tag))[1] == ['reader_a', 'reader_b', 'reader_c']
+    assert reader_agreement(readings.assign(**tag)) == reader_agreement(readings)
+
+def test_readers_without_a_name_of_readers(readings):
+    d = readings.rename(columns=dict(reader_a='smith', reader_b='jones', reader_c='wu'))
+    for tags in ({}, dict(dme=0, sex=1, hospital='A', p_0=.5, Ungradable=0)): assert read_readers(d.assign(**tags))[1] == ['smith', 'jones', 'wu']
+    for odd in (dict(trial=1), dict(treated=True), dict(town='Leeds')):
+        with pytest.raises(DataError, match=f'{next(iter(odd))}.*readers='): read_readers(d.assign(**odd))
+        assert read_readers(d.assign(**odd), readers=['smith', 'wu'])[1] == ['smith', 'wu']
+    two = pd.DataFrame(dict(image=range(20), a=[0, 1]*10, b=[1, 0]*10))
+    assert read_readers(two)[1] == ['a', 'b']
+    judged = consensus(readings.assign(judge=readings.target), adjudicator='judge')
+    assert judged.notna().all() and consensus(readings).equals(consensus(readings.assign(judge=0)))
+    with pytest.raises(DataError, match='judge gives 9'): consensus(readings.assign(judge=9), adjudicator='judge')
+
+def test_long_tables_that_cannot_be_read(readings):
+    long = readings.melt(['image', 'patient'], ['reader_a', 'reader_b', 'reader_c'], 'reader', 'grade').dropna()
+    assert read_readers(long, readers=['reader_a', 'reader_c'])[1] == ['reader_a', 'reader_c']
+    with pytest.raises(DataError, match='image'): read_readers(long.drop(columns='image'))
+    with pytest.raises(DataError, match='row 3.*empty'): read_readers(long.assign(reader=[None if i == 3 else r for i, r in enumerate(long.reader)]))
+
+def test_no_image_that_model_and_readers_share(readings):
+    d, alone = example_predictions(80), readings.copy()
+    alone['reader_b'] = alone['reader_c'] = pd.array([pd.NA]*len(alone), 'Int64')
+    with pytest.raises(DataError, match='consensus of the others'): human_ceiling(alone, d)
+    with pytest.raises(DataError, match='no column image'): human_ceiling(readings, d.drop(columns='image'))
+    with pytest.raises(DataError, match='no column image'): human_ceiling(readings.drop(columns='image'), d)

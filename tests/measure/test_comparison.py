@@ -66,3 +66,11 @@ def test_stars_by_chance():
         return out
     hits = [(compare_confusion(again(2*s), again(2*s+1), n_perm=400)['p'] < .05).any() for s in range(300)]
     assert np.mean(hits) < .085
+
+@pytest.mark.parametrize('score', ['referable.ppv', 'referable.npv', 'per_class.2.precision', 'referable.sensitivity'])
+def test_each_model_rests_on_its_own_patients(score):
+    "The patients whom the second model refers were counted for the first too"
+    a, b = example_predictions(150, seed=4), example_predictions(150, seed=4, noise=.9)
+    keys = dict(scores=(score,), thresholds=(.7, .1))
+    one, two = compare_models(a, b, **keys).iloc[0], compare_models(b, a, scores=(score,), thresholds=(.1, .7)).iloc[0]
+    assert (one.low, one.high, one.p) == pytest.approx((-two.high, -two.low, two.p)) and one.difference == pytest.approx(-two.difference)

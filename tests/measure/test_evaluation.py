@@ -128,3 +128,17 @@ def test_a_run_brings_its_threshold(preds, tmp_path):
         r = evaluate(what, n_boot=20)['referable']
         assert (r['threshold'], r['threshold_from']) == (.2, 'chosen on validation')
     assert evaluate(tmp_path, threshold=.7, n_boot=20)['referable']['threshold'] == .7
+
+@pytest.mark.parametrize('method', ['bca', 'percentile'])
+def test_the_note_names_what_made_each_interval(method):
+    "One positive patient in many: its sensitivity has no bootstrap interval, whatever was asked for"
+    d = example_predictions(100, seed=2)
+    few = d[(d.target < 2) | d.patient.isin(d.patient[d.target >= 2].unique()[:4])]
+    s = evaluate(few, n_boot=200, method=method)
+    by, sens = s['intervals']['by_score'], s['referable']['sensitivity']
+    assert by['referable.sensitivity'] in ('share', 'exact') and by['accuracy'] == method and by['referable.auc'] == 'none'
+    assert sens == evaluate(few, n_boot=200)['referable']['sensitivity'] and s['referable']['auc']['ci95'] == [None, None]
+    whole = evaluate(few, n_boot=200)
+    for name in ('referable.ppv', 'per_class.4.precision', 'per_class.0.sensitivity'):
+        at = s.to_frame().loc[name], whole.to_frame().loc[name]
+        if by.get(name) in ('share', 'exact'): assert at[0].equals(at[1]), name

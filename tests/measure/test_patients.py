@@ -126,3 +126,27 @@ def test_folds_of_unknown_patients_warn():
     told = r.assign(patient=[f'p{i//2}' for i in range(40)])
     assert len(kfold(told, 2, content=False)) == 2 and patients_unknown(told) == ''
     for name in ('train/row 3', 'row 7'): assert 'unknown' in patients_unknown(pd.DataFrame(dict(image=['a', 'b'], patient=[name, name + '1'])))
+
+@pytest.mark.parametrize('tag, same', [(['M0', 'M1'], [0, 1]), (['M0', 'M2'], [0, 2]), (['no', 'Yes '], [0, 1]), ([False, True], [0, 1]), ('no', 0), (['0', '2.0'], [0, 2])])
+def test_oedema_in_the_words_of_programmes(tag, same, preds):
+    said, number = (evaluate(preds.assign(dme=np.resize(np.array(t, object), len(preds))), n_boot=20) for t in (tag, same))
+    assert said['referable_with_dme'] == number['referable_with_dme'] and not any('oedema' in s for s in said['left_out'])
+
+def test_oedema_that_nobody_can_read_is_named_and_stops_nothing(preds):
+    s = evaluate(preds.assign(dme='perhaps'), n_boot=20)
+    (why,) = [x for x in s['left_out'] if 'oedema' in x]
+    assert 'referable_with_dme' not in s and f"{len(preds)} of {len(preds)} images, whose dme is 'perhaps'" in why
+    half = evaluate(preds.assign(dme=np.resize(np.array(['M0', 'x', 'M1', ''], object), len(preds))), n_boot=20)
+    assert half['referable_with_dme']['n'] == len(preds)//2 and any("60 of 240 images, whose dme is 'x'" in x for x in half['left_out'])
+    for bad in ('perhaps', -3, np.inf):
+        with pytest.raises(DataError, match=str(bad)): dme_figures(preds.assign(dme=bad))
+    with pytest.raises(DataError, match='empty'): dme_figures(preds.assign(dme=''))
+
+def test_no_auc_where_a_rule_stands_in_for_scores(preds):
+    d = preds.assign(ungradable=preds.index % 7 == 0)
+    for rule in ('as_referred', 'as_missed'):
+        f = intention_to_diagnose(d, n_boot=20)[rule]
+        assert 'auc' not in f and 'auc' not in f['patients'] and f['patients']['n'] == 120
+    people = by_patient(d, ungradable='referred').set_index('patient').score
+    lost = d.groupby('patient').ungradable.any()
+    assert people.isna().equals(lost.rename('score')) and by_patient(d).score.notna().all()

@@ -73,3 +73,9 @@ def test_a_group_of_few_patients_is_named_and_does_not_pass():
     assert said and 'too small to judge: tiny' in str(said)
     alone = promote(d[d.hospital == 'tiny'], [Condition('qwk', at_least=.3, subgroups='hospital', min_patients=1)])
     assert not alone and 'no interval' in str(alone)
+
+@pytest.mark.parametrize('condition, word', [(Condition('mae', at_most=5., subgroups='hospital', min_patients=5), 'highest'), (Condition('accuracy', at_least=.01, subgroups='hospital', min_patients=5), 'lowest')])
+def test_the_worst_group_is_called_what_it_is(condition, word):
+    "Of an error the worst group is the highest"
+    found = promote(example_predictions(120, seed=3), [condition], n_boot=20)['conditions'][0]
+    assert found['met'] and f'groups judged, {word} ' in found['found']

@@ -10,7 +10,7 @@ import pytest
 from retina_nb.core import DataError, SettingError, read_json
 from retina_nb.measure import (apply_temperature, calibration_slope, clopper_pearson, decisions, evaluate, example_predictions, expected_width,
                                external, external_table, flow_table, from_etdrs, from_scale, holm, net_benefit, patients_for_bound, patients_for_width,
-                               plot_flow, point_sentence, power, recalibrate, rescale, subgroup_differences, to_scale, workload, write_external, yes_no)
+                               plot_flow, plot_net_benefit, point_sentence, power, recalibrate, rescale, subgroup_differences, to_scale, workload, write_external, yes_no)
 
 @pytest.fixture(autouse=True)
 def _close():
@@ -155,3 +155,52 @@ def test_one_patient_has_a_curve_without_numbers():
     ax = plot_net_benefit(net_benefit(one, n_boot=20))
     assert ax.get_title(loc='left')
     plt.close(ax.figure)
+
+# --- what is counted, and what it is called
+def test_benefit_says_images_and_what_was_resampled(home):
+    images, people, nobody = net_benefit(home, [.2], by='image', n_boot=20), net_benefit(home, [.2], n_boot=20), net_benefit(home.drop(columns='patient'), [.2], n_boot=20)
+    assert [t.attrs['n'] for t in (images, people, nobody)] == [600, 300, 600]
+    said = [plot_net_benefit(t).get_figure() for t in (images, people, nobody)]
+    words = [' '.join(t.get_text() for ax in f.axes for t in [*ax.texts, ax.title, ax._left_title]) for f in said]
+    assert '600 images; band: 95% over patients' in words[0] and '300 patients; band: 95% over patients' in words[1] and '600 images; band: 95% over images' in words[2]
+    load = workload(home, [.2], by='image', n_boot=20).attrs
+    assert (load['by'], load['over'], load['n']) == ('image', 'patient', 600)
+
+def test_the_flow_counts_patients_as_the_scores_do(home):
+    gaps = home.assign(patient=home.patient.where(home.index >= 40, ' '))
+    t = flow_table(gaps).set_index('box').patients
+    assert t['table'] == evaluate(gaps, n_boot=20)['n_patients'] == 320 and t['referred'] + t['not referred'] >= 320
+    assert flow_table(home).patients.iloc[0] == 300 and flow_table(home.drop(columns='patient')).patients.isna().all()
+
+def test_two_groups_are_one_comparison(home):
+    for method in ('jackknife', 'percentile'):
+        t = subgroup_differences(home, 'eye', scores=('accuracy',), method=method, n_boot=100)
+        assert len(t) == 2 and t.p_holm.tolist() == pytest.approx([t.p[0]]*2) and t.difference.sum() == pytest.approx(0)
+    t = subgroup_differences(home.assign(side=home.eye.str[0]), ['eye', 'side', 'hospital'], scores=('accuracy',))
+    first = t[~t.tag.eq('side') & t.group.ne('right')]
+    assert len(t) == 7 and holm(first.p).tolist() == pytest.approx(first.p_holm.tolist()) and t[t.tag != 'hospital'].p_holm.nunique() == 1
+
+def test_recalibrated_grades_follow_their_probabilities(away):
+    p = [f'p_{j}' for j in range(5)]
+    d = recalibrate(away)
+    assert (d.grade == d[p].to_numpy().argmax(1)).all() and (d.grade != away.grade).any()
+    own = away.assign(grade=(away.grade + 1) % 5)
+    assert (recalibrate(own).grade == own.grade).all()
+
+def test_a_given_threshold_has_no_wish_of_ours(home, away):
+    x = external(home, away, threshold=.3, n_boot=20)
+    assert x['wish'] is None and x['outside_threshold'] is None and x['threshold'] == .3
+    both, none = external(home, away, threshold=.3, sensitivity=.8, n_boot=20), external(home, away, n_boot=20)
+    assert both['wish'] == .8 and both['outside_threshold']['sensitivity'] >= .8 and none['wish'] == .9 and none['outside_threshold']['sensitivity'] >= .9
+
+@pytest.mark.parametrize('bad', [dict(prevalence=0), dict(prevalence=3), dict(prevalence=-.1), dict(prevalence=float('nan')), dict(rho=5), dict(rho=-1), dict(images=0), dict(images=1.5)])
+def test_plans_that_cannot_be(bad):
+    settings = dict(prevalence=.2) | bad
+    for plan in (lambda: patients_for_bound(.9, .8, **settings), lambda: patients_for_width(.9, .2, **settings)):
+        with pytest.raises(SettingError, match=next(iter(bad))): plan()
+
+def test_power_that_cannot_be(home):
+    for x in (0, 1, 2):
+        with pytest.raises(SettingError, match='power'): patients_for_bound(.9, .8, .2, power=x)
+    for bad in (dict(n_patients=0), dict(n_patients=[20, -1]), dict(n_patients=20, studies=0), dict(n_patients=20, n_boot=0)):
+        with pytest.raises(SettingError, match='whole number'): power(home, home, **bad)
