@@ -12,8 +12,10 @@ import pandas as pd
 
 from ..core import Run
 from ..data.provenance import source_badge
-from ..data.split import patients_unknown
+from ..data.faults import counted
+from ..data.split import SPLITS, patients_unknown
 from ..measure.operating import point_sentence
+from ..measure.resampling import unknown_patients
 from ..measure.scores import figure_text, interval_note
 from .review import trained_on
 from .tables import group_tags
@@ -28,6 +30,18 @@ def _parts_text(seen):
         out.append(f"{names.get(part, part)} {n['images']} images{who}{drawn}")
     return '; '.join(out)
 
+# %% ../../nbs/report/08_card.ipynb #76bc2936
+def _division(records):
+    "How the parts were divided, as far as the records tell: named patients in two parts, and images of nobody's"
+    if unknown := patients_unknown(records): return f'{unknown}; each image counts as a person'
+    nobody = unknown_patients(records)
+    used = records[~nobody & records['split'].isin(SPLITS).to_numpy()]
+    twice = int((used.groupby(used['patient'].astype(str).str.strip())['split'].nunique() > 1).sum())
+    if twice: found = f"not by patient: {counted(twice, 'patient')} in more than one part, so the test may be too kind"
+    else: found = f"by patient: no {'named ' if nobody.any() else ''}person is in two parts"
+    lost = int(nobody.sum())
+    return f"{found}; {counted(lost, 'image')} without a patient may be of anybody" if lost else found
+
 # %% ../../nbs/report/08_card.ipynb #07f902fc
 _LABELS = 'the labels of the data set; who graded, how often, and how well they agree is not recorded in a run'
 _DRAWN_TRUTH = 'the lesions that were drawn: exact, and nobody\'s reading of a photograph'
@@ -36,13 +50,11 @@ def _data_rows(run):
     "Where the data come from, how they were divided, and who made the labels"
     seen, data, records = trained_on(run), run.config.get('data') or {}, run.records
     source = Path(str(data.get('source') or 'not recorded')).name
-    unknown = patients_unknown(records)
-    divided = f'{unknown}; each image counts as a person' if unknown else 'by patient: no person is in two parts'
     no_label, drawn = int(records['label'].isna().sum()), seen['synthetic'] == seen['images']
     known = [c for c in ('age', 'sex', 'ethnicity', 'diabetes') if c in records]
     return [('Data', f"{source}; {_parts_text(seen)}; hash {data.get('hash', 'not recorded')}"),
             ('Made by', source_badge(seen) or 'photographs, as far as the records tell'),
-            ('Division', divided),
+            ('Division', _division(records)),
             ('Without a label', f'{no_label} images, not used' if no_label else 'no image'),
             ('Reference standard', _DRAWN_TRUTH if drawn else _LABELS),
             ('People', 'none: the eyes are drawn, their age and place are made up' if drawn else

@@ -15,7 +15,7 @@ from ..measure.benefit import workload
 from ..measure.operating import point_sentence
 from ..measure.scores import contradiction_note, figure_text, interval_note
 from ..measure.subgroups import subgroup_differences
-from .tables import group_tags
+from .tables import _threshold_text, group_tags
 
 # %% ../../nbs/report/07_review.ipynb #67420a41
 def trained_on(run:Run # a finished run
@@ -66,19 +66,29 @@ def notes_table(metrics:dict # a run's `metrics`
     rows += [('Careful', s) for s in metrics.get('warnings', [])]
     return pd.DataFrame(rows, columns=['', 'What'])
 
+# %% ../../nbs/report/07_review.ipynb #5d094c4d
+_SHOWN = .1, .3, .5 # thresholds beside the one in force
+
+def _workload_points(at):
+    "Thresholds between 0 and 1 to count at, rising, with what is printed of each; the one in force, `at`, is marked"
+    if at is None: return list(_SHOWN), [_threshold_text(x) for x in _SHOWN]
+    mine = _threshold_text(at)
+    named = {x: text for x in _SHOWN if (text := _threshold_text(x)) != mine}
+    named[min(max(float(at), 1e-9), 1-1e-9)] = f'{mine} (in force)' # counted exactly, and rounded in print alone
+    return sorted(named), [named[x] for x in sorted(named)]
+
 # %% ../../nbs/report/07_review.ipynb #a6a4784d
 def workload_table(run:Run, # a finished run whose predictions have probabilities and both truths
                    *, n_boot:int=500 # resamples of patients for the intervals
                   )->pd.DataFrame: # a row a threshold
     "Of a thousand people like those of the test: referred, found, missed, sent in vain, with intervals"
-    at = (run.metrics.get('referable') or {}).get('threshold')
-    thresholds = sorted({.1, .3, .5} | ({round(float(at), 3)} if at and 0 < at < 1 else set()))
+    thresholds, texts = _workload_points((run.metrics.get('referable') or {}).get('threshold'))
     t = workload(run.predictions, thresholds, run.task, n_boot=n_boot)
     ends = lambda r, k: [None if x != x else x for x in (r[f'{k}_low'], r[f'{k}_high'])]
     text = lambda r, k: figure_text(dict(value=r[k], ci95=ends(r, k)), 0)
-    mine = lambda x: f"{x:.3g}{' (in force)' if at and abs(x-at) < 1e-3 else ''}"
-    return pd.DataFrame([{'Threshold': mine(r['threshold']), 'Referred': text(r, 'referred'), 'Found': text(r, 'found'),
-                          'Missed': text(r, 'missed'), 'Sent in vain': text(r, 'needless')} for _, r in t.iterrows()])
+    return pd.DataFrame([{'Threshold': name, 'Referred': text(r, 'referred'), 'Found': text(r, 'found'),
+                          'Missed': text(r, 'missed'), 'Sent in vain': text(r, 'needless')}
+                         for name, (_, r) in zip(texts, t.iterrows())])
 
 # %% ../../nbs/report/07_review.ipynb #ae77501d
 def difference_table(run:Run # a finished run with tags

@@ -86,6 +86,13 @@ def class_score_table(metrics:dict # a run's `metrics`
     scores = [{t: score_text(c[k], 2) for k, t in names.items()} for c in metrics['per_class']]
     return pd.DataFrame([dict(Class=c['name'], Images=c['n']) | s for c, s in zip(metrics['per_class'], scores)])
 
+# %% ../../nbs/report/05_tables.ipynb #90a3ea30
+def _threshold_text(x):
+    "A threshold in three digits, or as many more as keep it apart from 0 and from 1"
+    near = .005*min(abs(x), abs(1-x))
+    texts = (f'{x:.{digits}g}' for digits in range(3, 18))
+    return next((t for t in texts if abs(float(t)-x) <= near), f'{x:g}')
+
 # %% ../../nbs/report/05_tables.ipynb #8fb59193
 _DECISION = dict(auc='AUC', average_precision='Average precision', sensitivity='Sensitivity', specificity='Specificity',
                  ppv='Positive predictive value', npv='Negative predictive value')
@@ -99,7 +106,7 @@ def decision_table(metrics:dict # a run's `metrics`
     rows = [[t] + [score_text(metrics[q].get(k)) for q in asked] for k, t in known.items()]
     prevalence = [f"{metrics[q]['prevalence_of_predictive_values']:.3f}" for q in asked]
     at = [(metrics[q].get('threshold'), metrics[q].get('threshold_from', '–')) for q in asked]
-    rows.append(['Threshold'] + [origin if t is None else f'{t:.3f}, {origin}' for t, origin in at])
+    rows.append(['Threshold'] + [origin if t is None else f'{_threshold_text(t)}, {origin}' for t, origin in at])
     rows.append(['Prevalence for predictive values', *prevalence])
     return pd.DataFrame(rows, columns=['', *asked.values()])
 

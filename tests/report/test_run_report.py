@@ -128,7 +128,52 @@ def test_images_without_a_grade_are_on_the_page(tmp_path):
     run.seal()
     run = Run(run.path)
     assert any('6 of 80 images got no grade' in s for s in plain_words(run)) and patient_table(run.metrics).shape[1] == 7
-    assert '6 images' in report(run).read_text() or 'ungradable as referred' in report(run).read_text()
+    page = html.unescape(report(run).read_text())
+    assert '6 of 80 images got no grade' in page and 'All images, ungradable as referred' in page and 'All images, ungradable as missed' in page
+    whole = example_run(tmp_path/'whole', n=40)
+    assert 'of 80 images got no grade' not in ' '.join(plain_words(whole)) and patient_table(whole.metrics).shape[1] == 3
+
+def test_the_threshold_in_force_is_counted_as_it_is_and_marked_once(tmp_path):
+    from retina_nb.measure import workload
+    from retina_nb.report import decision_table, workload_table
+    from retina_nb.report.review import _workload_points
+    run = example_run(tmp_path/'r', n=40)
+    good = run.metrics
+    def with_threshold(at):
+        (run.path/'metrics.json').write_text(json.dumps(good | dict(referable=good['referable'] | dict(threshold=at))))
+        run.seal()
+        return Run(run.path)
+    for at, text in ((0, '0'), (.0003, '0.0003'), (.0014, '0.0014'), (.0999999, '0.1'), (.1008, '0.101'), (.3, '0.3'), (.9996, '0.9996'), (1, '1')):
+        r = with_threshold(at)
+        t = workload_table(r, n_boot=10)
+        mine = t[t.Threshold.str.contains('in force')]
+        assert mine.Threshold.tolist() == [f'{text} (in force)'] and t.Threshold.is_unique
+        near = min(max(at, 1e-9), 1-1e-9)
+        assert near in _workload_points(at)[0] # the point itself, and not what is printed of it
+        said = workload(r.predictions, [near], n_boot=10).iloc[0]
+        assert mine.Referred.iloc[0].split()[0] == f'{said.referred:.0f}' and mine.Missed.iloc[0].split()[0] == f'{said.missed:.0f}'
+        at_test = decision_table(r.metrics).set_index('').loc['Threshold'].iloc[0]
+        assert at_test.startswith(f'{text}, ')
+    assert report(with_threshold(.0003)).is_file()
+
+def test_the_card_looks_whether_a_person_is_in_two_parts(tmp_path):
+    from retina_nb.report import model_card
+    run = example_run(tmp_path/'r', n=20)
+    good = run.records
+    def division(records):
+        records.to_csv(run.path/'records.csv', index=False)
+        run.seal()
+        return model_card(Run(run.path)).set_index('')[' ']['Division']
+    one, other = (good.patient[good.split == s].iloc[0] for s in ('test', 'valid'))
+    assert division(good) == 'by patient: no person is in two parts'
+    for blank in ('', 'NA', '-'):
+        said = division(good.assign(patient=good.patient.mask(good.index < 7, blank)))
+        assert 'no named person' in said and '7 images without a patient may be of anybody' in said
+    assert '1 image without a patient' in division(good.assign(patient=good.patient.mask(good.index == 0, '')))
+    both = good.assign(patient=good.patient.replace({other: one}))
+    assert division(both).startswith('not by patient: 1 patient in more than one part')
+    assert division(both.assign(patient=both.patient.mask(good.index == len(good)-1, ''))).endswith('1 image without a patient may be of anybody')
+    assert 'no column names them' in division(good.drop(columns='patient'))
 
 def test_two_classes_lead_with_what_fits(tmp_path):
     from retina_nb.report import score_table
