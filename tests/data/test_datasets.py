@@ -1,5 +1,4 @@
 "Fixtures of every layout, and the real sets"
-import time
 from pathlib import Path
 
 import numpy as np
