@@ -6,10 +6,10 @@
 __all__ = ['MODALITIES', 'TASKS', 'forget_task', 'Task', 'get_task', 'with_task', 'task_of', 'set_seed', 'Run', 'DISCLAIMER',
            'BundleError', 'DataError', 'ImageError', 'MissingPackage', 'RetinaError', 'RunError', 'SettingError',
            'need', 'watched', 'attach', 'call_parse', 'command_line', 'did_you_mean', 'next_command', 'one_line_errors',
-           'unknown', 'cache_dir', 'csv_rows', 'csv_text', 'file_kind', 'file_sha256', 'file_to_write', 'json_hash',
-           'make_folder', 'move_file', 'new_folder', 'open_file', 'out_lock', 'plain_cell', 'read_bytes', 'read_cells',
-           'read_json', 'read_labels_csv', 'read_table', 'safe_cell', 'shown_name', 'write_file', 'write_json',
-           'write_table']
+           'unknown', 'cache_dir', 'csv_rows', 'csv_text', 'file_kind', 'file_lock', 'file_sha256', 'file_to_write',
+           'json_hash', 'make_folder', 'move_file', 'new_folder', 'open_file', 'out_lock', 'plain_cell', 'read_bytes',
+           'read_cells', 'read_json', 'read_labels_csv', 'read_table', 'safe_cell', 'shown_name', 'write_file',
+           'write_json', 'write_table']
 
 # %% ../nbs/05_core.ipynb #68230ed7
 import json, random, re, sys
@@ -27,18 +27,19 @@ from .commands import (  # noqa: F401
     attach, call_parse, command_line, did_you_mean, next_command, one_line_errors, unknown)
 from .disk import (  # noqa: F401
     cache_dir, csv_rows, csv_text, file_kind, file_sha256, file_to_write, json_hash, make_folder, move_file,
-    new_folder, open_file, out_lock, plain_cell, read_bytes, read_json, safe_cell, shown_name, write_file,
+    new_folder, open_file, plain_cell, read_bytes, read_json, safe_cell, shown_name, write_file,
     write_json, write_table)
+from .locks import file_lock, out_lock  # noqa: F401
 from .run_config import read_run_config
 from .sheets import read_cells, read_labels_csv, read_table  # noqa: F401
 
 # %% ../nbs/05_core.ipynb #6285b26a
 _all_ = ['DISCLAIMER', 'BundleError', 'DataError', 'ImageError', 'MissingPackage', 'RetinaError', 'RunError',
          'SettingError', 'need', 'watched', 'attach', 'call_parse', 'command_line', 'did_you_mean', 'next_command',
-         'one_line_errors', 'unknown', 'cache_dir', 'csv_rows', 'csv_text', 'file_kind', 'file_sha256',
-         'file_to_write', 'json_hash', 'make_folder', 'move_file', 'new_folder', 'open_file', 'out_lock',
-         'plain_cell', 'read_bytes', 'read_cells', 'read_json', 'read_labels_csv', 'read_table', 'safe_cell',
-         'shown_name', 'write_file', 'write_json', 'write_table']
+         'one_line_errors', 'unknown', 'cache_dir', 'csv_rows', 'csv_text', 'file_kind', 'file_lock',
+         'file_sha256', 'file_to_write', 'json_hash', 'make_folder', 'move_file', 'new_folder', 'open_file',
+         'out_lock', 'plain_cell', 'read_bytes', 'read_cells', 'read_json', 'read_labels_csv', 'read_table',
+         'safe_cell', 'shown_name', 'write_file', 'write_json', 'write_table']
 
 # %% ../nbs/05_core.ipynb #58de25ff
 MODALITIES = 'fundus', 'oct', 'xray'

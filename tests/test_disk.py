@@ -1,11 +1,11 @@
-"Only regular files are read and replaced, permissions hold, one writer a folder, tables that cannot run."
-import errno, os, signal, socket, stat, subprocess, sys, time
+"Only regular files are read and replaced, permissions hold, tables that cannot run."
+import errno, os, signal, socket, stat, time
 
 import pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 
 from retina_nb.core import DataError, Run, RunError, SettingError
-from retina_nb.disk import csv_rows, csv_text, file_sha256, file_to_write, make_folder, move_file, new_folder, open_file, out_lock, plain_cell, read_bytes, read_json, safe_cell, shown_name, write_file, write_json, write_table
+from retina_nb.disk import csv_rows, csv_text, file_sha256, file_to_write, make_folder, move_file, new_folder, open_file, plain_cell, read_bytes, read_json, safe_cell, shown_name, write_file, write_json, write_table
 from retina_nb.sheets import read_table
 
 posix = pytest.mark.skipif(os.name == 'nt', reason='pipes, devices and permissions of POSIX')
@@ -119,27 +119,40 @@ def test_any_text_comes_back(rows):
     for r in rows:
         for v in r.values(): assert plain_cell(safe_cell(v)) == v and safe_cell(v)[:1] not in tuple('=+-@\t\r\n')
 
-HOLD = "import sys, time; from retina_nb.disk import out_lock\nwith out_lock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+@pytest.mark.parametrize('kind', ('folder', 'file', 'empty'))
+def test_what_somebody_put_there_meanwhile_stays(tmp_path, kind):
+    out = tmp_path/'out'
+    def come():
+        if kind == 'file': out.write_text('x')
+        else: out.mkdir()
+        if kind == 'folder': (out/'precious').write_text('x')
+    if kind == 'empty':
+        with new_folder(out) as t: (t/'a').write_text('a'); come()
+        assert os.listdir(out) == ['a']
+    else:
+        with pytest.raises(DataError, match='exists already'), new_folder(out, error=DataError) as t: (t/'a').write_text('a'); come()
+        assert (out if kind == 'file' else out/'precious').read_text() == 'x'
+    assert os.listdir(tmp_path) == ['out']
 
-@posix
-@pytest.mark.parametrize('end', (signal.SIGKILL, signal.SIGTERM))
-def test_one_writer_a_folder(tmp_path, end):
-    p = subprocess.Popen([sys.executable, '-c', HOLD, str(tmp_path/'run')], stdout=subprocess.PIPE)
-    try:
-        assert p.stdout.readline() == b'held\n'
-        with pytest.raises(RunError, match=f'process {p.pid} .*is writing there') as e:
-            with out_lock(tmp_path/'run'): pass
-        assert str(tmp_path/'run') in str(e.value)
-        p.send_signal(end); p.wait(10)
-        with out_lock(tmp_path/'run') as d: assert d == tmp_path/'run'
-        assert os.listdir(tmp_path/'run') == []
-    finally: p.kill(); p.stdout.close(); p.wait()
+@pytest.mark.parametrize('replace', (False, True))
+def test_a_folder_that_comes_in_the_last_moment_stays_too(tmp_path, monkeypatch, replace):
+    "Between the question and the move, and between the two moves of a replacement"
+    out, move = tmp_path/'out', os.replace
+    out.mkdir()
+    if replace: (out/'old').write_text('x')
+    def late(a, b):
+        if os.fspath(b) == os.fspath(out) and not out.exists(): out.mkdir(); (out/'precious').write_text('x')
+        return move(a, b)
+    monkeypatch.setattr(os, 'replace', late)
+    with pytest.raises(OSError), new_folder(out, replace=replace) as t: (t/'a').write_text('a')
+    assert (out/'precious').read_text() == 'x' and len(list(tmp_path.rglob('old'))) == replace and not list(tmp_path.rglob('a'))
 
-def test_the_lock_holds_within_one_process_too(tmp_path):
-    with out_lock(tmp_path/'a'):
-        with pytest.raises(RunError, match='is writing there'), out_lock(tmp_path/'a'): pass
-        with out_lock(tmp_path/'b'): pass
-        with pytest.raises(RunError), out_lock(tmp_path/'a'): pass
-    with out_lock(tmp_path/'a'): pass
-    with pytest.raises(ValueError), out_lock(tmp_path/'a'): raise ValueError
-    with out_lock(tmp_path/'a'): pass
+def test_a_replacement_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
+    out, move = tmp_path/'out', os.replace
+    out.mkdir(); (out/'old').write_text('x')
+    def fail(a, b):
+        if os.path.exists(os.path.join(a, 'a')): raise OSError(errno.ENOSPC, 'full')
+        return move(a, b)
+    monkeypatch.setattr(os, 'replace', fail)
+    with pytest.raises(OSError, match='full'), new_folder(out, replace=True) as t: (t/'a').write_text('a')
+    assert os.listdir(out) == ['old'] and os.listdir(tmp_path) == ['out']

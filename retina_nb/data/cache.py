@@ -15,7 +15,8 @@ import pandas as pd
 
 from ..core import ImageError, RunError, SettingError, get_task, task_of
 from ..commands import call_parse, one_line_errors
-from ..disk import json_hash, out_lock, read_json, shown_name, write_json, write_table
+from ..disk import json_hash, read_json, shown_name, write_json, write_table
+from ..locks import out_lock
 from .datasets import LAYOUTS
 from .manifest import JOURNAL, _check_out, _manifest, _plan, _sweep, read_cache
 from .pool import count_cores, run_jobs

@@ -10,7 +10,7 @@ import json, os
 from pathlib import Path
 
 from ..core import RunError, SettingError
-from ..disk import json_hash, read_bytes, read_json, write_json
+from ..disk import json_hash, open_file, read_bytes, read_json, write_json
 
 # %% ../../nbs/data/48_manifest.ipynb #0c8c57a9
 def _manifest(out, pre, rows, complete):
@@ -43,7 +43,7 @@ _ENDS = {'.jpg': b'\xff\xd9', '.png': b'IEND\xaeB`\x82'}
 def _whole(path, row)->bool:
     "Does a cached file look as it was written: its size, and the end mark?"
     try:
-        with open(path, 'rb') as f:
+        with open_file(path) as f:
             if os.fstat(f.fileno()).st_size != row['cached_bytes']: return False
             end = _ENDS[path.suffix]
             f.seek(-len(end), os.SEEK_END)

@@ -16,7 +16,8 @@ from safetensors.torch import save as save_tensors
 
 import retina_nb
 from ..core import Run, RunError, with_task
-from ..disk import json_hash, out_lock, read_json, write_file, write_json, write_table
+from ..disk import json_hash, read_json, write_file, write_json, write_table
+from ..locks import out_lock
 from ..data.provenance import describe_source
 from ..measure.confusion import plot_confusion
 from ..measure.evaluation import evaluate
