@@ -26,6 +26,7 @@ from .int8 import try_int8
 from .mistaken import mistaken
 from .novelty import fit_novelty, novelty_by_formula, texture
 from .onnx import TOLERANCE, parity, to_onnx
+from .unsure import unsure_rule
 from ..disk import new_folder, read_json, write_json
 from ..image.gradable import ungradable
 from ..measure.inputs import reaches
@@ -217,7 +218,8 @@ def _config(run, task, model, tried, novelty)->dict:
     return dict(format=FORMAT, format_version=VERSION, name=run.name, task=task.name, task_detail=task.to_dict(),
                 **keep, trained_on=_trained_on(run), preprocess=pre.to_dict(), preprocess_hash=pre.hash,
                 temperature=temperature, precision=(tried or {}).get('shipped', 'fp32'), parity=None, int8=tried,
-                novelty=novelty, metrics=metrics, operating_curve=operating_curve(run, task), versions=_versions(),
+                novelty=novelty, metrics=metrics, operating_curve=operating_curve(run, task),
+                unsure=unsure_rule(run, task, (keep['operating_point'] or {}).get('threshold')), versions=_versions(),
                 trained_with=theirs.get('versions'))
 
 # %% ../../nbs/deploy/46_exporter.ipynb #dba30763

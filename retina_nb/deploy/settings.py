@@ -186,7 +186,8 @@ SETTINGS = record(
          operating_point=record(dict(threshold=_share)), operating_curve=_curve, metrics=_metrics,
          data=_facts, parity=_parity,
          int8=record(dict(shipped=text('fp32','int8'), reason=text())),
-         versions=_said, trained_with=_said, trained_on=_trained_on, novelty=_facts))
+         unsure=record(dict(score=text('probability','lead','distance'), threshold=_share)),
+        versions=_said, trained_with=_said, trained_on=_trained_on, novelty=_facts))
 
 # %% ../../nbs/deploy/25_settings.ipynb #b835fd5b
 def check_settings(
