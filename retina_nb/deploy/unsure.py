@@ -34,7 +34,7 @@ def fit_unsure(
     *,
     threshold:float=None, # of referral
     share:float=.1, # of the answers that go to a person
-)->dict|None: # `score`, `threshold`, `share`, and what it holds: `images`, `errors`, `found`; None where nothing is known
+)->dict|None: # `score`, `threshold`, `share`, `images`, `errors`, `found` (errors in the tenth); None: nothing is known
     "Of the ways of being sure, the one whose least sure tenth holds most errors, and the value that bounds it"
     if not 0 < share < 1: raise SettingError(f'share is {share}: it must lie between 0 and 1')
     cols = [f'p_{i}' for i in range(len(task))]
@@ -69,5 +69,6 @@ def is_unsure(
 )->bool:
     "Should a person look, because the model is not sure?"
     rule = rule or EVEN
+    if g.task is None: return False
     known = sureness([g.probabilities], g.task, g.threshold)
     return bool(rule['score'] in known and known[rule['score']][0] <= rule['threshold'])

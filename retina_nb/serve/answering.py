@@ -8,12 +8,13 @@ __all__ = ['Service', 'Options', 'Answered', 'what_follows']
 # %% ../../nbs/serve/86_answering.ipynb #ea1677a1
 import threading, time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from fastcore.basics import patch
 
-from ..core import DataError, ImageError, json_hash
+from ..core import ImageError, json_hash
 from ..deploy.grading import Ungraded
 from ..deploy.pictures import heat_map
 from ..deploy.unsure import is_unsure
@@ -27,7 +28,7 @@ from .replies import UNSURE
 from .schema import alert, now, review
 from .uploads import Sent, patient_of
 
-# %% ../../nbs/serve/86_answering.ipynb #ca8fdfb4
+# %% ../../nbs/serve/86_answering.ipynb #b7798dc1
 class Service:
     "Answers photographs and keeps the answers; safe to share between threads"
     def __init__(
@@ -36,27 +37,35 @@ class Service:
         *,
         limits:Limits=None, # what is taken at a time
         threshold:float=None, # of referral; by default the bundle's own
-        low_confidence:float=None, # probability of the grade up to which an answer is not sure; by default the bundle's rule
+        low_confidence:float=None, # probability of the grade up to which it is not sure; by default the bundle's rule
         notify:Notify=None, # where alerts are sent
         journal:Journal=None, # where lines go; by default stderr
     ):
-        self.store, self.limits, self.journal, self.meters = store, limits or Limits(), journal or Journal(), Meters()
+        self.store, self.limits = store, limits or Limits()
+        self.journal, self.meters = journal or Journal(), Meters()
         self.models = Models(store, threshold=threshold, low_confidence=low_confidence)
         self.memory = Memory(self.limits.memory_mb*2**20)
         self.messenger = Messenger(notify or Notify(), told=self._told)
         self._pool = ThreadPoolExecutor(self.limits.workers, 'grading')
         self.desk = ThreadPoolExecutor(self.limits.in_flight, 'request') # a thread for each request under way
         self._flagging = threading.Lock()
-    def _told(self, outcome, way):
-        self.meters.notices.labels(outcome).inc()
-        if outcome != 'sent': self.journal('notice', outcome=outcome, way=way)
-    def close(self):
-        "End its threads, once what is under way is done"
-        self.desk.shutdown()
-        self._pool.shutdown()
-        self.messenger.close()
 
-# %% ../../nbs/serve/86_answering.ipynb #fdce0291
+# %% ../../nbs/serve/86_answering.ipynb #f5a6960c
+@patch
+def _told(self:Service, outcome, way):
+    "Count what became of a notice"
+    self.meters.notices.labels(outcome).inc()
+    if outcome != 'sent': self.journal('notice', outcome=outcome, way=way)
+
+# %% ../../nbs/serve/86_answering.ipynb #b51e2251
+@patch
+def close(self:Service):
+    "End its threads, once what is under way is done"
+    self.desk.shutdown()
+    self._pool.shutdown()
+    self.messenger.close()
+
+# %% ../../nbs/serve/86_answering.ipynb #c3603836
 @patch
 def start(self:Service,
           bundle, # folder of a bundle, `Bundle` or `Grader`
@@ -68,7 +77,7 @@ def start(self:Service,
     self._show_model()
     self.journal('ready', model=served.id, golden=len(served.golden), seconds=round(time.perf_counter() - begin, 1))
 
-# %% ../../nbs/serve/86_answering.ipynb #4064ca47
+# %% ../../nbs/serve/86_answering.ipynb #48afe3d6
 @patch
 def _show_model(self:Service):
     "Tell the meters which model answers"
@@ -76,13 +85,14 @@ def _show_model(self:Service):
     self.meters.model.clear()
     self.meters.model.labels(who['name'], who['id'], who['precision']).set(1)
 
-# %% ../../nbs/serve/86_answering.ipynb #977dbaca
+# %% ../../nbs/serve/86_answering.ipynb #1b9f4c8c
 @dataclass
 class Options:
     "What a client may ask for besides"
     heat_map: bool = False     # a picture of where the model looked
     grade_anyway: bool = False # a grade for what should not be graded, too
 
+# %% ../../nbs/serve/86_answering.ipynb #7a585a25
 @patch
 def _grade(self:Service, served, p, options):
     "Grade one photograph"
@@ -94,7 +104,7 @@ def _grade(self:Service, served, p, options):
     except MemoryError: raise Refusal(503, 'there is not enough memory for this photograph now', retry=5) from None
     return Ungraded(name, g.ungradable, g.ungradable) if g.ungradable and not options.grade_anyway else g
 
-# %% ../../nbs/serve/86_answering.ipynb #41525cce
+# %% ../../nbs/serve/86_answering.ipynb #dd741677
 @patch
 def _grade_all(self:Service, photos, options)->tuple:
     "Gradings of photographs, in order, and the model that gave them; where none can be read, an `ImageError`"
@@ -109,7 +119,7 @@ def _grade_all(self:Service, photos, options)->tuple:
         raise ImageError('the photograph', f'{unread[0].error}{which}')
     return gs, served
 
-# %% ../../nbs/serve/86_answering.ipynb #5d16333f
+# %% ../../nbs/serve/86_answering.ipynb #02171012
 @dataclass
 class Answered:
     "An answer, and what is said beside it"
@@ -117,7 +127,7 @@ class Answered:
     unsure: list = field(default_factory=list) # ids of predictions of which the model is not sure
     heat: bytes|None = None # PNG of where the model looked
 
-# %% ../../nbs/serve/86_answering.ipynb #713802a9
+# %% ../../nbs/serve/86_answering.ipynb #a90c661d
 @patch
 def answer(
     self:Service,
@@ -139,7 +149,7 @@ def answer(
     unsure = self._follow(a)
     return Answered(a, unsure, self._heat(a, photos[0], gs, options) if options.heat_map else None)
 
-# %% ../../nbs/serve/86_answering.ipynb #81862230
+# %% ../../nbs/serve/86_answering.ipynb #4b11af88
 @patch
 def _record(self:Service, photos, gs, **kwargs)->Answer:
     "Keep an answer, and count it"
@@ -153,7 +163,7 @@ def _record(self:Service, photos, gs, **kwargs)->Answer:
             for stage in ('prepare', 'model'): self.meters.seconds.labels(stage).observe(g.seconds[stage])
     return a
 
-# %% ../../nbs/serve/86_answering.ipynb #7a669f08
+# %% ../../nbs/serve/86_answering.ipynb #2496fe78
 @patch
 def _heat(self:Service, a, p, gs, options)->bytes|None:
     "Where the model that answered looked in the first photograph; None where it cannot tell"
@@ -163,12 +173,14 @@ def _heat(self:Service, a, p, gs, options)->bytes|None:
         served = self.models.opened.get(g.model['id'])
         g = self._grade(served, p, options) if served else None
     return None if g is None or isinstance(g, Ungraded) or g.cam is None else self._map(g)
+
+# %% ../../nbs/serve/86_answering.ipynb #0e1bfb34
 @patch
 def _map(self:Service, g)->bytes|None:
     "The class activation map of a grading as PNG"
     return heat_map(g.cam, g.grade, round_field=g.task.modality == 'fundus')
 
-# %% ../../nbs/serve/86_answering.ipynb #aa02387a
+# %% ../../nbs/serve/86_answering.ipynb #56df6330
 def what_follows(g, # a `Grading` or `Ungraded`
                  rule:dict, # when the model is not sure
                 )->tuple: # reason to be read again ('' for none), alert in a sentence ('' for none)
@@ -179,45 +191,46 @@ def what_follows(g, # a `Grading` or `Ungraded`
     if g.ungradable: return 'poor quality', 'a photograph should not be graded: a person should look'
     return ('poor quality', '') if not g.quality.get('ok', True) else ('', '')
 
-# %% ../../nbs/serve/86_answering.ipynb #97efdb3a
+# %% ../../nbs/serve/86_answering.ipynb #131cb015
 @patch
 def _follow(self:Service, a)->list:
     "Queue, alert and notify for an answer, once; the ids of its predictions of which the model is not sure"
     ids = [p.id for p in a.predictions if p.role == 'live']
-    with self._flagging if a.repeated else _nothing():
+    with self._flagging if a.repeated else nullcontext():
         queued = self._queued(ids) if a.repeated else {}
         for p in a.predictions:
             if p.id not in ids or p.id in queued: continue
-            served = self.models.opened.get((getattr(p.grading, 'model', None) or {}).get('id')) or self.models.live
+            model = (getattr(p.grading, 'model', None) or {}).get('id')
+            served = self.models.opened.get(model) or self.models.live
             why, text = what_follows(p.grading, served.rule)
             if why: self._call(p.id, why, text)
             queued[p.id] = {why}
     return [i for i in ids if UNSURE in queued.get(i, ())]
 
-# %% ../../nbs/serve/86_answering.ipynb #626198a5
-from contextlib import nullcontext as _nothing
-
+# %% ../../nbs/serve/86_answering.ipynb #84225187
 @patch
 def _queued(self:Service, ids)->dict:
     "Why predictions were ever queued: id to reasons, for those that were"
     out = {}
+    q = sa.select(review.c.prediction, review.c.reason).where(review.c.prediction.in_(ids))
     with self.store.read() as conn:
-        for id, why in conn.execute(sa.select(review.c.prediction, review.c.reason).where(review.c.prediction.in_(ids))):
+        for id, why in conn.execute(q):
             out.setdefault(id, set()).add(why)
     return out
 
-# %% ../../nbs/serve/86_answering.ipynb #a2196f87
+# %% ../../nbs/serve/86_answering.ipynb #a56739d3
 @patch
 def _call(self:Service, id, why, text):
     "Queue a case, and raise an alert where there is a sentence for it"
     if text:
-        with self.store.read() as conn: raised = conn.scalar(sa.select(alert.c.id).where(alert.c.prediction == id))
+        q = sa.select(alert.c.id).where(alert.c.prediction == id)
+        with self.store.read() as conn: raised = conn.scalar(q)
         if not raised:
             raised = self.store.raise_alert('reviewer', text, prediction=id)
             self.messenger.send(dict(alert=raised, grading=id, why=text, at=now().isoformat(timespec='seconds')))
     self.store.queue_review(id, why)
 
-# %% ../../nbs/serve/86_answering.ipynb #a4f7a09d
+# %% ../../nbs/serve/86_answering.ipynb #03a840db
 @patch
 def stored(self:Service,
            id:str, # of an answer, or of a grading in it
@@ -227,7 +240,7 @@ def stored(self:Service,
     queued = self._queued([p.id for p in a.predictions])
     return Answered(a, [i for i, why in queued.items() if UNSURE in why])
 
-# %% ../../nbs/serve/86_answering.ipynb #8c2ce3cd
+# %% ../../nbs/serve/86_answering.ipynb #bab29026
 @patch
 def the_grading(self:Service,
                 id:str, # of a grading, or of an answer to one photograph

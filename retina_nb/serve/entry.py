@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from fastcore.basics import patch
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
@@ -34,16 +35,15 @@ class Entry:
                 raise SettingError(f'{o[:60]!r}: is no site; write it as https://clinic.example, without a path')
         object.__setattr__(self, 'names', tuple(n.lower() for n in self.names))
 
-# %% ../../nbs/serve/76_entry.ipynb #95846a2d
-from fastcore.basics import patch
-
+# %% ../../nbs/serve/76_entry.ipynb #9cf8e26d
 @patch
 def look(self:Entry,
          headers:Headers, # of a request
         ):
     "Raise a `Refusal` for a request that asks for another machine, or that a foreign page has sent"
     if not is_own(asked_host(headers.getlist('host')), local=self.local, names=self.names):
-        raise Refusal(403, 'ask for this service by an address of its own machine, such as 127.0.0.1, or by a name that '
+        raise Refusal(403, 'ask for this service by an address of its own machine, such as 127.0.0.1, or by a name '
+                           'that '
                            'was told with --host')
     origin, host = headers.get('origin'), headers.get('host', '').lower()
     if origin in self.origins: return
@@ -83,7 +83,7 @@ def who_asks(store:Access, # its keys
         return found
     if store.keys(): raise Refusal(401, 'show a key: Authorization: Bearer rnb_...', headers=ask)
     if _is_here(client, headers): return LOCAL
-    raise Refusal(401, 'without a key only the machine itself is served: make one with retina_store key add', headers=ask)
+    raise Refusal(401, 'without keys only the machine itself is served: retina_store key add makes one', headers=ask)
 
 # %% ../../nbs/serve/76_entry.ipynb #92e8fd25
 OPEN = '/v1/health/live', '/v1/health/ready', '/v2/health/live', '/v2/health/ready'
@@ -103,5 +103,5 @@ class Gate:
                 who = await run_in_threadpool(who_asks, self.store, scope.get('client'), headers)
                 scope.setdefault('state', {})['visitor'] = who
         except Refusal as e: return await refuse(scope, receive, send, e)
-        except StoreError: return await refuse(scope, receive, send, Refusal(503, 'the store does not answer', retry=5))
+        except StoreError: return await refuse(scope, receive, send, Refusal(503, 'no answer of the store', retry=5))
         await self.app(scope, receive, send)

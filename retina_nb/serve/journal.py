@@ -9,8 +9,9 @@ __all__ = ['SAFE', 'Journal', 'fault_of', 'Meters', 'Watch']
 import json, secrets, sys, threading, time, traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 
+from fastcore.basics import patch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from .limits import Refusal, refuse
@@ -96,9 +97,7 @@ def _noting(send, seen)->Callable:
         await send(message)
     return _send
 
-# %% ../../nbs/serve/74_journal.ipynb #87e47ed8
-from fastcore.basics import patch
-
+# %% ../../nbs/serve/74_journal.ipynb #94724c05
 @patch
 def _tell(self:Watch, scope, seen):
     "Count a request that is over, and write its line"

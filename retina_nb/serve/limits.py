@@ -11,7 +11,6 @@ import asyncio, json, os, threading, zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from starlette.datastructures import Headers
 
@@ -130,14 +129,16 @@ class _Unpacker:
 def _announced(headers, cap):
     "Look at what a request says of its body; whether it is packed"
     coding, length = headers.get('content-encoding', 'identity').strip().lower(), headers.get('content-length', '')
-    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > cap): raise _too_large(cap)
+    known = length.isascii() and length.isdigit()
+    if known and (len(length) > 18 or int(length) > cap): raise _too_large(cap)
     if coding not in ('identity', 'gzip', 'x-gzip', ''):
         raise Refusal(415, 'bodies may be packed with gzip, or not at all')
     return coding.endswith('gzip')
 
 # %% ../../nbs/serve/72_limits.ipynb #e336fb21
 def _too_large(cap)->Refusal:
-    return Refusal(413, f'the request has more than {cap/2**20:,.0f} MB, which is the limit: send fewer or smaller photographs')
+    return Refusal(413, f'the request has more than {cap/2**20:,.0f} MB, which is the limit: send fewer or smaller '
+                        f'photographs')
 
 # %% ../../nbs/serve/72_limits.ipynb #808ea2db
 async def read_body(
@@ -202,26 +203,25 @@ class Intake:
     "Reads the body of a request within limits, then calls the application inside; so many gradings at a time"
     def __init__(self, app:Callable, # of ASGI
                  limits:Limits,
-                 meters:Any=None, # `Meters` that count what is under way
-                ): self.app, self.limits, self.meters, self.under_way = app, limits, meters, 0
+                 shown:Callable=None, # called with how many gradings are under way
+                ): self.app, self.limits, self.shown, self.under_way = app, limits, shown or (lambda n: None), 0
     async def __call__(self, scope, receive, send):
-        if scope['type'] != 'http' or scope['method'] in _EVERY_KIND: return await self.app(scope, receive, send)
+        if scope['type'] != 'http' or scope['method'] in _EVERY_KIND:
+            return await self.app(scope, receive, send)
         grading = is_grading(scope['method'], scope['path'])
         if grading and self.under_way >= self.limits.in_flight:
             return await refuse(scope, receive, send, Refusal(429, 'everybody is busy: try again', retry=1))
-        self._count(grading)
+        self.under_way += grading
+        self.shown(self.under_way)
         try: await self._read(scope, receive, send, self.limits.body_mb*2**20 if grading else SMALL)
-        finally: self._count(-grading)
-    def _count(self, n):
-        self.under_way += n
-        if self.meters: self.meters.under_way.set(self.under_way)
+        finally: self.under_way -= grading
     async def _read(self, scope, receive, send, cap):
         headers = Headers(scope=scope)
         try: body = await asyncio.wait_for(read_body(headers, receive, cap), self.limits.seconds)
-        except TimeoutError: return await refuse(scope, receive, send, Refusal(408, 'the request took too long to arrive'))
+        except TimeoutError: return await refuse(scope, receive, send, Refusal(408, 'it took too long to arrive'))
         except Refusal as e: return await refuse(scope, receive, send, e)
         if body is None: return
-        scope['headers'] = _unpacked(scope['headers'], len(body)) # in place: layers outside see the route that is found
+        scope['headers'] = _unpacked(scope['headers'], len(body)) # in place: who is outside sees the route
         await self.app(scope, _with_body(body, receive), send)
 
 # %% ../../nbs/serve/72_limits.ipynb #c3090799

@@ -26,7 +26,8 @@ def listen_on(ip:str, # address of this machine; 0.0.0.0 for all of them
         s.bind((ip, port))
     except OSError as e:
         s.close()
-        raise SettingError(f'cannot listen on {ip}:{port} ({e.strerror or e}): choose another port with --port') from None
+        why = f'cannot listen on {ip}:{port} ({e.strerror or e})'
+        raise SettingError(f'{why}: choose another port with --port') from None
     s.set_inheritable(True)
     return s
 
@@ -52,8 +53,9 @@ def server_of(app:Any, # an ASGI application
     log.handlers, log.propagate = [_ToJournal(journal)], False
     log.setLevel(logging.WARNING)
     return uvicorn.Server(uvicorn.Config(
-        app, http='h11', ws='none', loop='asyncio', lifespan='on', log_config=None, access_log=False, server_header=False,
-        proxy_headers=False, h11_max_incomplete_event_size=2**15, timeout_keep_alive=15, limit_concurrency=most,
+        app, http='h11', ws='none', loop='asyncio', lifespan='on', log_config=None, access_log=False,
+        server_header=False, proxy_headers=False, h11_max_incomplete_event_size=2**15, timeout_keep_alive=15,
+        limit_concurrency=most,
         timeout_graceful_shutdown=PATIENCE))
 
 # %% ../../nbs/serve/89_listening.ipynb #f99101ed

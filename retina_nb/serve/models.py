@@ -18,7 +18,7 @@ from ..deploy.unsure import EVEN
 from .access import Access
 from .limits import Refusal
 
-# %% ../../nbs/serve/82_models.ipynb #6fe140ed
+# %% ../../nbs/serve/82_models.ipynb #6ec307c7
 @dataclass
 class Served:
     "A model that answers"
@@ -34,12 +34,12 @@ class Served:
         "Golden images that came out differently here"
         return [r['image'] for r in self.golden if not r['ok']]
 
-# %% ../../nbs/serve/82_models.ipynb #2908bb57
+# %% ../../nbs/serve/82_models.ipynb #b3510b7d
 def open_model(
     bundle, # folder of a bundle, `Bundle` or `Grader`
     *,
     threshold:float=None, # of referral; by default the bundle's own
-    low_confidence:float=None, # probability of the grade up to which an answer is not sure; by default the bundle's rule
+    low_confidence:float=None, # probability of the grade up to which it is not sure; by default the bundle's rule
 )->Served:
     "Load a model and replay its golden images; one that answers differently here is a `BundleError`"
     if low_confidence is not None and not 0 <= low_confidence <= 1:
@@ -53,7 +53,7 @@ def open_model(
                           f'differently here ({served.faults[0]}): this model does not answer on this machine')
     return served
 
-# %% ../../nbs/serve/82_models.ipynb #632a516a
+# %% ../../nbs/serve/82_models.ipynb #77a23255
 class Models:
     "The models of a store that have been opened, and the one that is live"
     def __init__(self, store:Access, # where they are listed
@@ -74,7 +74,7 @@ class Models:
         "Is there a model that answers?"
         return self._live is not None
 
-# %% ../../nbs/serve/82_models.ipynb #f88eea63
+# %% ../../nbs/serve/82_models.ipynb #5acfeadd
 @patch
 def start(self:Models,
           bundle, # folder of a bundle, `Bundle` or `Grader`
@@ -89,17 +89,18 @@ def start(self:Models,
         self.store.register(served.grader.bundle)
         return self._deploy(served, 'live', by)
 
-# %% ../../nbs/serve/82_models.ipynb #3e2564b4
+# %% ../../nbs/serve/82_models.ipynb #fed81aa1
 @patch
 def _deploy(self:Models, served, alias, by, share=1.)->Served:
     "Write down what an alias means from now on, and do so"
     now = self.store.deployed(alias)
-    if now is None or now['id'] != served.id or alias != 'live': self.store.deploy(served.id, alias, share=share, by=by)
+    same = now is not None and now['id'] == served.id and alias == 'live'
+    if not same: self.store.deploy(served.id, alias, share=share, by=by)
     self.opened[served.id] = served
     if alias == 'live': self._live = served
     return served
 
-# %% ../../nbs/serve/82_models.ipynb #e1a14fa0
+# %% ../../nbs/serve/82_models.ipynb #c6aa53d7
 ALIASES = 'live', 'candidate'
 
 @patch
@@ -108,7 +109,7 @@ def deploy(self:Models,
            alias:str='live', # 'live' answers; a 'candidate' is opened, checked and listed
            *, by:str='', # who decided so
           )->Served:
-    "Let an alias mean another registered bundle; one that is not known, not there any more or not right is a `Refusal`"
+    "Let an alias mean another registered bundle; one that is not known, or cannot answer, is a `Refusal`"
     if alias not in ALIASES: raise Refusal(422, f"alias is {str(alias)[:40]!r}: choose one of {', '.join(ALIASES)}")
     row = next((b for b in self.store.bundles() if b['id'] == id), None)
     if row is None: raise Refusal(404, 'there is no such bundle: its id stands in /v1/models')
@@ -116,17 +117,18 @@ def deploy(self:Models,
         served = self.opened.get(id) or self._opened(row)
         return self._deploy(served, alias, by, share=1. if alias == 'live' else 0.)
 
-# %% ../../nbs/serve/82_models.ipynb #295db000
+# %% ../../nbs/serve/82_models.ipynb #5c5b95d5
 @patch
 def _opened(self:Models, row)->Served:
     "Open a registered bundle"
     try: served = open_model(row['folder'], **self._how)
-    except RetinaError: raise Refusal(409, 'this bundle cannot answer: its folder is not there any more, was changed, or its '
-                                           'golden images come out differently here') from None
+    except RetinaError:
+        raise Refusal(409, 'this bundle cannot answer: its folder is not there any more, was changed, or its '
+                           'golden images come out differently here') from None
     if served.id != row['id']: raise Refusal(409, 'the folder of this bundle holds another one now')
     return served
 
-# %% ../../nbs/serve/82_models.ipynb #33f0cd76
+# %% ../../nbs/serve/82_models.ipynb #87535b03
 @patch
 def listed(self:Models)->list: # dictionaries, oldest first
     "The registered bundles, and what each of them does"
@@ -135,7 +137,8 @@ def listed(self:Models)->list: # dictionaries, oldest first
     for b in self.store.bundles():
         served = self.opened.get(b['id'])
         out.append(dict(id=b['id'], name=b['name'], task=b['task']['name'], classes=b['task']['classes'],
-                        preprocess=b['preprocess'], registered=b['registered'].isoformat(), live=live is served is not None,
+                        preprocess=b['preprocess'], registered=b['registered'].isoformat(),
+                        live=live is served is not None,
                         aliases=[a for a, i in stands.items() if i == b['id']], opened=served is not None,
                         golden=len(served.golden) if served else None, unsure=served.rule if served else None,
                         threshold=served.grader.threshold if served and served.grader.task.positive else None))

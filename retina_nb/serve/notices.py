@@ -10,6 +10,7 @@ import http.client, json, random, re, smtplib, ssl, threading, time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import EmailMessage
+from typing import Any
 from urllib.parse import urlsplit
 
 from fastcore.basics import patch
@@ -33,7 +34,8 @@ class Notify:
         if self.webhook and (u.scheme not in ('http', 'https') or not u.hostname or '@' in u.netloc):
             raise SettingError(f'{u.scheme[:10]}://...: a webhook is an address such as https://clinic.example/hook')
         for a in filter(None, [*self.email.split(','), self.sender]):
-            if not re.fullmatch(r'[^@\s<>"]+@[^@\s<>"]+', a.strip()): raise SettingError(f'{a[:60]!r}: is no address of e-mail')
+            good = re.fullmatch(r'[^@\s<>"]+@[^@\s<>"]+', a.strip())
+            if not good: raise SettingError(f'{a[:60]!r}: is no address of e-mail')
 
 # %% ../../nbs/serve/80_notices.ipynb #3bac1aad
 def post_json(url:str, # of the webhook
@@ -61,7 +63,7 @@ def send_mail(how:Notify, # where to
     mail['Subject'], mail['From'], mail['To'] = 'retina_nb: a case needs a person', how.sender, how.email
     mail.set_content('\n'.join(f'{k}: {v}' for k, v in notice.items()))
     u = urlsplit(how.smtp if '://' in how.smtp else f'smtp://{how.smtp}')
-    kind = smtplib.SMTP_SSL if u.scheme == 'smtps' else smtplib.SMTP
+    kind: Any = smtplib.SMTP_SSL if u.scheme == 'smtps' else smtplib.SMTP
     more = dict(context=ssl.create_default_context()) if u.scheme == 'smtps' else {}
     try:
         with kind(u.hostname or '', u.port or 0, timeout=how.timeout, **more) as server: server.send_message(mail)

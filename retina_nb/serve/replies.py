@@ -92,7 +92,8 @@ class AnswerOut(BaseModel):
 # %% ../../nbs/serve/84_replies.ipynb #9d698b3d
 UNSURE = 'low confidence'
 _NO_GRADE = dict(grade=None, name=None, probabilities=None, referable=None, referable_probability=None, threshold=None,
-                 quality={}, novel=None, novelty=None, contradiction='', model=None, task=None, trained_on='', seconds={},
+                 quality={}, novel=None, novelty=None, contradiction='', model=None, task=None, trained_on='',
+                 seconds={},
                  disclaimer=DISCLAIMER)
 
 def grading_out(p:Prediction, # as it is stored

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['serve', 'retina_serve']
 
-# %% ../../nbs/serve/94_serve_command.ipynb #465561d5
-import signal
+# %% ../../nbs/serve/94_serve_command.ipynb #4cbbeb92
+import signal, socket
 
 from fastcore.script import Param
 
@@ -38,7 +38,7 @@ def _address(ip, port)->str:
 # %% ../../nbs/serve/94_serve_command.ipynb #0c97457b
 def serve(
     bundle, # folder of a bundle, or a `Bundle`: what answers
-    db=None, # store: a folder, a file or postgresql://...; by default RETINA_NB_STORE, or that in the user's data folder
+    db=None, # store: a folder, a file or postgresql://...; by default RETINA_NB_STORE, or one in the user's data
     *,
     ip:str='127.0.0.1', # address to listen on
     port:int=8000, # 0 for any that is free
@@ -56,7 +56,8 @@ def serve(
     entry = Entry(local, tuple(names) + (() if local else _own_names()), tuple(origins))
     with Store(db or default_store(), keep_images=keep_images) as store, listen_on(ip, port) as s:
         said, url = _let_in(store, ip), _address(ip, s.getsockname()[1])
-        app = create_app(store, bundle, entry=entry, limits=limits, notify=notify, journal=journal, more=more, **kwargs)
+        app = create_app(store, bundle, entry=entry, limits=limits, notify=notify, journal=journal, more=more,
+                         **kwargs)
         print(f'{bundle.name} is served at {url} ({said}); {url}/docs lists what can be asked; answers are kept in '
               f'{store.name}; stop with Ctrl-C\n{DISCLAIMER}', flush=True)
         _run(server_of(app, journal), s)
@@ -64,7 +65,6 @@ def serve(
 # %% ../../nbs/serve/94_serve_command.ipynb #7f709c16
 def _own_names()->tuple:
     "What this machine is called by others"
-    import socket
     return socket.gethostname(), socket.getfqdn()
 
 # %% ../../nbs/serve/94_serve_command.ipynb #eeba1e78
@@ -86,7 +86,7 @@ def retina_serve(
     ip:str='127.0.0.1', # address to listen on; 0.0.0.0 lets other machines in that have a key
     keep_images:str=None, # keep the photographs, by their hash, in this folder
     threshold:float=None, # operating point for referral; by default the bundle's own
-    low_confidence:float=None, # probability of the grade up to which a person is called; by default the bundle's rule
+    low_confidence:float=None, # probability of the grade up to which it is not sure; by default its own rule
     webhook:str='', # address that alerts are posted to, as JSON
     email:str='', # addresses that alerts are sent to, with commas between them
     smtp:str='localhost:25', # server that takes e-mail

@@ -23,9 +23,10 @@ from .journal import Journal, Watch, fault_of
 from .limits import Intake, Limits
 from .notices import Notify
 from .replies import answer_out
-from .routes import (
-    add_alerts, add_answers, add_gradings, add_health, add_heat_map, add_models, add_pictures, add_reviews, an_id, faults,
-    needs, not_blind, refusal_of)
+from retina_nb.serve.routes import (
+    READER, add_alerts, add_answers, add_gradings, add_health, add_heat_map, add_models, add_pictures, add_reviews,
+    an_id, faults,
+    not_blind, refusal_of)
 from .store import Store
 
 # %% ../../nbs/serve/91_service.ipynb #bb5c0f8b
@@ -35,7 +36,8 @@ def _say_errors(api, service):
     @api.exception_handler(RetinaError)
     async def _ours(request, e):
         told = refusal_of(e, service.store.name)
-        if told.status >= 500: service.journal('trouble', id=request.scope['state'].get('request_id'), **fault_of(e))
+        if told.status >= 500:
+            service.journal('trouble', id=request.scope['state'].get('request_id'), **fault_of(e))
         return _json(told.status, told.why, told.headers)
     @api.exception_handler(RequestValidationError)
     async def _checks(request, e):
@@ -49,7 +51,7 @@ def _say_errors(api, service):
 def _add_history(api, service):
     "What became of an answer"
     @api.get('/v1/gradings/{id}/history', tags=['gradings'], responses=faults(404, 409, 422))
-    def get_history(id:str, who:Visitor=needs('reader')):
+    def get_history(id:str, who:Visitor=READER):
         "Everything that is known of an answer: models, feedback, reviews, alerts, and the events of the book of record"
         said = service.stored(an_id(id))
         not_blind(service, said, who)
@@ -58,8 +60,10 @@ def _add_history(api, service):
         models = {k: {n: v for n, v in _plain(m).items() if n != 'folder'} for k, m in h['models'].items()}
         return dict(answer=answer_out(said.answer, said.unsure), models=models, **rows)
 
-# %% ../../nbs/serve/91_service.ipynb #7ad8c440
-def _plain(row)->dict: return {k: v.isoformat() if hasattr(v, 'isoformat') else v for k, v in row.items()}
+# %% ../../nbs/serve/91_service.ipynb #1dbd1196
+def _plain(row)->dict:
+    "A row of the store with times as texts"
+    return {k: v.isoformat() if hasattr(v, 'isoformat') else v for k, v in row.items()}
 
 # %% ../../nbs/serve/91_service.ipynb #d7e11039
 def docs_page(described:dict # as `FastAPI.openapi` gives it
@@ -69,9 +73,11 @@ def docs_page(described:dict # as `FastAPI.openapi` gives it
     for path, methods in described['paths'].items():
         for method, o in methods.items():
             said = ''.join(f"<li>{s}: {e(r['description'])}</li>" for s, r in o['responses'].items())
-            rows.append(f"<h2><code>{method.upper()} {e(path)}</code></h2><p>{e(o.get('description', ''))}</p><ul>{said}</ul>")
+            rows.append(f"<h2><code>{method.upper()} "
+                        f"{e(path)}</code></h2><p>{e(o.get('description', ''))}</p><ul>{said}</ul>")
     style = 'body{font:16px/1.5 system-ui,sans-serif;max-width:50em;margin:2em auto;padding:0 1em}code{font-size:1em}'
-    return (f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>retina_nb: the service</title><style>{style}</style>'
+    return (f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>retina_nb: the '
+            f'service</title><style>{style}</style>'
             f"<h1>{e(described['info']['title'])}</h1><p>{e(described['info']['description'])}</p>"
             f'<p>For programs: <a href="/openapi.json">/openapi.json</a></p>{"".join(rows)}</html>')
 
@@ -79,17 +85,19 @@ def docs_page(described:dict # as `FastAPI.openapi` gives it
 def _add_docs(api):
     "The description, for programs and for people"
     @api.get('/openapi.json', include_in_schema=False)
-    def openapi(who:Visitor=needs('reader')): return JSONResponse(api.openapi())
+    def openapi(who:Visitor=READER): return JSONResponse(api.openapi())
     @api.get('/', include_in_schema=False)
     @api.get('/docs', include_in_schema=False)
-    def docs(who:Visitor=needs('reader')): return Response(docs_page(api.openapi()), media_type='text/html; charset=utf-8')
+    def docs(who:Visitor=READER):
+        return Response(docs_page(api.openapi()), media_type='text/html; charset=utf-8')
 
-# %% ../../nbs/serve/91_service.ipynb #7eae762e
-ROUTES = add_gradings, add_answers, add_heat_map, _add_history, add_reviews, add_pictures, add_models, add_alerts, add_health
+# %% ../../nbs/serve/91_service.ipynb #51eb58fa
+ROUTES = (add_gradings, add_answers, add_heat_map, _add_history, add_reviews, add_pictures, add_models, add_alerts,
+          add_health)
 
 def _layers(api, service, entry):
     "What every request passes, innermost first"
-    api.add_middleware(Intake, limits=service.limits, meters=service.meters)
+    api.add_middleware(Intake, limits=service.limits, shown=service.meters.under_way.set)
     api.add_middleware(Gate, store=service.store, entry=entry)
     if entry.origins:
         api.add_middleware(CORSMiddleware, allow_origins=list(entry.origins), allow_methods=['GET', 'PUT', 'POST'],
@@ -116,16 +124,17 @@ def create_app(
     store:Store, # where answers are kept
     grader, # folder of a bundle, `Bundle` or `Grader`: what answers
     *,
-    entry:Entry=Entry(), # who comes in
+    entry:Entry=None, # who comes in; by default this machine alone
     limits:Limits=None, # what is taken at a time
     threshold:float=None, # of referral; by default the bundle's own
-    low_confidence:float=None, # probability of the grade up to which an answer is not sure; by default the bundle's rule
+    low_confidence:float=None, # probability of the grade up to which it is not sure; by default the bundle's rule
     notify:Notify=None, # where alerts are sent
     journal:Journal=None, # where lines go; by default stderr
     more=(), # functions that add further routes: called with the application and its `Service`
 )->FastAPI: # an ASGI application; `app.state.service` is its `Service`
     "The service as an application, for any server that speaks ASGI"
-    service = Service(store, limits=limits, threshold=threshold, low_confidence=low_confidence, notify=notify, journal=journal)
+    service = Service(store, limits=limits, threshold=threshold, low_confidence=low_confidence, notify=notify,
+                      journal=journal)
     about = f'Grades photographs and keeps the answers. {DISCLAIMER}'
     api = FastAPI(title='retina_nb', description=about, version='1', docs_url=None, redoc_url=None, openapi_url=None,
                   lifespan=_life(service, grader), redirect_slashes=False)
@@ -133,5 +142,5 @@ def create_app(
     for add in (*ROUTES, *more): add(api, service)
     _add_docs(api)
     _say_errors(api, service)
-    _layers(api, service, entry)
+    _layers(api, service, entry or Entry())
     return api

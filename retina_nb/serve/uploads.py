@@ -28,7 +28,7 @@ class _InMemory(MultiPartParser):
     "Starlette's parser, without temporary files"
     spool_max_size = 2**62
 
-logging.getLogger('python_multipart').setLevel(logging.CRITICAL) # what is wrong with a body is said to whoever sent it
+logging.getLogger('python_multipart').setLevel(logging.CRITICAL) # whoever sent it is told
 
 # %% ../../nbs/serve/78_uploads.ipynb #168415bd
 def _parts(body, content_type, most)->list:
@@ -42,13 +42,15 @@ def _parts(body, content_type, most)->list:
     except (ValueError, IndexError, UnicodeError):
         raise Refusal(400, 'the multipart body cannot be read: is the boundary in its Content-Type right?') from None
 
-# %% ../../nbs/serve/78_uploads.ipynb #144992b9
+# %% ../../nbs/serve/78_uploads.ipynb #fd4117e5
+_SUCH = 'write {"hospital": "A", "eye": "left"}'
+
 def _tags(text)->dict:
     "The tags of a request"
     if not isinstance(text, str): raise Refusal(422, 'tags are a field of the form, not a file')
     try: found = json.loads(text)
-    except (ValueError, RecursionError): raise Refusal(422, 'tags: is no JSON; write {"hospital": "A", "eye": "left"}') from None
-    if not isinstance(found, dict): raise Refusal(422, 'tags: is no JSON object; write {"hospital": "A", "eye": "left"}')
+    except (ValueError, RecursionError): raise Refusal(422, f'tags: is no JSON; {_SUCH}') from None
+    if not isinstance(found, dict): raise Refusal(422, f'tags: is no JSON object; {_SUCH}')
     return found
 
 # %% ../../nbs/serve/78_uploads.ipynb #d9e483db
@@ -58,16 +60,16 @@ def read_upload(
     limits:Limits, # how many files there may be
 )->Sent:
     "Files and tags of a multipart body; what is anything else is a `Refusal`"
-    if content_type.split(';')[0].strip().lower() != 'multipart/form-data':
+    if content_type.partition(';')[0].strip().lower() != 'multipart/form-data':
         raise Refusal(415, 'send photographs as multipart/form-data, in a part called file: curl -F file=@eye.jpg')
     sent, n = Sent([]), 0
     for name, part in _parts(body, content_type, limits.files):
         if name == 'file' and isinstance(part, UploadFile): sent.files.append(part.file.read())
-        elif name == 'file': raise Refusal(422, 'the part called file holds text; send a file: curl -F file=@eye.jpg')
+        elif name == 'file': raise Refusal(422, 'the part called file holds text; curl -F file=@eye.jpg sends a file')
         elif name != 'tags': raise Refusal(422, f'there is a part called {ascii(name)[:40]}; choose file or tags')
         elif n: raise Refusal(422, 'there is more than one part called tags')
         else: sent.tags, n = _tags(part), 1
-    if not sent.files: raise Refusal(422, 'there is no photograph; send it in a part called file: curl -F file=@eye.jpg')
+    if not sent.files: raise Refusal(422, 'there is no photograph; send it in a part called file')
     if not all(sent.files): raise Refusal(422, 'one of the files is empty')
     return sent
 
