@@ -17,11 +17,12 @@ def name_of(root, p):
     return p.relative_to(root).as_posix()
 
 def modules(root):
-    "Every module of the package, those of its wings too: dotted name below the package ('data.records', '' for its top) -> file"
+    """Every module of the package, those of its wings too: dotted name below the package ('data.records', '' for its top) -> file.
+    Alembic's scripts in a folder `migrations` are written by hand and run by Alembic: they are no modules of ours"""
     found = {}
     for p in sorted((root/PACKAGE).rglob('*.py')):
         parts = p.relative_to(root/PACKAGE).with_suffix('').parts
-        if '__pycache__' not in parts: found['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = p
+        if not {'__pycache__', 'migrations'} & set(parts): found['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = p
     return found
 
 def exported(root):

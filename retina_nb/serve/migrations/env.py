@@ -1,0 +1,9 @@
+"Alembic's own entry: `retina_nb.serve.engine.migrate` calls it with a connection that is in a transaction already"
+from alembic import context
+
+from retina_nb.serve.schema import METADATA
+
+config = context.config
+context.configure(connection=config.attributes['connection'], target_metadata=METADATA,
+                  version_table=config.attributes['versions'], compare_type=True)
+with context.begin_transaction(): context.run_migrations()
