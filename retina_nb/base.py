@@ -49,7 +49,8 @@ _EXTRAS = dict(train='torch torchvision fastai fasttransform fastprogress timm c
                      'nbformat nbclient nbconvert',
                panel='ipywidgets anywidget traitlets IPython ipykernel voila jupyter_server tornado',
                hub='huggingface_hub',
-               mlflow='mlflow sqlalchemy alembic')
+               mlflow='mlflow',
+               serve='sqlalchemy alembic psycopg fastapi uvicorn multipart prometheus_client')
 _EXTRA_OF = {package: extra for extra, packages in _EXTRAS.items() for package in packages.split()}
 
 def _missing(e, # the `ModuleNotFoundError`

@@ -8,8 +8,17 @@ __all__ = []
 # %% ../../nbs/serve/index.ipynb #99cadfd7
 from .. import core
 
-# %% ../../nbs/serve/index.ipynb #bebe1cf6
+# %% ../../nbs/serve/index.ipynb #47601360
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
-    schema=['METADATA', 'Moment', 'REASONS'],
-    engine=['Conflict', 'migrate', 'open_engine', 'StoreError'],
+    schema=['METADATA', 'Moment', 'REASONS', 'ROLES'],
+    engine=['Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate',
+        'open_engine', 'store_url'],
+    audit=['Event', 'check_audit'],
+    kept=['PictureFolder', 'get_picture', 'picture_kind', 'put_picture'],
+    answers=['Answer', 'Photo', 'Prediction', 'patient_key', 'photo', 'split_tags'],
+    access=['ACCESS', 'Visitor'],
+    store=['Store', 'default_store'],
+    replay=['Replayed', 'replay_store'],
+    export=['export_store', 'feedback_table'],
+    store_commands=['retina_store'],
 ))

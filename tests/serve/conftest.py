@@ -1,0 +1,156 @@
+"What the tests of the store share: both databases, a model without a file, gradings made by hand, children that are killed"
+import contextlib, os, pickle, pwd, random, shutil, signal, subprocess, sys, tempfile, time
+from pathlib import Path
+
+import psycopg, pytest
+
+from retina_nb.core import get_task
+from retina_nb.deploy import Grading
+from retina_nb.serve import Store, photo
+from retina_nb.serve.schema import bundle, now
+
+MODEL = 'a1b2c3d4e5f6'
+
+# --- PostgreSQL, of the session's own
+def _binaries():
+    "The folder with initdb and pg_ctl; None where PostgreSQL is not installed"
+    found = shutil.which('initdb')
+    places = sorted(Path('/usr/lib/postgresql').glob('*/bin'), key=lambda p: float(p.parent.name), reverse=True)
+    return Path(found).parent if found else next((p for p in places if (p/'initdb').exists()), None)
+
+def _somebody():
+    "Who runs the server: PostgreSQL refuses root"
+    if os.geteuid(): return {}
+    for name in ('postgres', 'nobody'):
+        with contextlib.suppress(KeyError):
+            who = pwd.getpwnam(name)
+            return dict(user=who.pw_uid, group=who.pw_gid, extra_groups=[])
+    return None
+
+class Cluster:
+    "A PostgreSQL server on a socket in a folder of its own"
+    def __init__(self, bin, who):
+        self.bin, self.who, self.n = bin, who, 0
+        self.folder = Path(tempfile.mkdtemp(prefix='rnb_pg_'))
+        if who: os.chown(self.folder, who['user'], who['group'])
+        self._run('initdb', '-D', self.folder/'data', '-U', 'store', '-A', 'trust', '-E', 'UTF8', '--locale=C.UTF-8', '--no-sync')
+        options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off -c max_connections=200"
+        self._run('pg_ctl', '-D', self.folder/'data', '-l', self.folder/'log', '-o', options, '-w', '-t', '60', 'start')
+    def _run(self, name, *args):
+        r = subprocess.run([str(self.bin/name), *map(str, args)], cwd=self.folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                           env={**os.environ, 'TZ': 'Asia/Taipei'}, **self.who)
+        assert r.returncode == 0, r.stdout + r.stderr
+    def sql(self, text, db='postgres'):
+        with psycopg.connect(f'host={self.folder} user=store dbname={db}', autocommit=True) as c: c.execute(text)
+    def new(self):
+        "The URL of an empty place: a schema of its own, which is there at once, where a database would take half a second"
+        self.n += 1
+        self.sql(f'CREATE SCHEMA t{self.n}')
+        return f'postgresql://store@/postgres?host={self.folder}&options=-csearch_path%3Dt{self.n}'
+    def stop(self):
+        with contextlib.suppress(AssertionError): self._run('pg_ctl', '-D', self.folder/'data', '-m', 'immediate', '-w', 'stop')
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+@pytest.fixture(scope='session')
+def cluster():
+    bin, who = _binaries(), _somebody()
+    if bin is None: pytest.skip('PostgreSQL is not installed (apt install postgresql): tried on SQLite only')
+    if who is None: pytest.skip('PostgreSQL refuses root, and there is no other user')
+    c = Cluster(bin, who)
+    yield c
+    c.stop()
+
+@pytest.fixture(params=['sqlite', 'postgresql'])
+def url(request, tmp_path):
+    "An empty store, on one database after the other"
+    return str(tmp_path/'store') if request.param == 'sqlite' else request.getfixturevalue('cluster').new()
+
+# --- models and gradings without a network
+def add_model(store, id=MODEL, name='by hand', task='dr', folder='/nowhere'):
+    "A bundle's row, without a bundle"
+    row = dict(id=id, name=name, task=get_task(task).to_dict(), preprocess='57aca2d25500', folder=folder, registered=now())
+    store.write(lambda conn, note: conn.execute(bundle.insert().values(**row)))
+    return id
+
+def a_grading(seed=0, file='eye.jpg', model=MODEL):
+    "A grading made of a seed, with every digit that a float has"
+    rng, task = random.Random(seed), get_task('dr')
+    ps = [rng.random() for _ in task.classes]
+    ps = [p/sum(ps) for p in ps]
+    grade, pos = max(range(5), key=ps.__getitem__), sum(ps[2:])
+    return Grading(file, grade, task.classes[grade], ps, pos >= .4, pos, .4, dict(ok=rng.random() > .3, score=rng.random(), reasons=['hazy']),
+                   dict(prepare=rng.random(), model=rng.random()), dict(name='by hand', id=model, preprocess='57aca2d25500', precision='fp32'),
+                   task, novelty=rng.random()*2, novel=rng.random() > .5, trained_on='trained on synthetic eyes')
+
+@pytest.fixture
+def store(url):
+    with Store(url) as s:
+        add_model(s)
+        yield s
+
+def send(store, n, **kw):
+    "Record a request of two photographs that is made of a number"
+    return store.record([photo(f'{n} left'.encode(), patient=f'P{n}'), photo(f'{n} right'.encode(), patient=f'P{n}')],
+                        [a_grading(f'{n} left'), a_grading(f'{n} right')], key=f'key {n}', tags=dict(n=str(n)), **kw)
+
+# --- children
+class Child:
+    "A forked process that says things through a pipe"
+    def __init__(self, f, *args):
+        self.r, w = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 1
+            try:
+                os.close(self.r)
+                f(lambda *words: os.write(w, (' '.join(map(str, words)) + '\n').encode()), *args)
+                status = 0
+            except BaseException as e:
+                print(f'child: {type(e).__name__}: {e}', file=sys.stderr, flush=True)
+            finally: os._exit(status)
+        os.close(w)
+        self.said = b''
+    def first(self, timeout=30):
+        "Wait for its first line"
+        end = time.time() + timeout
+        while b'\n' not in self.said and time.time() < end:
+            more = os.read(self.r, 65536)
+            if not more: break
+            self.said += more
+        return self.said
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError): os.kill(self.pid, signal.SIGKILL)
+    def end(self):
+        "(its whole lines, its status)"
+        while more := os.read(self.r, 65536): self.said += more
+        os.close(self.r)
+        _, status = os.waitpid(self.pid, 0)
+        return self.said.decode().split('\n')[:-1], status
+
+@pytest.fixture
+def elsewhere():
+    "Call a function in a forked process: its value, or its error"
+    def _call(f):
+        r, w = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(r)
+            try: got = 'value', f()
+            except BaseException as e: got = 'error', (type(e).__name__, str(e))
+            with os.fdopen(w, 'wb') as out: pickle.dump(got, out)
+            os._exit(0)
+        os.close(w)
+        with os.fdopen(r, 'rb') as f_: data = f_.read()
+        os.waitpid(pid, 0)
+        return pickle.loads(data)
+    return _call
+
+@pytest.fixture
+def retina_store(tmp_path):
+    "The command as a user types it: retina_store(db, 'status') -> CompletedProcess"
+    script = tmp_path/'retina_store'
+    script.write_text('from retina_nb.serve import retina_store\nretina_store()\n')
+    def _run(*args, **env):
+        return subprocess.run([sys.executable, str(script), *map(str, args)], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+                              stdin=subprocess.DEVNULL, env={**os.environ, **env})
+    return _run

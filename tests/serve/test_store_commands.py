@@ -1,0 +1,161 @@
+"`retina_store` as it is typed, with a small model and real pictures: tables that evaluate, photographs graded again, one-line errors"
+import json, os, shutil, subprocess, sys
+from pathlib import Path
+
+import numpy as np, pytest
+from PIL import Image
+
+from retina_nb.data import load_records
+from retina_nb.deploy import Grader, Ungraded
+from retina_nb.disk import write_json
+from retina_nb.measure import evaluate, read_predictions
+from retina_nb.serve import Store, export_store, photo, replay_store
+from retina_nb.serve.schema import prediction
+from random_model import shared
+from conftest import add_model
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory): return Path(shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model'))
+
+@pytest.fixture(scope='module')
+def eyes(tmp_path_factory):
+    from retina_nb.synth.render import synth_eye
+    d = tmp_path_factory.mktemp('eyes')
+    for i in range(8): Image.fromarray(synth_eye(i, grade=i%5, size=160).image).save(d/f'eye{i}.{["png", "jpg"][i%2]}')
+    return sorted(d.iterdir())
+
+@pytest.fixture
+def room(url, bundle, eyes, tmp_path):
+    "A store in which eight photographs of four people were answered and kept, six of them looked at by a reader"
+    with Store(url, keep_images=tmp_path/'pictures') as s:
+        s.deploy(s.register(bundle))
+        for i, g in enumerate(Grader(bundle).grade_many(eyes)):
+            a = s.record(photo(eyes[i], patient=f'P{i//2}'), g, tags=dict(hospital='AB'[i%2], eye=['left', 'right'][i%2], age=50 + i))
+            if i < 6: s.give_feedback(a.predictions[0].id, 'correct', grade=i%5, who='Anna')
+        letter = b'Dear colleague'
+        s.record(photo(letter), Ungraded('letter', 'is a text file'), bundle=s.bundles()[0]['id'])
+    return url
+
+def test_status_and_check(room, retina_store):
+    r = retina_store(room, 'status')
+    assert r.returncode == 0 and 'prediction  9' in r.stdout and 'kept        9' in r.stdout, r.stderr
+    r = retina_store(room, 'check')
+    assert r.returncode == 0 and 'no faults' in r.stdout
+    with Store(room) as s: s.write(lambda conn, note: conn.execute(prediction.update().values(threshold=.1)))
+    r = retina_store(room, 'check')
+    assert r.returncode == 2 and '9 faults' in r.stderr and r.stderr.count('\n') == 1
+
+def test_export_goes_into_evaluation_and_training(room, retina_store, tmp_path):
+    r = retina_store(room, 'export', '--out', tmp_path/'tables')
+    assert r.returncode == 0 and '8 predictions, 6 of them' in r.stdout and 'retina_evaluate' in r.stdout, r.stderr
+    preds = read_predictions(tmp_path/'tables/predictions.csv')
+    assert len(preds) == 8 and preds['target'].notna().sum() == 6 and preds['patient'].nunique() == 4
+    assert {'hospital', 'eye', 'age'} <= set(preds.columns) and not preds.to_csv().count('P0')
+    records = load_records(tmp_path/'tables/records.csv', warn=False)
+    assert sorted(records['label']) == [0, 0, 1, 2, 3, 4] and all(Path(p).is_file() for p in records['image'])
+    assert retina_store(room, 'export', '--out', tmp_path/'tables').returncode == 2 # never over what is there
+    exe = Path(sys.executable).with_name('retina_evaluate')
+    r = subprocess.run([exe, tmp_path/'tables/predictions.csv', '--out', tmp_path/'scores'], capture_output=True, text=True, cwd=tmp_path)
+    assert r.returncode == 0, r.stderr
+    assert json.loads((tmp_path/'scores/metrics.json').read_text())['n_images'] == 6
+    assert evaluate(preds).accuracy.value >= 0
+
+def test_export_of_several_models_asks_which(room, tmp_path):
+    with Store(room) as s:
+        add_model(s, 'd'*12)
+        assert export_store(s, tmp_path/'live')['predictions'] == 8
+        s.deploy('d'*12, 'live')
+        with pytest.raises(Exception, match='graded nothing'): export_store(s, tmp_path/'x')
+        assert not (tmp_path/'x').exists()
+
+def test_replay(room, retina_store, bundle, tmp_path):
+    r = retina_store(room, 'replay')
+    assert r.returncode == 0 and '9 kept photographs give the stored probabilities again' in r.stdout, r.stdout + r.stderr
+    with Store(room) as s:
+        p = next(p for p, _ in s.answers())
+        ps = np.nextafter(p.grading.probabilities, 1).tolist() # the smallest difference there is
+        s.write(lambda conn, note: conn.execute(prediction.update().where(prediction.c.id == p.id).values(probabilities=ps)))
+    r = retina_store(room, 'replay')
+    assert r.returncode == 2 and p.id in r.stdout and '1 of 9' in r.stderr and r.stderr.count('\n') == 1
+
+def test_replay_names_a_bundle_that_moved(url, eyes, bundle, retina_store, tmp_path):
+    mine = Path(shutil.copytree(bundle, tmp_path/'mine'))
+    with Store(url, keep_images=tmp_path/'p') as s:
+        id = s.register(mine)
+        s.record(photo(eyes[0]), Grader(mine)(eyes[0]))
+    mine.rename(tmp_path/'moved')
+    r = retina_store(url, 'replay')
+    assert r.returncode == 2 and id in r.stderr and '--bundle FOLDER' in r.stderr and str(tmp_path/'mine') in r.stderr
+    assert retina_store(url, 'replay', '--bundle', tmp_path/'moved').returncode == 0
+    other = Path(shutil.copytree(bundle, tmp_path/'mine'))
+    data = json.loads((other/'config.json').read_text())
+    write_json(other/'config.json', data | dict(arch='tampered'))
+    assert retina_store(url, 'replay').returncode == 2 # what lies there is not what answered
+    with Store(url) as s: # registered again where it is now
+        s.register(tmp_path/'moved')
+        assert all(r.same for r in replay_store(s))
+
+def test_nothing_kept(url, retina_store, eyes, bundle):
+    with Store(url) as s:
+        s.register(bundle)
+        s.record(photo(eyes[0]), Grader(bundle)(eyes[0]))
+    r = retina_store(url, 'replay')
+    assert r.returncode == 0 and 'nothing to replay' in r.stdout
+
+def test_real_photographs_again(real_data, bundle, tmp_path):
+    files = sorted((real_data/'idrid').rglob('*.jpg'))[:4] + sorted((real_data/'eyepacs-small').rglob('*.j*'))[:4]
+    with Store(tmp_path/'s', keep_images=tmp_path/'p') as s:
+        s.register(bundle)
+        for g, f in zip(Grader(bundle).grade_many(files, grade_anyway=True), files): s.record(photo(f), g, bundle=s.bundles()[0]['id'])
+        got = list(replay_store(s))
+    assert len(got) == 8 and all(r.same for r in got), got
+
+def test_erase_and_backup(room, retina_store, tmp_path):
+    r = retina_store(room, 'erase', 'P0')
+    assert r.returncode == 0 and 'photographs 2' in r.stdout and 'note:' in r.stdout, r.stderr
+    assert retina_store(room, 'erase', 'P0').returncode == 2
+    r = retina_store(room, 'backup', '--out', tmp_path/'copy.db')
+    if '://' in room: assert r.returncode == 2 and 'pg_dump' in r.stderr
+    else: assert r.returncode == 0 and retina_store(tmp_path/'copy.db', 'check').returncode == 0
+    assert retina_store(room, 'check').returncode == 0
+
+def test_keys(url, retina_store):
+    r = retina_store(url, 'key', 'add', 'reading room 2', '--role', 'reviewer')
+    key = r.stdout.splitlines()[0]
+    assert r.returncode == 0 and key.startswith('rnb_'), r.stderr
+    with Store(url) as s: assert (s.visitor(key).name, s.visitor(key).role) == ('reading room 2', 'reviewer')
+    assert 'reading room 2' in retina_store(url, 'key', 'list').stdout and key not in retina_store(url, 'key').stdout
+    assert retina_store(url, 'key', 'revoke', 'reading room 2').returncode == 0
+    with Store(url) as s: assert s.visitor(key) is None
+
+@pytest.mark.parametrize('words,says', [
+    (['stats'], 'did you mean status?'), ([], 'what shall be done'), (['erase'], 'erase whom'), (['erase', 'a', 'b'], 'one word too many'),
+    (['export'], '--out'), (['backup'], '--out'), (['key', 'ad', 'x'], 'did you mean add?'), (['key', 'add'], 'key add whom'),
+    (['key', 'add', 'x', '--role', 'kind'], 'choose one of reader'), (['key', 'add', 'x', '--role', 'revewer'], 'did you mean reviewer?'), (['status', '--rol', 'x'], 'role'), (['key', 'revoke', 'x'], 'nobody called')])
+def test_slips_are_one_line(tmp_path, retina_store, words, says):
+    Store(tmp_path/'s').close()
+    r = retina_store(tmp_path/'s', *words)
+    assert r.returncode == 2 and says in r.stderr and r.stderr.count('\n') == 1 and 'Traceback' not in r.stderr, r.stderr
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path, retina_store):
+    r = retina_store(tmp_path/'none', 'status')
+    assert r.returncode == 2 and 'no store here' in r.stderr and not (tmp_path/'none').exists()
+
+def test_the_name_may_be_left_out(tmp_path, retina_store):
+    r = retina_store('key', 'add', 'van', '--role', 'grader', RETINA_NB_STORE=str(tmp_path/'mine'))
+    assert r.returncode == 0 and (tmp_path/'mine/store.db').is_file()
+    assert 'van' in retina_store('key', 'list', RETINA_NB_STORE=str(tmp_path/'mine')).stdout
+    r = retina_store('--help')
+    assert r.returncode == 0 and all(w in r.stdout for w in ('status', 'replay', 'erase'))
+
+def test_the_store_needs_no_torch_and_starts_quickly():
+    code = 'import sys; from retina_nb.serve import Store, retina_store; print(*(m for m in ("torch", "fastai", "torchvision", "alembic", "psycopg") if m in sys.modules))'
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=os.environ)
+    assert r.returncode == 0 and r.stdout.strip() == '', r.stdout + r.stderr
+
+def test_history_tells_everything(room):
+    with Store(room) as s:
+        p = next(p for p, _ in s.answers())
+        h = s.history(p.id)
+        assert [e['kind'] for e in h['events']] == ['request', 'prediction', 'feedback'] and h['feedback'][0]['who'] == 'Anna'
+        assert h['models'][s.bundles()[0]['id']]['folder'] and h['answer'].at.tzinfo is not None
