@@ -19,7 +19,7 @@ setup(
                  'Natural Language :: English', 'Typing :: Typed',
                  *(f'Programming Language :: Python :: {v}' for v in ('3', '3.11', '3.12', '3.13'))],
     packages=find_packages(include=['retina_nb*']), python_requires='>=' + cfg['min_python'],
-    package_data={'': ['py.typed', '*.pyi', 'static/*', 'templates/*', 'migrations/*.py', 'migrations/versions/*.py']},  # the panel's front end, the pages, types, how the store's tables come about
+    package_data={'': ['py.typed', '*.pyi', 'static/*', 'templates/*']},  # the panel's front end, the pages, types
     install_requires=shlex.split(cfg['requirements']), extras_require=extras,
     entry_points=dict(console_scripts=cfg['console_scripts'].split(),
                       nbdev=[f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]),

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from fastcore.basics import patch
 
 from ..core import DataError, SettingError, unknown
-from .answers import _clean
 from .audit import Event, digest_of
+from .photos import _clean
 from .readers import Readers
 from .schema import access, deployment, now
 
@@ -52,7 +52,8 @@ def add_key(self:Access,
     row = dict(id=id, name=name, role=role, hash=_hash(secret), made=now())
     def _job(conn, note):
         there = sa.select(access.c.id).where(access.c.name == name, access.c.revoked.is_(None))
-        if conn.scalar(there): raise SettingError(f'{name!r} has a key already: revoke it first, or choose another name')
+        if conn.scalar(there):
+            raise SettingError(f'{name!r} has a key already: revoke it first, or choose another name')
         conn.execute(access.insert().values(**row))
         note(Event('key', id, digest_of([role, row['hash']])))
     self.write(_job)
@@ -77,7 +78,8 @@ def visitor(self:Access,
 def keys(self:Access)->list: # dictionaries with `id`, `name`, `role`, `made`, `revoked`; oldest first
     "The access keys there are, without what would let somebody in"
     cols = [access.c[k] for k in ('id', 'name', 'role', 'made', 'revoked')]
-    with self.read() as conn: return [dict(r) for r in conn.execute(sa.select(*cols).order_by(access.c.made)).mappings()]
+    q = sa.select(*cols).order_by(access.c.made)
+    with self.read() as conn: return [dict(r) for r in conn.execute(q).mappings()]
 
 # %% ../../nbs/serve/60_access.ipynb #5b887d9f
 @patch
@@ -104,7 +106,8 @@ def deploy(
     by:str='', # who decided so
 )->dict: # the row
     "Let an alias mean a bundle from now on"
-    if not re.fullmatch(r'[a-z][a-z0-9_-]{0,40}', alias): raise SettingError(f'{alias[:50]!r}: an alias is a short word in small letters')
+    if not re.fullmatch(r'[a-z][a-z0-9_-]{0,40}', alias):
+        raise SettingError(f'{alias[:50]!r}: an alias is a short word in small letters')
     if not 0 <= share <= 1: raise SettingError(f'share is {share}: it must lie between 0 and 1')
     self._bundle(bundle)
     row = dict(alias=alias, bundle=bundle, share=float(share), since=now(), by=_clean(by))

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from fastcore.basics import patch
 
 from ..core import DataError, SettingError, unknown
-from .answers import Answers, _clean, _new
+from .answers import Answers, _new
 from .audit import Event, digest_of
 from .engine import Conflict
+from .photos import _clean
 from .schema import REASONS, VERDICTS, alert, feedback, now, prediction, review
 
 # %% ../../nbs/serve/50_readers.ipynb #72a88aad
@@ -41,8 +42,10 @@ def _say(self:Readers, conn, note, id, verdict, grade, who, reason)->dict:
     "Add a row of feedback"
     p, k = self._of(conn, id)
     if verdict == 'agree': grade = p['grade']
-    if verdict == 'agree' and grade is None: raise SettingError(f'{id}: was not graded, so nobody can agree: correct it')
-    if isinstance(grade, bool) or grade not in range(k): raise SettingError(f'grade is {grade!r}: choose one of 0 to {k-1}')
+    if verdict == 'agree' and grade is None:
+        raise SettingError(f'{id}: was not graded, so nobody can agree: correct it')
+    if isinstance(grade, bool) or grade not in range(k):
+        raise SettingError(f'grade is {grade!r}: choose one of 0 to {k-1}')
     row = dict(prediction=id, who=who, verdict=verdict, grade=int(grade), reason=reason, at=now())
     n = conn.execute(feedback.insert().values(**row)).inserted_primary_key[0]
     note(Event('feedback', f'{id}:{n}', feedback_digest(row)))
@@ -99,10 +102,11 @@ def queue_review(
         same = review.c.prediction == id, review.c.reason == reason, review.c.done.is_(None)
         there = conn.scalar(sa.select(review.c.id).where(*same))
         if there: return there
-        row = dict(id=_new(), prediction=id, reason=reason, probability=float(probability), queued=now(), result={})
+        new = _new()
+        row = dict(id=new, prediction=id, reason=reason, probability=float(probability), queued=now(), result={})
         conn.execute(review.insert().values(**row))
-        note(Event('review', row['id'], digest_of([id, reason, row['probability']])))
-        return row['id']
+        note(Event('review', new, digest_of([id, reason, row['probability']])))
+        return new
     return self.write(_job)
 
 # %% ../../nbs/serve/50_readers.ipynb #f671a317
@@ -190,12 +194,13 @@ def raise_alert(
     prediction:str=None, # what it is about, where it is about an answer
 )->str: # id of the alert
     "Leave an alert for somebody"
-    row = dict(id=_new(), prediction=prediction, who=_clean(who), why=_clean(why, 1000), at=now())
+    new = _new()
+    row = dict(id=new, prediction=prediction, who=_clean(who), why=_clean(why, 1000), at=now())
     def _job(conn, note):
         if prediction: self._of(conn, prediction)
         conn.execute(alert.insert().values(**row))
-        note(Event('alert', row['id']))
-        return row['id']
+        note(Event('alert', new))
+        return new
     return self.write(_job)
 
 # %% ../../nbs/serve/50_readers.ipynb #6e499eaf

@@ -27,7 +27,8 @@ def _grader(store, id, precision, elsewhere)->Grader:
         else:
             if found.bundle.id == id: return found
             why.append(f'{folder}: holds another bundle ({found.bundle.id})')
-    raise StoreError(f"bundle {id} ({b['name']}) is not where it was: {why[0][:200]}; name its folder with --bundle FOLDER")
+    raise StoreError(f"bundle {id} ({b['name']}) is not where it was: {why[0][:200]}; "
+                     'name its folder with --bundle FOLDER')
 
 # %% ../../nbs/serve/92_replay.ipynb #bc6f512a
 @dataclass

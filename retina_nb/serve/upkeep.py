@@ -14,10 +14,11 @@ from fastcore.basics import patch
 
 from ..core import DataError, SettingError, file_to_write, move_file
 from .access import Access
-from .answers import patient_key, prediction_digest, request_digest
+from .answers import prediction_digest, request_digest
 from .audit import Event, check_audit, digest_of
 from .engine import StoreBusy, StoreError, read_setting, store_errors, write_setting
 from .kept import get_picture
+from .photos import patient_key
 from .readers import feedback_digest
 from .schema import METADATA, alert, audit, feedback, image, prediction, request, review, subject
 
@@ -34,7 +35,8 @@ def _drop_pictures(self:Upkeep, conn, ims)->int:
     paths = [self.kept_path(k) for k in conn.scalars(same)]
     for path in paths:
         try: path.unlink(missing_ok=True)
-        except OSError as e: raise StoreError(f'{path}: could not be deleted ({e.strerror}); nothing was erased') from None
+        except OSError as e:
+            raise StoreError(f'{path}: could not be deleted ({e.strerror}); nothing was erased') from None
     shas = list(conn.scalars(kept))
     conn.execute(image.update().where(image.c.sha256.in_(shas)).values(kept=''))
     return len(paths)
@@ -76,12 +78,13 @@ def _scrub(self:Upkeep):
     if self.folder is None: self._scrub_server()
     else:
         self.engine.dispose() # readers of our own that are idle
-        with store_errors(self.name), contextlib.closing(sqlite3.connect(self.name, timeout=20, isolation_level=None)) as c:
+        conn = sqlite3.connect(self.name, timeout=20, isolation_level=None)
+        with store_errors(self.name), contextlib.closing(conn) as c:
             for p in ('secure_delete=ON', 'temp_store=MEMORY'): c.execute(f'PRAGMA {p}')
             c.execute('VACUUM')
             if c.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0]:
-                raise StoreBusy(f'{self.name}: the rows are erased, but somebody is reading, so that old bytes are still '
-                                'in the log: run the same command again')
+                raise StoreBusy(f'{self.name}: the rows are erased, but somebody is reading, so that old bytes are '
+                                'still in the log: run the same command again')
     self.write(lambda conn, note: write_setting(conn, 'unclean', False))
 
 # %% ../../nbs/serve/70_upkeep.ipynb #6ebf9c9d
@@ -193,7 +196,7 @@ def backup(self:Upkeep,
           )->Path: # `out`
     "Copy an SQLite store while it is used; for PostgreSQL the error says what its own tool is"
     if self.folder is None:
-        raise SettingError(f'{self.name}: PostgreSQL makes its own copies: pg_dump --format=custom --file={out} and the URL')
+        raise SettingError(f'{self.name}: PostgreSQL makes its own copies: pg_dump --format=custom --file={out}')
     real = file_to_write(out)
     if real == Path(self.name).resolve(): raise SettingError(f'{out}: is the store itself; name another file')
     if real.is_file() and real.read_bytes()[:6] not in (b'SQLite', b''):
