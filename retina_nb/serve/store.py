@@ -37,7 +37,7 @@ def status(self:Store)->dict: # plain values: counts, `live`, `queue`, `alerts`,
         open_, head = review.c.done.is_(None), read_setting(conn, 'audit', dict(sequence=0, hash=START))
         waiting = sa.select(review.c.reason, sa.func.count()).where(open_).group_by(review.c.reason)
         rest = dict(kept=_n(conn, image, image.c.kept != ''), schema=schema_version(conn),
-                    queue=dict(conn.execute(waiting).tuples().all()), alerts=_n(conn, alert, alert.c.seen.is_(None)),
+                    queue=dict(map(tuple, conn.execute(waiting))), alerts=_n(conn, alert, alert.c.seen.is_(None)),
                     audit=dict(rows=head['sequence'], hash=head['hash']))
     live = self.deployed()
     name = live and f"{live['name']} {live['id']}"
