@@ -20,7 +20,7 @@ from .store import Store
 # %% ../../nbs/serve/92_replay.ipynb #e766d6d7
 def _grader(store, id, precision, elsewhere)->Grader:
     "The model that gave an answer, from its folder of then or from those named; a `StoreError` where it is in none"
-    b, why = store._bundle(id), []
+    b, why = next(b for b in store.bundles() if b['id'] == id), [] # where it lies now, if it was registered again
     for folder in (b['folder'], *elsewhere):
         try: found = Grader(folder, precision=precision or 'auto')
         except RetinaError as e: why.append(str(e))

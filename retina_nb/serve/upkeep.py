@@ -13,14 +13,15 @@ import sqlalchemy as sa
 from fastcore.basics import patch
 
 from ..core import DataError, SettingError, file_to_write, move_file
-from .access import Access
-from .answers import prediction_digest, request_digest
+from .access import Access, deployment_digest, key_digest
+from .answers import bundle_digest, prediction_digest, request_digest
 from .audit import Event, check_audit, digest_of
 from .engine import StoreBusy, StoreError, read_setting, store_errors, write_setting
 from .kept import get_picture
 from .photos import patient_key
-from .readers import feedback_digest
-from .schema import METADATA, alert, audit, feedback, image, prediction, request, review, subject
+from .readers import feedback_digest, review_digest
+from .schema import (
+    METADATA, access, alert, audit, bundle, deployment, feedback, image, prediction, request, review, subject)
 
 # %% ../../nbs/serve/70_upkeep.ipynb #4cce16d5
 class Upkeep(Access):
@@ -106,36 +107,40 @@ def erase(self:Upkeep,
     if found is None: raise DataError(f'{self.name}: knows no such patient: nothing was erased')
     return found
 
+# %% ../../nbs/serve/70_upkeep.ipynb #f6a9c330
+def _numbered(column, table): return column + sa.literal(':') + sa.cast(table.c.id, sa.String)
+
+_KINDS = dict( # kind of event: its table, what it calls a row, and the digest that a row must have
+    prediction=(prediction, prediction.c.id, lambda r: prediction_digest(r, r)),
+    request=(request, request.c.id, request_digest), bundle=(bundle, bundle.c.id, bundle_digest),
+    feedback=(feedback, _numbered(feedback.c.prediction, feedback), feedback_digest),
+    review=(review, review.c.id, review_digest), key=(access, access.c.id, key_digest),
+    deploy=(deployment, _numbered(deployment.c.alias, deployment), deployment_digest))
+
 # %% ../../nbs/serve/70_upkeep.ipynb #06b483ab
-_KINDS = dict(prediction=(prediction, prediction.c.id), request=(request, request.c.id),
-              feedback=(feedback, feedback.c.prediction.op('||')(':').op('||')(sa.cast(feedback.c.id, sa.String))))
-
 def _rows_of(kind):
-    "Rows of a table with their audit events, either of which may be missing"
-    table, ref = _KINDS[kind]
-    extra = [ref.label('ref'), audit.c.sequence, audit.c.digest]
-    src = table.outerjoin(audit, sa.and_(audit.c.kind == kind, audit.c.reference == ref))
-    if kind == 'prediction':
-        return sa.select(table, image.c.sha256, *extra).select_from(src.join(image, table.c.image == image.c.id))
-    return sa.select(table, *extra).select_from(src)
-
-# %% ../../nbs/serve/70_upkeep.ipynb #69481a04
-def _digest(kind, r)->str:
-    "The digest that a row has now"
-    if kind == 'prediction': return prediction_digest(r, r['sha256'])
-    return request_digest(r) if kind == 'request' else feedback_digest(r)
+    "Rows of a table, each with the last audit event that vouches for it, if there is one"
+    table, ref, _ = _KINDS[kind]
+    last = sa.select(sa.func.max(audit.c.sequence)).where(audit.c.kind == kind).group_by(audit.c.reference)
+    event = sa.select(audit).where(audit.c.sequence.in_(last)).subquery()
+    cols = [table, ref.label('ref'), event.c.sequence, event.c.digest.label('vouched')]
+    src = table.outerjoin(event, event.c.reference == ref)
+    if kind != 'prediction': return sa.select(*cols).select_from(src)
+    seen = [image.c[k] for k in ('sha256', 'hmac', 'size', 'kind')]
+    return sa.select(*cols, *seen).select_from(src.join(image, table.c.image == image.c.id))
 
 # %% ../../nbs/serve/70_upkeep.ipynb #5bb57618
 def _check_rows(conn, kind)->list:
     "Faults of the rows that the book of record vouches for"
     erased = sa.select(audit.c.reference).where(audit.c.kind == 'erased')
-    erased, faults, n = set(conn.scalars(erased)) if kind == 'request' else set(), [], 0
+    erased = set(conn.scalars(erased)) if kind == 'request' else set()
+    faults, n, digest = [], 0, _KINDS[kind][2]
     for r in conn.execution_options(yield_per=500).execute(_rows_of(kind)).mappings():
         n += 1
         if r['sequence'] is None: faults.append(f"{kind} {r['ref']}: stands in no event of the audit chain")
-        elif r['ref'] not in erased and _digest(kind, r) != r['digest']:
+        elif r['ref'] not in erased and digest(r) != r['vouched']:
             faults.append(f"{kind} {r['ref']}: was altered: it is not what event {r['sequence']} vouches for")
-    events = conn.scalar(sa.select(sa.func.count()).select_from(audit).where(audit.c.kind == kind))
+    events = conn.scalar(sa.select(sa.func.count(audit.c.reference.distinct())).where(audit.c.kind == kind))
     if events > n: faults.append(f'{kind}: {events} events in the audit chain, and {n} rows: rows are missing')
     return faults
 

@@ -6,7 +6,8 @@ import psycopg, pytest
 
 from retina_nb.core import get_task
 from retina_nb.deploy import Grading
-from retina_nb.serve import Store, photo
+from retina_nb.serve import Event, Store, photo
+from retina_nb.serve.answers import bundle_digest
 from retina_nb.serve.schema import bundle, now
 
 MODEL = 'a1b2c3d4e5f6'
@@ -48,6 +49,7 @@ class Cluster:
         self.sql(f'CREATE SCHEMA t{self.n}')
         return f'postgresql://store@/postgres?host={self.folder}&options=-csearch_path%3Dt{self.n}'
     def stop(self):
+        if keep := os.environ.get('RETINA_NB_PG_LOG'): shutil.copy(self.folder/'log', keep)
         with contextlib.suppress(AssertionError): self._run('pg_ctl', '-D', self.folder/'data', '-m', 'immediate', '-w', 'stop')
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -69,7 +71,8 @@ def url(request, tmp_path):
 def add_model(store, id=MODEL, name='by hand', task='dr', folder='/nowhere'):
     "A bundle's row, without a bundle"
     row = dict(id=id, name=name, task=get_task(task).to_dict(), preprocess='57aca2d25500', folder=folder, registered=now())
-    store.write(lambda conn, note: conn.execute(bundle.insert().values(**row)))
+    row |= dict(run='', data='', code='')
+    store.write(lambda conn, note: (conn.execute(bundle.insert().values(**row)), note(Event('bundle', id, bundle_digest(row)))))
     return id
 
 def a_grading(seed=0, file='eye.jpg', model=MODEL):
