@@ -119,15 +119,18 @@ _KINDS = dict( # kind of event: its table, what it calls a row, and the digest t
 
 # %% ../../nbs/serve/70_upkeep.ipynb #06b483ab
 def _rows_of(kind):
-    "Rows of a table, each with the last audit event that vouches for it, if there is one"
+    "The rows of a table, and what their audit events call them"
     table, ref, _ = _KINDS[kind]
-    last = sa.select(sa.func.max(audit.c.sequence)).where(audit.c.kind == kind).group_by(audit.c.reference)
-    event = sa.select(audit).where(audit.c.sequence.in_(last)).subquery()
-    cols = [table, ref.label('ref'), event.c.sequence, event.c.digest.label('vouched')]
-    src = table.outerjoin(event, event.c.reference == ref)
-    if kind != 'prediction': return sa.select(*cols).select_from(src)
+    if kind != 'prediction': return sa.select(table, ref.label('ref'))
     seen = [image.c[k] for k in ('sha256', 'hmac', 'size', 'kind')]
-    return sa.select(*cols, *seen).select_from(src.join(image, table.c.image == image.c.id))
+    return sa.select(table, ref.label('ref'), *seen).select_from(table.join(image, table.c.image == image.c.id))
+
+# %% ../../nbs/serve/70_upkeep.ipynb #bbd5c2d2
+def _events(conn, kind, refs)->dict:
+    "The last event that vouches for each of some rows: its number and digest"
+    q = sa.select(audit.c.reference, audit.c.sequence, audit.c.digest).where(audit.c.kind == kind)
+    found = conn.execute(q.where(audit.c.reference.in_(refs)).order_by(audit.c.sequence))
+    return {r.reference: (r.sequence, r.digest) for r in found}
 
 # %% ../../nbs/serve/70_upkeep.ipynb #5bb57618
 def _check_rows(conn, kind)->list:
@@ -135,13 +138,15 @@ def _check_rows(conn, kind)->list:
     erased = sa.select(audit.c.reference).where(audit.c.kind == 'erased')
     erased = set(conn.scalars(erased)) if kind == 'request' else set()
     faults, n, digest = [], 0, _KINDS[kind][2]
-    for r in conn.execution_options(yield_per=500).execute(_rows_of(kind)).mappings():
-        n += 1
-        if r['sequence'] is None: faults.append(f"{kind} {r['ref']}: stands in no event of the audit chain")
-        elif r['ref'] not in erased and digest(r) != r['vouched']:
-            faults.append(f"{kind} {r['ref']}: was altered: it is not what event {r['sequence']} vouches for")
-    events = conn.scalar(sa.select(sa.func.count(audit.c.reference.distinct())).where(audit.c.kind == kind))
-    if events > n: faults.append(f'{kind}: {events} events in the audit chain, and {n} rows: rows are missing')
+    rows = conn.execute(_rows_of(kind).execution_options(yield_per=500)).mappings()
+    for part in rows.partitions():
+        n, events = n + len(part), _events(conn, kind, [r['ref'] for r in part])
+        for r in part:
+            if r['ref'] not in events: faults.append(f"{kind} {r['ref']}: stands in no event of the audit chain")
+            elif r['ref'] not in erased and digest(r) != events[r['ref']][1]:
+                faults.append(f"{kind} {r['ref']}: was altered: event {events[r['ref']][0]} vouches for something else")
+    told = conn.scalar(sa.select(sa.func.count(audit.c.reference.distinct())).where(audit.c.kind == kind))
+    if told > n: faults.append(f'{kind}: {told} events in the audit chain, and {n} rows: rows are missing')
     return faults
 
 # %% ../../nbs/serve/70_upkeep.ipynb #634df00b
