@@ -37,6 +37,15 @@ def test_module_not_committed(project, module):
     (project/f'retina_nb/{module}.py').unlink()
     finds(checks.modules_in_step(project), f'{module}.py', 'missing')
 
+def test_scripts_of_migrations_are_no_modules(project):
+    "Alembic's scripts are written by hand and run by Alembic; a module beside them is found as ever"
+    scripts = project/'retina_nb/low/migrations/versions'
+    scripts.mkdir(parents=True)
+    (scripts/'0001_first.py').write_text('revision = 1\n')
+    assert checks.modules_in_step(project) == []
+    (project/'retina_nb/low/other.py').write_text('x = 1\n')
+    finds(checks.modules_in_step(project), 'low/other.py', 'no notebook')
+
 def test_command_through_its_face(project):
     (project/'settings.ini').write_text(SETTINGS.replace('retina_nb.low.one:retina_one', 'retina_nb.low:retina_one'))
     assert checks.commands_declared(project) == []

@@ -19,6 +19,7 @@ def modules_in_step(root):
             (copy/p.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(p, copy/p.relative_to(root))
         (copy/PACKAGE).mkdir()
+        for d in (root/PACKAGE).rglob('migrations'): shutil.copytree(d, copy/d.relative_to(root), ignore=shutil.ignore_patterns('__pycache__'))  # written by hand
         r = nbdev('nbdev_export', copy)
         if r.returncode: return [f'nbdev_export fails: {r.stderr.strip().splitlines()[-1:]}']
         fresh, here = ({name_of(r/PACKAGE, p): p.read_bytes() for p in modules(r).values()} for r in (copy, root))

@@ -18,12 +18,12 @@ from .kept import PictureFolder as PictureFolder
 from .kept import get_picture as get_picture
 from .kept import picture_kind as picture_kind
 from .kept import put_picture as put_picture
+from .photos import Photo as Photo
+from .photos import patient_key as patient_key
+from .photos import photo as photo
+from .photos import split_tags as split_tags
 from .answers import Answer as Answer
-from .answers import Photo as Photo
 from .answers import Prediction as Prediction
-from .answers import patient_key as patient_key
-from .answers import photo as photo
-from .answers import split_tags as split_tags
 from .access import ACCESS as ACCESS
 from .access import Visitor as Visitor
 from .limits import Limits as Limits
@@ -45,4 +45,4 @@ from .serve_command import retina_serve as retina_serve
 from .serve_command import serve as serve
 from .store_commands import retina_store as retina_store
 
-__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'get_picture', 'picture_kind', 'put_picture', 'Answer', 'Photo', 'Prediction', 'patient_key', 'photo', 'split_tags', 'ACCESS', 'Visitor', 'Limits', 'Refusal', 'Entry', 'Notify', 'Sent', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'retina_serve', 'serve', 'retina_store']
+__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'get_picture', 'picture_kind', 'put_picture', 'Photo', 'patient_key', 'photo', 'split_tags', 'Answer', 'Prediction', 'ACCESS', 'Visitor', 'Limits', 'Refusal', 'Entry', 'Notify', 'Sent', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'retina_serve', 'serve', 'retina_store']

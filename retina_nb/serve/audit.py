@@ -61,7 +61,8 @@ def check_audit(conn, # a connection
     "Read the whole chain: numbers without a gap, each hash that of its row and of the row before, the end where it was"
     faults, expected, last = [], 1, START
     for r in conn.execute(sa.select(audit).order_by(audit.c.sequence)):
-        if r.sequence != expected: faults.append(f'audit: after row {expected-1} comes row {r.sequence}: rows are missing')
+        if r.sequence != expected:
+            faults.append(f'audit: after row {expected-1} comes row {r.sequence}: rows are missing')
         if r.previous != last: faults.append(f'audit: row {r.sequence} does not follow the row before it')
         if audit_hash(r) != r.hash: faults.append(f'audit: row {r.sequence} was altered')
         expected, last = r.sequence + 1, r.hash

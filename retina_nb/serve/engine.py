@@ -7,8 +7,8 @@ __all__ = ['SCHEMA', 'KNOWN', 'VERSIONS', 'StoreError', 'Conflict', 'StoreFull',
            'store_errors', 'store_url', 'open_engine', 'shown_store', 'schema_version', 'migrate', 'read_setting',
            'write_setting']
 
-# %% ../../nbs/serve/15_engine.ipynb #ac9b0963
-import os, re, threading
+# %% ../../nbs/serve/15_engine.ipynb #270a9689
+import os, sqlite3, threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -77,7 +77,7 @@ def store_errors(where:str # how to call the store, without a password
     "Within this context, errors of the database are a `StoreError` of one line"
     try: yield
     except exc.IntegrityError: raise # a fault of ours, or a race that the caller settles
-    except exc.DBAPIError as e: raise _translated(e, where) from None
+    except (exc.DBAPIError, sqlite3.Error) as e: raise _translated(e, where) from None
 
 # %% ../../nbs/serve/15_engine.ipynb #fa4696c9
 _FILES = '.db', '.sqlite', '.sqlite3'
@@ -132,7 +132,8 @@ def _new_file(path):
     if path.exists() and not path.is_file(): raise SettingError(f'{path}: is not a file; choose another place')
     make_folder(path.parent)
     try: os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    except OSError as e: raise ReadOnlyStore(f'{path}: may not be written to ({e.strerror}): mend its permissions') from None
+    except OSError as e:
+        raise ReadOnlyStore(f'{path}: may not be written to ({e.strerror}): mend its permissions') from None
 
 # %% ../../nbs/serve/15_engine.ipynb #61e05e84
 def open_engine(
@@ -174,7 +175,8 @@ def schema_version(conn, # a connection
     if VERSIONS in there: return conn.scalar(sa.text(f'SELECT version_num FROM {VERSIONS}')) or ''
     clash = there & set(METADATA.tables)
     if there and (clash or conn.dialect.name == 'sqlite'):
-        raise StoreError(f'{where}: holds tables of something else ({", ".join(sorted(there))[:80]}): name another place')
+        names = ', '.join(sorted(there))[:80]
+        raise StoreError(f'{where}: holds tables of something else ({names}): name another place')
     return ''
 
 # %% ../../nbs/serve/15_engine.ipynb #4691c886

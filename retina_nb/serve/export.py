@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['feedback_table', 'export_store']
 
-# %% ../../nbs/serve/93_export.ipynb #37533032
-import hashlib
+# %% ../../nbs/serve/93_export.ipynb #a72f09a8
 from pathlib import Path
 
 import pandas as pd

@@ -32,8 +32,9 @@ def _writing(path)->Iterator[None]:
     "Within this context, errors of the disk are a `StoreError` of one line"
     try: yield
     except OSError as e:
-        if e.errno in _FULL: raise StoreFull(f'{path}: the disk is full, or the file larger than it may be; the picture '
-                                             'was not kept, and nothing was stored: make room and try again') from None
+        if e.errno in _FULL:
+            raise StoreFull(f'{path}: the disk is full, or the file larger than it may be; the picture was not kept, '
+                            'and nothing was stored: make room and try again') from None
         raise ReadOnlyStore(f'{path}: the picture was not kept ({e.strerror}), and nothing was stored') from None
 
 # %% ../../nbs/serve/25_kept.ipynb #54399cf6

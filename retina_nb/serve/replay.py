@@ -20,14 +20,15 @@ from .store import Store
 # %% ../../nbs/serve/92_replay.ipynb #e766d6d7
 def _grader(store, id, precision, elsewhere)->Grader:
     "The model that gave an answer, from its folder of then or from those named; a `StoreError` where it is in none"
-    b, why = store._bundle(id), []
+    b, why = next(b for b in store.bundles() if b['id'] == id), [] # where it lies now, if it was registered again
     for folder in (b['folder'], *elsewhere):
         try: found = Grader(folder, precision=precision or 'auto')
         except RetinaError as e: why.append(str(e))
         else:
             if found.bundle.id == id: return found
             why.append(f'{folder}: holds another bundle ({found.bundle.id})')
-    raise StoreError(f"bundle {id} ({b['name']}) is not where it was: {why[0][:200]}; name its folder with --bundle FOLDER")
+    raise StoreError(f"bundle {id} ({b['name']}) is not where it was: {why[0][:200]}; "
+                     'name its folder with --bundle FOLDER')
 
 # %% ../../nbs/serve/92_replay.ipynb #bc6f512a
 @dataclass

@@ -78,7 +78,8 @@ image = sa.Table('image', METADATA, _id(), _text('sha256', index=True), _to('sub
 
 # %% ../../nbs/serve/10_schema.ipynb #f6b4bd57
 request = sa.Table('request', METADATA, _id(), _text('key', null=True, unique=True), _text('body'), _text('client'),
-                   sa.Column('tags', sa.JSON, nullable=False), _text('state'), _time('begun'), _time('done', index=True))
+                   sa.Column('tags', sa.JSON, nullable=False), _text('state'), _time('begun'),
+                   _time('done', index=True))
 
 # %% ../../nbs/serve/10_schema.ipynb #8659bb6d
 ROLES = 'live', 'shadow', 'candidate' # which part a model played when it answered

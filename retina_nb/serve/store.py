@@ -37,10 +37,11 @@ def status(self:Store)->dict: # plain values: counts, `live`, `queue`, `alerts`,
         open_, head = review.c.done.is_(None), read_setting(conn, 'audit', dict(sequence=0, hash=START))
         waiting = sa.select(review.c.reason, sa.func.count()).where(open_).group_by(review.c.reason)
         rest = dict(kept=_n(conn, image, image.c.kept != ''), schema=schema_version(conn),
-                    queue={r: n for r, n in conn.execute(waiting)}, alerts=_n(conn, alert, alert.c.seen.is_(None)),
+                    queue=dict(map(tuple, conn.execute(waiting))), alerts=_n(conn, alert, alert.c.seen.is_(None)),
                     audit=dict(rows=head['sequence'], hash=head['hash']))
     live = self.deployed()
-    return dict(store=self.name, **counts, **rest, bundles=len(self.bundles()), live=live and f"{live['name']} {live['id']}")
+    name = live and f"{live['name']} {live['id']}"
+    return dict(store=self.name, **counts, **rest, bundles=len(self.bundles()), live=name)
 
 # %% ../../nbs/serve/90_store.ipynb #c84e1e56
 def _all(conn, table, *where)->list:

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['ACTIONS', 'retina_store']
 
-# %% ../../nbs/serve/95_store_commands.ipynb #391ba622
+# %% ../../nbs/serve/95_store_commands.ipynb #5a1140ca
 import os
 from pathlib import Path
 
 from fastcore.script import Param
 
 from ..core import (
-    DataError, SettingError, call_parse, did_you_mean, file_to_write, next_command, one_line_errors)
+    DataError, SettingError, call_parse, next_command, one_line_errors, unknown)
 from .access import ACCESS
 from .engine import StoreError, store_url
 from .export import export_store
@@ -34,7 +34,8 @@ def _export(store, words, opt):
     if not opt['out']: raise SettingError('export where to? Name a new folder with --out')
     if len(opt['bundle']) > 1: raise SettingError('export one model at a time: give --bundle once, with its id')
     n = export_store(store, opt['out'], bundle=opt['bundle'][0] if opt['bundle'] else None)
-    print(f"{n['predictions']} predictions, {n['labelled']} of them with a reader's grade; {n['records']} records with pictures")
+    print(f"{n['predictions']} predictions, {n['labelled']} of them with a reader's grade; "
+          f"{n['records']} records with pictures")
     if n['labelled']: next_command('retina_evaluate', Path(opt['out'])/'predictions.csv', out=Path(opt['out'])/'scores')
 
 # %% ../../nbs/serve/95_store_commands.ipynb #2170d158
@@ -53,7 +54,8 @@ def _replay(store, words, opt):
 # %% ../../nbs/serve/95_store_commands.ipynb #8b66e0c9
 def _erase(store, words, opt):
     "A patient, forgotten"
-    if len(words) != 1: raise SettingError('erase whom? Give the name or number of one patient, in quotes if it has spaces')
+    if len(words) != 1:
+        raise SettingError('erase whom? Give the name or number of one patient, in quotes if it has spaces')
     n = store.erase(words[0])
     print('erased:', ', '.join(f'{k} {v}' for k, v in n.items()) + '; hashes, grades and the audit event stay')
     rest = 'copies made earlier still hold this patient' if store.folder else \
@@ -73,14 +75,14 @@ def _backup(store, words, opt):
     "A copy, while the store is used"
     out = opt['out'] or (words[0] if words else None)
     if not out: raise SettingError('backup where to? Name a file with --out, such as --out store-copy.db')
-    print(f'{store.backup(out)}: a sound copy of the database; kept pictures are files of their own: copy their folder too')
+    print(f'{store.backup(out)}: a sound copy of the database; kept pictures are files of their own, in a folder to '
+          'copy too')
 
 # %% ../../nbs/serve/95_store_commands.ipynb #80e8cfec
 def _key(store, words, opt):
     "Access keys: add, list, revoke"
     do, *names = words or ['list']
-    if do not in ('add', 'list', 'revoke'):
-        raise SettingError(f"key {do}: choose one of add, list, revoke{did_you_mean(do, ['add', 'list', 'revoke'])}")
+    if do not in ('add', 'list', 'revoke'): raise unknown('action with keys', do, ['add', 'list', 'revoke'])
     if do == 'list':
         for k in store.keys():
             state = f"revoked {k['revoked']:%Y-%m-%d}" if k['revoked'] else 'valid'
@@ -102,7 +104,7 @@ def _action(words)->tuple:
     "(action, the words after it); an unknown action is a `SettingError`"
     if not words: raise SettingError(f"what shall be done? Choose one of {', '.join(ACTIONS)}")
     do, *rest = words
-    if do not in ACTIONS: raise SettingError(f"{do}: no such action; choose one of {', '.join(ACTIONS)}{did_you_mean(do, ACTIONS)}")
+    if do not in ACTIONS: raise unknown('action', do, ACTIONS)
     if len(rest) > _WORDS.get(do, 0): raise SettingError(f'{rest[-1]}: one word too many after {do}')
     return do, rest
 
@@ -115,20 +117,24 @@ def _opened(db, words)->Store:
         raise DataError(f'{db}: there is no store here (looked for {url.database}); retina_serve makes one')
     return Store(db)
 
+# %% ../../nbs/serve/95_store_commands.ipynb #5aa3b043
+_HELP = 'status, export, replay, erase PATIENT, check, backup, key add NAME, key list, key revoke NAME'
+_BUNDLE = 'with export: id of the model; with replay: folders where moved bundles lie now'
+
 # %% ../../nbs/serve/95_store_commands.ipynb #522aea98
 # pyright: reportInvalidTypeForm=false
 @call_parse
 @one_line_errors
 def retina_store(
     db:str, # a store: a folder, a file or postgresql://...; left out: RETINA_NB_STORE, or that in your data folder
-    words:Param("status, export, replay, erase PATIENT, check, backup, key add NAME | list | revoke NAME", str, nargs='*', opt=False)=None,
+    words:Param(_HELP, str, nargs='*', opt=False)=None, # what to do, and with what
     out:str=None, # with export: a new folder; with backup: a file
     role:str='reader', # with key add: reader, grader, reviewer or admin
-    bundle:Param("with export: id of the model; with replay: folders where moved bundles lie now", str, nargs='*')=None,
+    bundle:Param(_BUNDLE, str, nargs='*')=None, # an id, or folders
 ):
     "Keep a store of gradings: what is in it, tables of it, photographs graded again, patients forgotten, copies, keys"
     words = list(words or [])
     if db in ACTIONS: db, words = default_store(), [db, *words]
     do, rest = _action(words)
-    if role not in ACCESS: raise SettingError(f"role {role!r}: choose one of {', '.join(ACCESS)}{did_you_mean(role, ACCESS)}")
+    if role not in ACCESS: raise unknown('role', role, ACCESS)
     with _opened(db, words) as store: ACTIONS[do](store, rest, dict(out=out, role=role, bundle=list(bundle or [])))

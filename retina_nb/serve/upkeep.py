@@ -13,13 +13,15 @@ import sqlalchemy as sa
 from fastcore.basics import patch
 
 from ..core import DataError, SettingError, file_to_write, move_file
-from .access import Access
-from .answers import patient_key, prediction_digest, request_digest
+from .access import Access, deployment_digest, key_digest
+from .answers import bundle_digest, prediction_digest, request_digest
 from .audit import Event, check_audit, digest_of
 from .engine import StoreBusy, StoreError, read_setting, store_errors, write_setting
 from .kept import get_picture
-from .readers import feedback_digest
-from .schema import METADATA, alert, audit, feedback, image, prediction, request, review, subject
+from .photos import patient_key
+from .readers import feedback_digest, review_digest
+from .schema import (
+    METADATA, access, alert, audit, bundle, deployment, feedback, image, prediction, request, review, subject)
 
 # %% ../../nbs/serve/70_upkeep.ipynb #4cce16d5
 class Upkeep(Access):
@@ -34,7 +36,8 @@ def _drop_pictures(self:Upkeep, conn, ims)->int:
     paths = [self.kept_path(k) for k in conn.scalars(same)]
     for path in paths:
         try: path.unlink(missing_ok=True)
-        except OSError as e: raise StoreError(f'{path}: could not be deleted ({e.strerror}); nothing was erased') from None
+        except OSError as e:
+            raise StoreError(f'{path}: could not be deleted ({e.strerror}); nothing was erased') from None
     shas = list(conn.scalars(kept))
     conn.execute(image.update().where(image.c.sha256.in_(shas)).values(kept=''))
     return len(paths)
@@ -76,12 +79,13 @@ def _scrub(self:Upkeep):
     if self.folder is None: self._scrub_server()
     else:
         self.engine.dispose() # readers of our own that are idle
-        with store_errors(self.name), contextlib.closing(sqlite3.connect(self.name, timeout=20, isolation_level=None)) as c:
+        conn = sqlite3.connect(self.name, timeout=20, isolation_level=None)
+        with store_errors(self.name), contextlib.closing(conn) as c:
             for p in ('secure_delete=ON', 'temp_store=MEMORY'): c.execute(f'PRAGMA {p}')
             c.execute('VACUUM')
             if c.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0]:
-                raise StoreBusy(f'{self.name}: the rows are erased, but somebody is reading, so that old bytes are still '
-                                'in the log: run the same command again')
+                raise StoreBusy(f'{self.name}: the rows are erased, but somebody is reading, so that old bytes are '
+                                'still in the log: run the same command again')
     self.write(lambda conn, note: write_setting(conn, 'unclean', False))
 
 # %% ../../nbs/serve/70_upkeep.ipynb #6ebf9c9d
@@ -103,37 +107,46 @@ def erase(self:Upkeep,
     if found is None: raise DataError(f'{self.name}: knows no such patient: nothing was erased')
     return found
 
+# %% ../../nbs/serve/70_upkeep.ipynb #f6a9c330
+def _numbered(column, table): return column + sa.literal(':') + sa.cast(table.c.id, sa.String)
+
+_KINDS = dict( # kind of event: its table, what it calls a row, and the digest that a row must have
+    prediction=(prediction, prediction.c.id, lambda r: prediction_digest(r, r)),
+    request=(request, request.c.id, request_digest), bundle=(bundle, bundle.c.id, bundle_digest),
+    feedback=(feedback, _numbered(feedback.c.prediction, feedback), feedback_digest),
+    review=(review, review.c.id, review_digest), key=(access, access.c.id, key_digest),
+    deploy=(deployment, _numbered(deployment.c.alias, deployment), deployment_digest))
+
 # %% ../../nbs/serve/70_upkeep.ipynb #06b483ab
-_KINDS = dict(prediction=(prediction, prediction.c.id), request=(request, request.c.id),
-              feedback=(feedback, feedback.c.prediction.op('||')(':').op('||')(sa.cast(feedback.c.id, sa.String))))
-
 def _rows_of(kind):
-    "Rows of a table with their audit events, either of which may be missing"
-    table, ref = _KINDS[kind]
-    extra = [ref.label('ref'), audit.c.sequence, audit.c.digest]
-    src = table.outerjoin(audit, sa.and_(audit.c.kind == kind, audit.c.reference == ref))
-    if kind == 'prediction':
-        return sa.select(table, image.c.sha256, *extra).select_from(src.join(image, table.c.image == image.c.id))
-    return sa.select(table, *extra).select_from(src)
+    "The rows of a table, and what their audit events call them"
+    table, ref, _ = _KINDS[kind]
+    if kind != 'prediction': return sa.select(table, ref.label('ref'))
+    seen = [image.c[k] for k in ('sha256', 'hmac', 'size', 'kind')]
+    return sa.select(table, ref.label('ref'), *seen).select_from(table.join(image, table.c.image == image.c.id))
 
-# %% ../../nbs/serve/70_upkeep.ipynb #69481a04
-def _digest(kind, r)->str:
-    "The digest that a row has now"
-    if kind == 'prediction': return prediction_digest(r, r['sha256'])
-    return request_digest(r) if kind == 'request' else feedback_digest(r)
+# %% ../../nbs/serve/70_upkeep.ipynb #bbd5c2d2
+def _events(conn, kind, refs)->dict:
+    "The last event that vouches for each of some rows: its number and digest"
+    q = sa.select(audit.c.reference, audit.c.sequence, audit.c.digest).where(audit.c.kind == kind)
+    found = conn.execute(q.where(audit.c.reference.in_(refs)).order_by(audit.c.sequence))
+    return {r.reference: (r.sequence, r.digest) for r in found}
 
 # %% ../../nbs/serve/70_upkeep.ipynb #5bb57618
 def _check_rows(conn, kind)->list:
     "Faults of the rows that the book of record vouches for"
     erased = sa.select(audit.c.reference).where(audit.c.kind == 'erased')
-    erased, faults, n = set(conn.scalars(erased)) if kind == 'request' else set(), [], 0
-    for r in conn.execution_options(yield_per=500).execute(_rows_of(kind)).mappings():
-        n += 1
-        if r['sequence'] is None: faults.append(f"{kind} {r['ref']}: stands in no event of the audit chain")
-        elif r['ref'] not in erased and _digest(kind, r) != r['digest']:
-            faults.append(f"{kind} {r['ref']}: was altered: it is not what event {r['sequence']} vouches for")
-    events = conn.scalar(sa.select(sa.func.count()).select_from(audit).where(audit.c.kind == kind))
-    if events > n: faults.append(f'{kind}: {events} events in the audit chain, and {n} rows: rows are missing')
+    erased = set(conn.scalars(erased)) if kind == 'request' else set()
+    faults, n, digest = [], 0, _KINDS[kind][2]
+    rows = conn.execute(_rows_of(kind).execution_options(yield_per=500)).mappings()
+    for part in rows.partitions():
+        n, events = n + len(part), _events(conn, kind, [r['ref'] for r in part])
+        for r in part:
+            if r['ref'] not in events: faults.append(f"{kind} {r['ref']}: stands in no event of the audit chain")
+            elif r['ref'] not in erased and digest(r) != events[r['ref']][1]:
+                faults.append(f"{kind} {r['ref']}: was altered: event {events[r['ref']][0]} vouches for something else")
+    told = conn.scalar(sa.select(sa.func.count(audit.c.reference.distinct())).where(audit.c.kind == kind))
+    if told > n: faults.append(f'{kind}: {told} events in the audit chain, and {n} rows: rows are missing')
     return faults
 
 # %% ../../nbs/serve/70_upkeep.ipynb #634df00b
@@ -193,7 +206,7 @@ def backup(self:Upkeep,
           )->Path: # `out`
     "Copy an SQLite store while it is used; for PostgreSQL the error says what its own tool is"
     if self.folder is None:
-        raise SettingError(f'{self.name}: PostgreSQL makes its own copies: pg_dump --format=custom --file={out} and the URL')
+        raise SettingError(f'{self.name}: PostgreSQL makes its own copies: pg_dump --format=custom --file={out}')
     real = file_to_write(out)
     if real == Path(self.name).resolve(): raise SettingError(f'{out}: is the store itself; name another file')
     if real.is_file() and real.read_bytes()[:6] not in (b'SQLite', b''):

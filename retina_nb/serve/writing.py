@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from .audit import append_audit
-from .engine import StoreError, migrate, open_engine, read_setting, shown_store, store_errors, write_setting
+from .engine import (
+    StoreError, migrate, open_engine, read_setting, shown_store, store_errors, write_setting)
 
 # %% ../../nbs/serve/30_writing.ipynb #e7c30dc0
 class _Job:
@@ -93,10 +94,13 @@ def write(
     "Write to the store: when this returns, the disk has it"
     job = _Job(do)
     self._queue.append(job)
-    with self._turn:
-        while not job.over: # else somebody in front has done it
-            n = min(len(self._queue), self.group)
-            self._commit([self._queue.popleft() for _ in range(n)])
+    try:
+        with self._turn:
+            while not job.over: # else somebody in front has done it
+                n = min(len(self._queue), self.group)
+                self._commit([self._queue.popleft() for _ in range(n)])
+    finally:
+        if job in self._queue: self._queue.remove(job) # Ctrl-C while it waited: nobody shall do it later
     if job.error is not None: raise job.error
     return job.result
 

@@ -1,12 +1,13 @@
 "What the tests of the store share: both databases, a model without a file, gradings made by hand, children that are killed"
-import contextlib, os, pickle, pwd, random, shutil, signal, subprocess, sys, tempfile, time
+import contextlib, io, os, pickle, pwd, random, shutil, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import psycopg, pytest
 
 from retina_nb.core import get_task
 from retina_nb.deploy import Grading
-from retina_nb.serve import Store, photo
+from retina_nb.serve import Event, Store, photo
+from retina_nb.serve.answers import bundle_digest
 from retina_nb.serve.schema import bundle, now
 
 MODEL = 'a1b2c3d4e5f6'
@@ -29,15 +30,15 @@ def _somebody():
 
 class Cluster:
     "A PostgreSQL server on a socket in a folder of its own"
-    def __init__(self, bin, who):
-        self.bin, self.who, self.n = bin, who, 0
+    def __init__(self, programs, who):
+        self.programs, self.who, self.n = programs, who, 0
         self.folder = Path(tempfile.mkdtemp(prefix='rnb_pg_'))
         if who: os.chown(self.folder, who['user'], who['group'])
         self._run('initdb', '-D', self.folder/'data', '-U', 'store', '-A', 'trust', '-E', 'UTF8', '--locale=C.UTF-8', '--no-sync')
         options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off -c max_connections=200"
         self._run('pg_ctl', '-D', self.folder/'data', '-l', self.folder/'log', '-o', options, '-w', '-t', '60', 'start')
     def _run(self, name, *args):
-        r = subprocess.run([str(self.bin/name), *map(str, args)], cwd=self.folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        r = subprocess.run([str(self.programs/name), *map(str, args)], cwd=self.folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
                            env={**os.environ, 'TZ': 'Asia/Taipei'}, **self.who)
         assert r.returncode == 0, r.stdout + r.stderr
     def sql(self, text, db='postgres'):
@@ -48,15 +49,16 @@ class Cluster:
         self.sql(f'CREATE SCHEMA t{self.n}')
         return f'postgresql://store@/postgres?host={self.folder}&options=-csearch_path%3Dt{self.n}'
     def stop(self):
+        if keep := os.environ.get('RETINA_NB_PG_LOG'): shutil.copy(self.folder/'log', keep)
         with contextlib.suppress(AssertionError): self._run('pg_ctl', '-D', self.folder/'data', '-m', 'immediate', '-w', 'stop')
         shutil.rmtree(self.folder, ignore_errors=True)
 
 @pytest.fixture(scope='session')
 def cluster():
-    bin, who = _binaries(), _somebody()
-    if bin is None: pytest.skip('PostgreSQL is not installed (apt install postgresql): tried on SQLite only')
+    programs, who = _binaries(), _somebody()
+    if programs is None: pytest.skip('PostgreSQL is not installed (apt install postgresql): tried on SQLite only')
     if who is None: pytest.skip('PostgreSQL refuses root, and there is no other user')
-    c = Cluster(bin, who)
+    c = Cluster(programs, who)
     yield c
     c.stop()
 
@@ -69,7 +71,8 @@ def url(request, tmp_path):
 def add_model(store, id=MODEL, name='by hand', task='dr', folder='/nowhere'):
     "A bundle's row, without a bundle"
     row = dict(id=id, name=name, task=get_task(task).to_dict(), preprocess='57aca2d25500', folder=folder, registered=now())
-    store.write(lambda conn, note: conn.execute(bundle.insert().values(**row)))
+    row |= dict(run='', data='', code='')
+    store.write(lambda conn, note: (conn.execute(bundle.insert().values(**row)), note(Event('bundle', id, bundle_digest(row)))))
     return id
 
 def a_grading(seed=0, file='eye.jpg', model=MODEL):
@@ -146,8 +149,22 @@ def elsewhere():
     return _call
 
 @pytest.fixture
-def retina_store(tmp_path):
-    "The command as a user types it: retina_store(db, 'status') -> CompletedProcess"
+def retina_store(monkeypatch):
+    "The command line as a user types it, read and run in this process: retina_store(db, 'status') -> CompletedProcess"
+    from retina_nb.commands import _parse
+    from retina_nb.serve import retina_store
+    def _run(*args, **env):
+        for k, v in env.items(): monkeypatch.setenv(k, v)
+        out, err, status = io.StringIO(), io.StringIO(), 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try: retina_store(**_parse(retina_store.__wrapped__, [*map(str, args)]))
+            except SystemExit as e: status = e.code or 0
+        return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
+    return _run
+
+@pytest.fixture
+def as_program(tmp_path):
+    "The same as a program of its own"
     script = tmp_path/'retina_store'
     script.write_text('from retina_nb.serve import retina_store\nretina_store()\n')
     def _run(*args, **env):

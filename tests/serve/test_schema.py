@@ -24,7 +24,7 @@ def test_times_keep_their_moment(store):
         assert conn.scalar(sa.select(alert.c.id).where(alert.c.at == times[2].astimezone(UTC))) == 'a2'  # and in a question
 
 def test_naive_times_are_refused(store):
-    with pytest.raises(NaiveTime): store.write(lambda conn, note: conn.execute(alert.insert().values(id='x', at=datetime(2026, 3, 1))))
+    with pytest.raises(NaiveTime): store.write(lambda conn, note: conn.execute(alert.insert().values(id='x', at=datetime.now(UTC).replace(tzinfo=None))))
     assert store.alerts() == []
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

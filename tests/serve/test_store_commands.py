@@ -141,11 +141,11 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path, retina_store):
     r = retina_store(tmp_path/'none', 'status')
     assert r.returncode == 2 and 'no store here' in r.stderr and not (tmp_path/'none').exists()
 
-def test_the_name_may_be_left_out(tmp_path, retina_store):
-    r = retina_store('key', 'add', 'van', '--role', 'grader', RETINA_NB_STORE=str(tmp_path/'mine'))
+def test_the_name_may_be_left_out(tmp_path, as_program):
+    r = as_program('key', 'add', 'van', '--role', 'grader', RETINA_NB_STORE=str(tmp_path/'mine'))
     assert r.returncode == 0 and (tmp_path/'mine/store.db').is_file()
-    assert 'van' in retina_store('key', 'list', RETINA_NB_STORE=str(tmp_path/'mine')).stdout
-    r = retina_store('--help')
+    assert 'van' in as_program('key', 'list', RETINA_NB_STORE=str(tmp_path/'mine')).stdout
+    r = as_program('--help')
     assert r.returncode == 0 and all(w in r.stdout for w in ('status', 'replay', 'erase'))
 
 def test_the_store_needs_no_torch_and_starts_quickly():

@@ -8,7 +8,7 @@ from retina_nb.core import DataError, SettingError
 from retina_nb.deploy import Ungraded
 from retina_nb.serve import Conflict, Store, StoreError, photo
 from retina_nb.serve.engine import read_setting
-from retina_nb.serve.schema import image, prediction, subject
+from retina_nb.serve.schema import image
 from conftest import a_grading, add_model, send
 
 PLANTED = [w.encode() for w in ('Jane Quixote', 'JQ_left_eye', 'visit-of-JQ', 'JQ-likes-tea', 'JQtagkey', 'JQ-told-me', 'JQ-note', 'JQ-alert', 'JQ-error',

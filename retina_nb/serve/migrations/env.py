@@ -3,7 +3,8 @@ from alembic import context
 
 from retina_nb.serve.schema import METADATA
 
-config = context.config
-context.configure(connection=config.attributes['connection'], target_metadata=METADATA,
-                  version_table=config.attributes['versions'], compare_type=True)
-with context.begin_transaction(): context.run_migrations()
+if hasattr(context, 'config'): # else it was imported, and not run by Alembic
+    attributes = context.config.attributes
+    context.configure(connection=attributes['connection'], target_metadata=METADATA, version_table=attributes['versions'],
+                      compare_type=True)
+    with context.begin_transaction(): context.run_migrations()
