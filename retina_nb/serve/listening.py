@@ -17,13 +17,14 @@ from .journal import Journal
 # %% ../../nbs/serve/89_listening.ipynb #66bbcbfe
 def listen_on(ip:str, # address of this machine; 0.0.0.0 for all of them
               port:int, # 0 for any that is free
-             )->socket.socket: # bound
+             )->socket.socket: # listening
     "A socket to listen on; one that cannot be had is a `SettingError`"
     if not 0 <= port <= 65535: raise SettingError(f'port is {port}: choose one between 1 and 65535')
     s = socket.socket(socket.AF_INET6 if ':' in ip else socket.AF_INET)
     try:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind((ip, port))
+        s.listen(128) # who asks before the server runs, waits
     except OSError as e:
         s.close()
         why = f'cannot listen on {ip}:{port} ({e.strerror or e})'

@@ -34,7 +34,13 @@ class Served:
         "Golden images that came out differently here"
         return [r['image'] for r in self.golden if not r['ok']]
 
-# %% ../../nbs/serve/82_models.ipynb #b3510b7d
+# %% ../../nbs/serve/82_models.ipynb #a361f9a6
+def _check_shares(**values):
+    "Raise a `SettingError` unless what is given lies between 0 and 1"
+    for k, v in values.items():
+        if v is not None and not 0 <= v <= 1: raise SettingError(f'{k} is {v}: it must lie between 0 and 1')
+
+# %% ../../nbs/serve/82_models.ipynb #436d989e
 def open_model(
     bundle, # folder of a bundle, `Bundle` or `Grader`
     *,
@@ -42,8 +48,7 @@ def open_model(
     low_confidence:float=None, # probability of the grade up to which it is not sure; by default the bundle's rule
 )->Served:
     "Load a model and replay its golden images; one that answers differently here is a `BundleError`"
-    if low_confidence is not None and not 0 <= low_confidence <= 1:
-        raise SettingError(f'low_confidence is {low_confidence}: it must lie between 0 and 1')
+    _check_shares(threshold=threshold, low_confidence=low_confidence)
     grader = bundle if isinstance(bundle, Grader) else Grader(bundle, threshold=threshold, threads=1)
     own = grader.bundle.config.get('unsure') or EVEN
     rule = own if low_confidence is None else dict(score='probability', threshold=low_confidence)
@@ -53,7 +58,7 @@ def open_model(
                           f'differently here ({served.faults[0]}): this model does not answer on this machine')
     return served
 
-# %% ../../nbs/serve/82_models.ipynb #77a23255
+# %% ../../nbs/serve/82_models.ipynb #020dded3
 class Models:
     "The models of a store that have been opened, and the one that is live"
     def __init__(self, store:Access, # where they are listed
@@ -61,6 +66,7 @@ class Models:
                  low_confidence:float=None, # as for `open_model`
                 ):
         self.store, self._how = store, dict(threshold=threshold, low_confidence=low_confidence)
+        _check_shares(**self._how)
         self.opened, self._live, self._turn = {}, None, threading.Lock()
         self.why = 'the model is being opened' # there is no live one
     @property
@@ -74,7 +80,7 @@ class Models:
         "Is there a model that answers?"
         return self._live is not None
 
-# %% ../../nbs/serve/82_models.ipynb #5acfeadd
+# %% ../../nbs/serve/82_models.ipynb #ee3390ce
 @patch
 def start(self:Models,
           bundle, # folder of a bundle, `Bundle` or `Grader`
@@ -89,7 +95,7 @@ def start(self:Models,
         self.store.register(served.grader.bundle)
         return self._deploy(served, 'live', by)
 
-# %% ../../nbs/serve/82_models.ipynb #fed81aa1
+# %% ../../nbs/serve/82_models.ipynb #d9dd58c7
 @patch
 def _deploy(self:Models, served, alias, by, share=1.)->Served:
     "Write down what an alias means from now on, and do so"
@@ -100,7 +106,7 @@ def _deploy(self:Models, served, alias, by, share=1.)->Served:
     if alias == 'live': self._live = served
     return served
 
-# %% ../../nbs/serve/82_models.ipynb #c6aa53d7
+# %% ../../nbs/serve/82_models.ipynb #153248c0
 ALIASES = 'live', 'candidate'
 
 @patch
@@ -117,7 +123,7 @@ def deploy(self:Models,
         served = self.opened.get(id) or self._opened(row)
         return self._deploy(served, alias, by, share=1. if alias == 'live' else 0.)
 
-# %% ../../nbs/serve/82_models.ipynb #5c5b95d5
+# %% ../../nbs/serve/82_models.ipynb #39aefb76
 @patch
 def _opened(self:Models, row)->Served:
     "Open a registered bundle"
@@ -128,7 +134,7 @@ def _opened(self:Models, row)->Served:
     if served.id != row['id']: raise Refusal(409, 'the folder of this bundle holds another one now')
     return served
 
-# %% ../../nbs/serve/82_models.ipynb #87535b03
+# %% ../../nbs/serve/82_models.ipynb #125c72d8
 @patch
 def listed(self:Models)->list: # dictionaries, oldest first
     "The registered bundles, and what each of them does"

@@ -36,7 +36,7 @@ def _say_errors(api, service):
     @api.exception_handler(RetinaError)
     async def _ours(request, e):
         told = refusal_of(e, service.store.name)
-        if told.status >= 500:
+        if told.status >= 500 and told is not e:
             service.journal('trouble', id=request.scope['state'].get('request_id'), **fault_of(e))
         return _json(told.status, told.why, told.headers)
     @api.exception_handler(RequestValidationError)
