@@ -81,7 +81,7 @@ class Watch:
         except Exception as e:
             self.journal('fault', id=seen['id'], **fault_of(e))
             sorry = Refusal(500, f"a fault of the service; its log tells more under the number {seen['id']}")
-            if seen['status'] is None: await refuse(scope, receive, _noting(send, seen), sorry)
+            if seen['status'] is None: await refuse(scope, None, _noting(send, seen), sorry)
         finally: self._tell(scope, seen)
 
 # %% ../../nbs/serve/74_journal.ipynb #01f5fece

@@ -173,7 +173,7 @@ def is_grading(method:str, # of HTTP
 
 # %% ../../nbs/serve/72_limits.ipynb #d632d674
 async def refuse(scope, # of ASGI
-                 receive:Callable, # of ASGI
+                 receive:Callable|None, # of ASGI; None: nobody is listened to any longer
                  send:Callable, # of ASGI
                  e:Refusal):
     "Answer with a refusal, and listen a little longer to who is still sending"
@@ -181,7 +181,7 @@ async def refuse(scope, # of ASGI
     body = json.dumps(dict(error=e.why), ensure_ascii=False).encode('utf-8', 'replace')
     if scope['method'] not in _EVERY_KIND:
         headers['connection'] = 'close'
-        if 'expect' not in Headers(scope=scope): await _listen(receive)
+        if receive and 'expect' not in Headers(scope=scope): await _listen(receive)
     headers['content-length'] = str(len(body))
     raw = [(k.encode(), v.encode('latin-1', 'replace')) for k, v in headers.items()]
     await send(dict(type='http.response.start', status=e.status, headers=raw))
@@ -191,14 +191,23 @@ async def refuse(scope, # of ASGI
 async def _listen(receive, seconds=5., most=2**28):
     "Take what a client still sends, and forget it"
     async def _all():
-        n, more = 0, True
+        n, more = 0, not getattr(receive, 'over', False)
         while more and n < most:
             message = await receive()
             n, more = n + len(message.get('body', b'')), message.get('more_body', False)
     try: await asyncio.wait_for(_all(), seconds)
     except TimeoutError: pass
 
-# %% ../../nbs/serve/72_limits.ipynb #8f312042
+# %% ../../nbs/serve/72_limits.ipynb #52076b62
+class _Ear:
+    "`receive` of ASGI, which remembers whether everything has come"
+    def __init__(self, receive): self._receive, self.over = receive, False
+    async def __call__(self):
+        message = await self._receive()
+        self.over = not message.get('more_body', False)
+        return message
+
+# %% ../../nbs/serve/72_limits.ipynb #51f4ef88
 class Intake:
     "Reads the body of a request within limits, then calls the application inside; so many gradings at a time"
     def __init__(self, app:Callable, # of ASGI
@@ -216,21 +225,21 @@ class Intake:
         try: await self._read(scope, receive, send, self.limits.body_mb*2**20 if grading else SMALL)
         finally: self.under_way -= grading
     async def _read(self, scope, receive, send, cap):
-        headers = Headers(scope=scope)
+        headers, receive = Headers(scope=scope), _Ear(receive)
         try: body = await asyncio.wait_for(read_body(headers, receive, cap), self.limits.seconds)
-        except TimeoutError: return await refuse(scope, receive, send, Refusal(408, 'it took too long to arrive'))
+        except TimeoutError: return await refuse(scope, None, send, Refusal(408, 'it took too long to arrive'))
         except Refusal as e: return await refuse(scope, receive, send, e)
         if body is None: return
         scope['headers'] = _unpacked(scope['headers'], len(body)) # in place: who is outside sees the route
         await self.app(scope, _with_body(body, receive), send)
 
-# %% ../../nbs/serve/72_limits.ipynb #c3090799
+# %% ../../nbs/serve/72_limits.ipynb #e630620f
 def _unpacked(headers, n)->list:
     "The headers of a request whose body has been unpacked"
     gone = b'content-encoding', b'content-length', b'transfer-encoding'
     return [*((k, v) for k, v in headers if k.lower() not in gone), (b'content-length', str(n).encode())]
 
-# %% ../../nbs/serve/72_limits.ipynb #0407bbd4
+# %% ../../nbs/serve/72_limits.ipynb #73268b48
 def _with_body(body, receive)->Callable:
     "`receive` of ASGI for a body that has been read; afterwards only the end of the connection can come"
     waiting = [dict(type='http.request', body=body, more_body=False)]

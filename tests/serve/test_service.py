@@ -176,7 +176,7 @@ def test_keys(bundle, tmp_path):
         said = who['reviewer']('POST', f'/v1/gradings/{id}/feedback', dict(verdict='agree', who='Professor')).json['who']
         assert said == 'Professor (reviewer)' # nobody can speak as somebody else
         text = p.text()
-        assert not any(k in text or k.split('_')[2] in text for k in keys.values())
+        assert not any(k in text or k.split('_', 2)[2] in text for k in keys.values())
 
 def test_alerts_reach_a_webhook_and_gradings_do_not_wait(bundle, tmp_path):
     class Hook(Handler):
@@ -207,7 +207,7 @@ def test_a_model_that_answers_differently_here_is_not_ready(bundle, tmp_path):
         while 'does not answer' not in (r := p.ask('GET', '/v1/health/ready')).error and time.time() < end: time.sleep(.1)
         assert r.status == 503 and p.ask('GET', '/v1/health/live').status == 200
         assert p.ask.grade(picture(1)).status == 503
-        assert [l['event'] for l in p.lines()][0] == 'not ready'
+        assert 'not ready' in [l['event'] for l in p.lines()]
     with Store(tmp_path/'s') as s: assert s.deployed() is None
 
 def test_the_end_finishes_what_is_under_way(bundle, tmp_path):
