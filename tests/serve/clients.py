@@ -1,8 +1,7 @@
 "A service in a process of its own, as `retina_serve` starts it, and a client that needs nothing but sockets"
-import http.client, io, json, os, re, signal, socket, subprocess, sys, threading, time, uuid
+import http.client, io, json, re, signal, socket, subprocess, sys, threading, time, uuid
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 def picture(i=0, size=160, kind='JPEG'):

@@ -5,7 +5,7 @@ import pytest
 
 from retina_nb.serve import Store
 from random_model import shared
-from clients import Client, Process, form, large, picture, together
+from clients import Process, form, large, picture, together
 
 @pytest.fixture(scope='module')
 def bundle(tmp_path_factory): return shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model')
@@ -89,7 +89,7 @@ PLACES = ['../../etc/passwd', '..%2f..%2fetc%2fpasswd', '%2e%2e/%2e%2e/etc/passw
           '{7*7}', '<script>', 'a'*500, '\u202e'.encode().decode('latin-1'), '.', '..', '%ff%fe', '*', '|id']
 
 def test_addresses_lead_nowhere_else(ask, room):
-    before = {p for p in room[1].rglob('*')}
+    before = set(room[1].rglob('*'))
     for place in PLACES:
         for path in (f'/v1/gradings/{place}', f'/v1/reviews/{place}/picture', f'/{place}', f'/v1/gradings/{place}/history', f'/docs/{place}'):
             said = ask.raw(f'GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n'.encode('latin-1'))
@@ -102,7 +102,7 @@ def test_addresses_lead_nowhere_else(ask, room):
         assert int(ask.raw(head.encode('latin-1') + eye).split()[1]) in (200, 400, 404, 405, 409, 414, 422), place
         body, kind2 = form([], more=[(f'file"; filename="{place}', picture(3))])
         assert ask('POST', '/v1/gradings', body, kind2).status in (200, 400)
-    new = {p for p in room[1].rglob('*')} - before
+    new = set(room[1].rglob('*')) - before
     assert all((room[1]/'store') in p.parents for p in new), new
 
 def test_headers(ask, room):
@@ -197,13 +197,13 @@ def test_killed(bundle, tmp_path, kills):
             time.sleep(.3 + rng.random())
             p.kill()
         together(5, _one)
-    with Process(tmp_path, bundle, tmp_path/'s', low_confidence='1.') as p:
-        p.ready()
-        for key in sorted(told)[:40]: assert p.ask.grade(eyes[int(key.split('-')[1])], key=key).json == told[key]
+    with Process(tmp_path, bundle, tmp_path/'s', low_confidence='1.') as q:
+        q.ready()
+        for key in sorted(told)[:40]: assert q.ask.grade(eyes[int(key.split('-')[1])], key=key).json == told[key]
         lost = sorted(tried - set(told))
-        for key in lost: assert p.ask.grade(eyes[int(key.split('-')[1])], key=key).status == 200
+        for key in lost: assert q.ask.grade(eyes[int(key.split('-')[1])], key=key).status == 200
     with Store(tmp_path/'s') as s:
-        keys = [s.answer(q.id).key for q, _ in s.answers()]
+        keys = [s.answer(o.id).key for o, _ in s.answers()]
         assert len(keys) == len(set(keys)) == len(tried) and set(keys) == tried and s.check() == []
         assert len(s.reviews()) == len(tried) # and nobody who should be seen by a person is forgotten
     assert told and lost
