@@ -6,7 +6,7 @@
 __all__ = ['Sent', 'read_upload', 'patient_of']
 
 # %% ../../nbs/serve/78_uploads.ipynb #fd4a4528
-import asyncio, json, logging
+import json, logging
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -30,6 +30,14 @@ class _InMemory(MultiPartParser):
 
 logging.getLogger('python_multipart').setLevel(logging.CRITICAL) # whoever sent it is told
 
+# %% ../../nbs/serve/78_uploads.ipynb #b29051ef
+def _at_once(work):
+    "What a coroutine returns that waits for nothing: there is no loop in a thread, and another one in a notebook"
+    try: work.send(None)
+    except StopIteration as e: return e.value
+    work.close()
+    raise RuntimeError('a part was not kept in memory')
+
 # %% ../../nbs/serve/78_uploads.ipynb #168415bd
 def _parts(body, content_type, most)->list:
     "(name, text or file) of each part"
@@ -37,7 +45,7 @@ def _parts(body, content_type, most)->list:
     async def _parse():
         parser = _InMemory(Headers({'content-type': content_type}), _stream(), max_files=most, max_fields=4)
         return (await parser.parse()).multi_items()
-    try: return asyncio.run(_parse())
+    try: return _at_once(_parse())
     except MultiPartException as e: raise Refusal(400, f'the multipart body cannot be read: {e.message}') from None
     except (ValueError, IndexError, UnicodeError):
         raise Refusal(400, 'the multipart body cannot be read: is the boundary in its Content-Type right?') from None
