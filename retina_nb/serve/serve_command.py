@@ -90,8 +90,8 @@ def retina_serve(
     webhook:str='', # address that alerts are posted to, as JSON
     email:str='', # addresses that alerts are sent to, with commas between them
     smtp:str='localhost:25', # server that takes e-mail
-    host:Param("other names of this machine, under which it is asked for", str, nargs='*')=None,
-    cors:Param("sites whose pages may ask, such as https://clinic.example", str, nargs='*')=None,
+    host:Param("other names of this machine, under which it is asked for", str, nargs='*')=None, # none
+    cors:Param("sites whose pages may ask, such as https://clinic.example", str, nargs='*')=None, # none
     max_mb:int=64, # megabytes that a request may have, unpacked
 ):
     "Serve a model over HTTP: every answer kept, cases of which it is not sure put before a person"
