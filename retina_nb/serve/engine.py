@@ -8,7 +8,7 @@ __all__ = ['SCHEMA', 'KNOWN', 'VERSIONS', 'StoreError', 'Conflict', 'StoreFull',
            'write_setting']
 
 # %% ../../nbs/serve/15_engine.ipynb #270a9689
-import os, sqlite3, threading
+import os, sqlite3, threading, time, weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -47,27 +47,43 @@ class NewerStore(StoreError):
 
 # %% ../../nbs/serve/15_engine.ipynb #da58b897
 _FULL = 'the disk is full, or the file larger than it may be; nothing of this was stored: make room and try again'
+_DISK = 'could not be read or written; nothing of this was stored: check the disk, or the network that it is on'
+_WRITE = ('could not be written: the disk is full or broken, or the file larger than it may be; nothing of this was '
+          'stored: make room, or check the disk, and try again')
+_TAKEN = 'another process has been writing all the time; nothing of this was stored: try again'
+_DAMAGED = ('is damaged: stop what uses it, move it away with its -wal and -shm, and bring the last copy back: '
+            'retina_store COPY backup --out STORE')
 _WORDS = [ # beginning of SQLite's name or of PostgreSQL's number, the type, what to say
-    ('SQLITE_FULL', StoreFull, _FULL), ('SQLITE_IOERR', StoreFull, f'could not be written or read ({_FULL})'),
-    ('53', StoreFull, _FULL),
+    ('SQLITE_FULL', StoreFull, _FULL), ('53100', StoreFull, _FULL),
+    *((f'SQLITE_IOERR_{k}', StoreFull, _WRITE) for k in ('WRITE', 'TRUNCATE', 'SHMSIZE')),
+    ('SQLITE_IOERR', StoreError, _DISK), ('58030', StoreError, _DISK),
     ('SQLITE_READONLY', ReadOnlyStore, 'may not be written to; nothing of this was stored: mend its permissions'),
     ('SQLITE_CANTOPEN', ReadOnlyStore, 'cannot be opened or made: mend the permissions of its folder'),
     ('25006', ReadOnlyStore, 'may not be written to: the server or this user has it for reading only'),
     ('42501', ReadOnlyStore, 'may not be written to by this user'),
-    ('SQLITE_BUSY', StoreBusy, 'another process has been writing all the time; nothing of this was stored: try again'),
+    *((k, StoreBusy, _TAKEN) for k in ('SQLITE_BUSY', 'SQLITE_LOCKED', '55P03', '40P01', '40001', '57014')),
+    ('53300', StoreBusy, 'the server takes no more connections; nothing of this was stored: try again'),
+    ('3F000', StoreError, 'names a schema that is not there: make it first, or name another'),
     ('SQLITE_NOTADB', StoreError, 'is no database of this package: name another file'),
-    ('SQLITE_CORRUPT', StoreError, 'is damaged: bring back the last copy that `retina_store backup` made')]
+    ('SQLITE_CORRUPT', StoreError, _DAMAGED)]
+
+# %% ../../nbs/serve/15_engine.ipynb #c299776a
+class _Lost(StoreError):
+    "Nobody answers: to try the same once more at once is of no use"
 
 # %% ../../nbs/serve/15_engine.ipynb #4c8eafd7
 def _translated(e, where)->StoreError:
     "An error of a database driver as one of ours"
+    if isinstance(e, exc.TimeoutError):
+        return StoreBusy(f'{where}: all connections are in use; nothing of this was stored: try again')
     cause = getattr(e, 'orig', None) or e
     code = getattr(cause, 'sqlite_errorname', None) or getattr(cause, 'sqlstate', None) or ''
     for begin, kind, words in _WORDS:
         if code.startswith(begin): return kind(f'{where}: {words}')
     said = ' '.join(str(cause).split())[:200]
-    if not code or code.startswith(('08', '28', '3D', '57P')):
-        return StoreError(f'{where}: cannot be reached ({said}): is the server running, and the URL right?')
+    nobody = not code and isinstance(e, (exc.OperationalError, exc.InterfaceError))
+    if nobody or code.startswith(('08', '28', '3D', '57P')):
+        return _Lost(f'{where}: cannot be reached ({said}): is the server running, and the URL right?')
     return StoreError(f'{where}: {said}')
 
 # %% ../../nbs/serve/15_engine.ipynb #0d5d2a4b
@@ -77,7 +93,7 @@ def store_errors(where:str # how to call the store, without a password
     "Within this context, errors of the database are a `StoreError` of one line"
     try: yield
     except exc.IntegrityError: raise # a fault of ours, or a race that the caller settles
-    except (exc.DBAPIError, sqlite3.Error) as e: raise _translated(e, where) from None
+    except (exc.StatementError, exc.TimeoutError, sqlite3.Error) as e: raise _translated(e, where) from None
 
 # %% ../../nbs/serve/15_engine.ipynb #fa4696c9
 _FILES = '.db', '.sqlite', '.sqlite3'
@@ -104,10 +120,10 @@ def store_url(where, # a folder, a file that ends in .db or .sqlite, or `postgre
     raise unknown('kind of database', kind, ['sqlite', 'postgresql'])
 
 # %% ../../nbs/serve/15_engine.ipynb #ebcf6bfe
-_PRAGMAS = 'journal_mode=WAL', 'synchronous=FULL', 'foreign_keys=ON', 'secure_delete=ON', 'temp_store=MEMORY'
+_PRAGMAS = 'synchronous=FULL', 'foreign_keys=ON', 'secure_delete=ON', 'temp_store=MEMORY'
 
 def _prepare(timeout):
-    "What is done with each new connection to SQLite"
+    "What is done with each new connection to SQLite; nothing that is written into the file"
     def _connect(conn, _):
         conn.isolation_level = None # transactions are begun here, and not by the driver
         conn.execute(f'PRAGMA busy_timeout={int(1000*timeout)}')
@@ -126,10 +142,32 @@ def _begin_postgresql(conn):
     "A writer waits for its turn"
     if conn.get_execution_options().get('write'): conn.exec_driver_sql(f'SELECT pg_advisory_xact_lock({_LOCK})')
 
+# %% ../../nbs/serve/15_engine.ipynb #feb56d5f
+def _patience(timeout):
+    "What is done with each new connection to PostgreSQL: it waits for a lock as long as SQLite would"
+    def _connect(conn, _):
+        conn.execute(f'SET lock_timeout = {max(1, int(1000*timeout))}')
+        conn.commit()
+    return _connect
+
+# %% ../../nbs/serve/15_engine.ipynb #d2a0ee21
+_ENGINES, _IN_USE = weakref.WeakSet(), set() # of this process; SQLite files that were in use when it was copied
+
+def _before_fork():
+    "Close idle connections, and note the files of those in use"
+    for e in list(_ENGINES):
+        if e.pool.checkedout(): _IN_USE.add(e.url.database)
+        e.dispose()
+
+if hasattr(os, 'register_at_fork'): os.register_at_fork(before=_before_fork, after_in_parent=_IN_USE.clear)
+
 # %% ../../nbs/serve/15_engine.ipynb #6fe1bbd0
 def _new_file(path):
     "A place for a database that nobody else may read; what is in the way is a `SettingError`"
     if path.exists() and not path.is_file(): raise SettingError(f'{path}: is not a file; choose another place')
+    if str(path) in _IN_USE:
+        raise StoreError(f'{path}: was in use when this process was copied (fork), which SQLite does not survive: '
+                         "start processes with 'spawn', or before a store is used")
     make_folder(path.parent)
     try: os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as e:
@@ -142,24 +180,26 @@ def open_engine(
     timeout:float=60., # seconds that a writer waits for others
 )->sa.Engine: # `write=True` among its execution options makes a transaction that of a writer
     "Connect to a store: a new SQLite file is made, for its owner alone; PostgreSQL needs the extra [serve]"
-    url, kwargs = store_url(where), {}
+    url, pool = store_url(where), dict(pool_timeout=timeout)
     if url.get_backend_name() == 'sqlite':
         _new_file(Path(url.database or ''))
-        engine = sa.create_engine(url, pool_size=20, max_overflow=20)
-        event.listen(engine, 'connect', _prepare(timeout))
-        event.listen(engine, 'begin', _begin_sqlite)
-        return engine
-    need('psycopg')
-    engine = sa.create_engine(url, pool_size=10, pool_pre_ping=True, connect_args=dict(connect_timeout=10), **kwargs)
-    event.listen(engine, 'begin', _begin_postgresql)
+        engine, prepare, begin = sa.create_engine(url, pool_size=20, max_overflow=20, **pool), _prepare, _begin_sqlite
+    else:
+        need('psycopg')
+        engine = sa.create_engine(url, pool_size=10, pool_pre_ping=True, connect_args=dict(connect_timeout=10), **pool)
+        prepare, begin = _patience, _begin_postgresql
+    event.listen(engine, 'connect', prepare(timeout))
+    event.listen(engine, 'begin', begin)
+    _ENGINES.add(engine)
     return engine
 
 # %% ../../nbs/serve/15_engine.ipynb #6ed9d2cf
 def shown_store(engine:sa.Engine, # as from `open_engine`
-               )->str: # a path, or a URL whose password is hidden
+               )->str: # a path, or a URL without what lets somebody in
     "How messages call a store"
     url = engine.url
-    return str(url.database) if url.get_backend_name() == 'sqlite' else url.render_as_string(hide_password=True)
+    if url.get_backend_name() == 'sqlite': return str(url.database)
+    return url.difference_update_query(['password', 'sslpassword', 'passfile']).render_as_string(hide_password=True)
 
 # %% ../../nbs/serve/15_engine.ipynb #15e36cd0
 SCHEMA = '0001' # the version of the tables that this package writes
@@ -172,7 +212,10 @@ def schema_version(conn, # a connection
                   )->str: # '' where there are no tables yet
     "The version of a store's tables; a `StoreError` where something else lies there"
     there = set(sa.inspect(conn).get_table_names())
-    if VERSIONS in there: return conn.scalar(sa.text(f'SELECT version_num FROM {VERSIONS}')) or ''
+    if VERSIONS in there:
+        have = conn.scalar(sa.text(f'SELECT version_num FROM {VERSIONS}'))
+        if not have: raise StoreError(f'{where}: is damaged: it does not say of which version it is')
+        return have
     clash = there & set(METADATA.tables)
     if there and (clash or conn.dialect.name == 'sqlite'):
         names = ', '.join(sorted(there))[:80]
@@ -200,14 +243,28 @@ def _is_current(conn, where)->bool:
                          'install a newer retina_nb')
     return have == SCHEMA
 
+# %% ../../nbs/serve/15_engine.ipynb #2b318744
+def _to_wal(engine):
+    "Switch an SQLite file to its write-ahead log, where it is not"
+    if engine.dialect.name != 'sqlite': return
+    raw, end = engine.raw_connection(), time.monotonic() + 10
+    try:
+        while True:
+            try: return raw.driver_connection.execute('PRAGMA journal_mode=WAL').fetchone()
+            except sqlite3.OperationalError as e:
+                if e.sqlite_errorname != 'SQLITE_BUSY' or time.monotonic() > end: raise
+            time.sleep(.02)
+    finally: raw.close()
+
 # %% ../../nbs/serve/15_engine.ipynb #0aee6cad
 def migrate(engine:sa.Engine, # as from `open_engine`
            ):
     "Make a store's tables, or bring them up to date; several processes may do so at once"
     where = shown_store(engine)
     with store_errors(where):
-        with engine.connect() as conn:
-            if _is_current(conn, where): return
+        with engine.connect() as conn: done = _is_current(conn, where)
+        _to_wal(engine)
+        if done: return
         with engine.execution_options(write=True).begin() as conn:
             if not _is_current(conn, where): _upgrade(conn) # nobody else was first
 

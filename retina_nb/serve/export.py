@@ -6,15 +6,20 @@
 __all__ = ['feedback_table', 'export_store']
 
 # %% ../../nbs/serve/93_export.ipynb #a72f09a8
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
+import sqlalchemy as sa
 
 from ..core import SettingError, new_folder, write_file, write_table
+from ..data.files import _plain_column
+from ..data.layouts import EYE_COLUMNS, PATIENT_COLUMNS, RAW
 from ..deploy.bundle import _task_of_its_own
 from ..deploy.grading import Ungraded
-from .kept import picture_name
-from .readers import latest_feedback
+from ..measure.foreign import _KNOWN
+from .kept import _writing, picture_name
+from .schema import feedback, prediction
 from .store import Store
 
 # %% ../../nbs/serve/93_export.ipynb #4bb502b8
@@ -27,13 +32,40 @@ def _model_of(store, id)->dict:
     said = ', '.join(f"{b['id']} ({b['name']})" for b in all_)
     raise SettingError(f'{store.name}: several models answered and none is live: choose one with --bundle ID: {said}')
 
+# %% ../../nbs/serve/93_export.ipynb #050f4d0b
+def _labels(store, model)->dict:
+    "The id of a photograph's row to its grade by the latest word of a reader, about any model of the same task"
+    same = [b['id'] for b in store.bundles() if b['task'] == model['task']]
+    q = sa.select(prediction.c.image, feedback.c.grade).join(feedback, feedback.c.prediction == prediction.c.id)
+    with store.read() as conn:
+        return dict(map(tuple, conn.execute(q.where(prediction.c.bundle.in_(same)).order_by(feedback.c.id))))
+
+# %% ../../nbs/serve/93_export.ipynb #0b483457
+_MORE = 'class', 'source', 'prediction', 'kept', 'row', 'index', 'duplicate', 'unknown'
+_OURS = {_plain_column(c) for c in (*chain(*_KNOWN.values()), *RAW, *PATIENT_COLUMNS, *EYE_COLUMNS, *_MORE)}
+
+def _tag_column(tag)->str:
+    "How the column of a tag is called"
+    ours = _plain_column(tag) in _OURS or tag.lower().startswith(('p_', 'tag_'))
+    return f'tag_{tag}' if ours and tag != 'eye' else tag
+
+# %% ../../nbs/serve/93_export.ipynb #1ebd9d55
+def _tag_columns(tags)->dict:
+    "Each tag and its column; no two columns differ in capitals alone"
+    found, taken = {}, set()
+    for tag in sorted(tags):
+        column = _tag_column(tag)
+        while column.lower() in taken: column += '_'
+        taken.add(column.lower())
+        found[tag] = column
+    return found
+
 # %% ../../nbs/serve/93_export.ipynb #589112ba
-def _export_row(p, more, said)->dict:
+def _export_row(p, more, said, columns)->dict:
     "A prediction as a row of the table"
     own = dict(image=Path(picture_name(p.sha256, '')).name[:24], patient=(more['subject'] or p.sha256)[:16],
-               target=said['grade'] if said else None, grade=p.grading.grade,
-               **{f'p_{i}': x for i, x in enumerate(p.grading.probabilities)})
-    tags = {f'tag_{k}' if k in own or k in ('task', 'kept', 'prediction') else k: v for k, v in more['tags'].items()}
+               target=said, grade=p.grading.grade, **{f'p_{i}': x for i, x in enumerate(p.grading.probabilities)})
+    tags = {columns[k]: v for k, v in more['tags'].items()}
     return own | tags | dict(prediction=p.id, kept=p.kept)
 
 # %% ../../nbs/serve/93_export.ipynb #467c9616
@@ -43,10 +75,12 @@ def feedback_table(
 )->pd.DataFrame: # `image, patient, target, grade, p_0.., tags, prediction, kept, task`, a row a photograph
     "What a model said, and what people said it should have been"
     model = _model_of(store, bundle)
-    with store.read() as conn: last = latest_feedback(conn)
-    said = [(p, more) for p, more in store.answers(bundle=model['id']) if not isinstance(p.grading, Ungraded)]
+    labels, answers = _labels(store, model), store.answers(bundle=model['id'], role=None)
+    said = [(p, more) for p, more in answers
+            if not isinstance(p.grading, Ungraded) and (bundle or p.role != 'shadow')]
     if not said: raise SettingError(f"{store.name}: {model['name']} ({model['id']}) has graded nothing yet")
-    rows = [_export_row(p, more, last.get(p.id)) for p, more in said]
+    columns = _tag_columns({k for _, more in said for k in more['tags']})
+    rows = [_export_row(p, more, labels.get(p.image), columns) for p, more in said]
     rows.sort(key=lambda r: r['target'] is not None) # the word of a reader wins, then the later answer
     once = {r['image']: r for r in rows}
     df = pd.DataFrame(once.values()).assign(task=model['task']['name'])
@@ -63,11 +97,11 @@ def export_store(
     df = feedback_table(store, bundle)
     labelled = df['target'].notna()
     records = df[labelled & (df['kept'] != '')]
-    tags = [c for c in df.columns if c not in ('image', 'patient', 'target', 'grade', 'task', 'kept', 'prediction')
-            and not c.startswith('p_')]
+    own = 'image', 'patient', 'target', 'grade', 'task', 'kept', 'prediction'
+    tags = [c for c in df.columns if c not in own and not c.startswith('p_')]
     records = pd.DataFrame(dict(image=[str(store.kept_path(k)) for k in records['kept']], label=records['target'],
                                 patient=records['patient'])).join(records[tags])
-    with new_folder(out) as tmp:
+    with _writing(out, 'nothing was exported'), new_folder(out) as tmp:
         write_table(tmp/'predictions.csv', df.drop(columns='kept'))
         if len(records): write_table(tmp/'records.csv', records)
         write_file(tmp/'task.json', _task_of_its_own(_model_of(store, bundle)['task']).to_json())

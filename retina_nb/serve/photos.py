@@ -12,13 +12,19 @@ from dataclasses import dataclass, field
 from ..core import SettingError, read_bytes, shown_name
 from .kept import picture_kind
 
+# %% ../../nbs/serve/35_photos.ipynb #11cb1122
+def _named(patient)->str:
+    "A patient as text; '' where nobody says who it is"
+    if patient is None or patient != patient: return '' # NaN is what a table has for nothing
+    if isinstance(patient, float) and patient.is_integer(): patient = int(patient)
+    return ' '.join(unicodedata.normalize('NFC', str(patient)).split())
+
 # %% ../../nbs/serve/35_photos.ipynb #11b9790f
 def patient_key(salt:bytes, # of the store
                 patient, # name or number, as the clinic has it
                )->str: # 64 hexadecimal digits
-    "A patient's key in a store: the same for the same patient, and of no use without the salt"
-    text = ' '.join(unicodedata.normalize('NFC', str(patient)).split())
-    return hmac.new(salt, b'patient:' + text.encode('utf-8', 'surrogatepass'), hashlib.sha256).hexdigest()
+    "A patient's key in a store: the same for the same patient; who has the salt can try out names"
+    return hmac.new(salt, b'patient:' + _named(patient).encode('utf-8', 'surrogatepass'), hashlib.sha256).hexdigest()
 
 # %% ../../nbs/serve/35_photos.ipynb #36af81a0
 @dataclass(frozen=True)
@@ -42,16 +48,31 @@ def photo(
     data = bytes(src) if isinstance(src, (bytes, bytearray, memoryview)) else read_bytes(src)
     sha = hashlib.sha256(data).hexdigest()
     kind = picture_kind(data)
-    return Photo(sha, len(data), kind, str(patient or ''), _clean(name, 200), data)
+    return Photo(sha, len(data), kind, _named(patient), _clean(name, 200), data)
 
 # %% ../../nbs/serve/35_photos.ipynb #aaa80b27
 def _clean(text, n=500)->str:
     "A text from outside, in one line and of at most `n` characters"
     return ' '.join(re.sub(r'[\x00-\x1f\x7f]', ' ', shown_name(text or '')).split())[:n]
 
-# %% ../../nbs/serve/35_photos.ipynb #fffaab4c
-_WHO = 'patient', 'patient_id', 'patientid', 'patient_name', 'patientname', 'name'
+# %% ../../nbs/serve/35_photos.ipynb #6614629b
+_NUMBERS = ('patientid', 'patientsid', 'idpatient', 'patientnumber', 'patientno', 'patientnr', 'patientcode', 'patid',
+            'ptid', 'pid', 'uhid', 'mrn', 'medicalrecordnumber', 'medicalrecordno', 'hospitalnumber', 'nhsnumber',
+            'nhsno', 'subjectid', 'personid', 'participantid')
+_WHO = *_NUMBERS, 'patient', 'patientname', 'patientsname', 'fullname', 'name' # the first that says something counts
+_DROPPED = {'dob', 'dateofbirth', 'birthdate', 'birthday', 'firstname', 'forename', 'givenname', 'lastname', 'surname',
+            'familyname', 'middlename', 'maidenname', 'address', 'street', 'phone', 'telephone', 'mobile', 'email',
+            'ssn', 'socialsecuritynumber', 'nationalid', 'passport', 'insurancenumber',
+            'healthcardnumber'}
+_TOLD = {'patientage', 'patientsage', 'patientsex', 'patientssex', 'patientgender'} # of a patient, but not who
 
+def _tells_who(name)->str:
+    "The plain name of a tag that tells who somebody is; '' for any other tag"
+    plain = re.sub(r'[^a-z0-9]', '', unicodedata.normalize('NFKC', str(name)).lower())
+    known = plain in _WHO or plain in _DROPPED or (plain.startswith('patient') and plain not in _TOLD)
+    return plain if known else ''
+
+# %% ../../nbs/serve/35_photos.ipynb #fffaab4c
 def split_tags(tags:dict|None, # what a client says of a photograph; None for nothing
               )->tuple: # (tags that are stored, the patient or '')
     "The tags without those that tell who it is; what is no object of plain values is a `SettingError`"
@@ -59,11 +80,13 @@ def split_tags(tags:dict|None, # what a client says of a photograph; None for no
     if not isinstance(tags, dict): raise SettingError(f'tags are names with values, not {type(tags).__name__}')
     if len(tags) > 50 or len(json.dumps(tags, default=str)) > 10_000:
         raise SettingError('tags: more than 50 of them, or more than 10,000 characters')
-    out, who = {}, ''
+    out, who = {}, {}
     for k, v in tags.items():
         plain = v is None or (isinstance(v, (str, int, float)) and v == v and v not in (float('inf'), -float('inf')))
         if not plain:
             raise SettingError(f'tags: {str(k)[:40]!r} is {str(v)[:40]!r}; a tag is a text, a number, true or false')
-        if str(k).lower().replace(' ', '_') in _WHO: who = who or str(v)
-        else: out[_clean(k, 100)] = _clean(v, 1000) if isinstance(v, str) else v
-    return out, who
+        name, kind = _clean(k, 100), _tells_who(k)
+        if not name or name in out: raise SettingError(f'tags: {str(k)[:40]!r} is no name, or the name of two of them')
+        if kind: who[kind] = who.get(kind) or _named(v)
+        else: out[name] = _clean(v, 1000) if isinstance(v, str) else v
+    return out, next((who[k] for k in _WHO if who.get(k)), '')

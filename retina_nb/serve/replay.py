@@ -6,29 +6,38 @@
 __all__ = ['Replayed', 'replay_store']
 
 # %% ../../nbs/serve/92_replay.ipynb #69f49d90
-from collections import defaultdict
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+
+import sqlalchemy as sa
 
 from ..core import ImageError, RetinaError
 from ..deploy.grader import Grader
 from ..deploy.grading import Ungraded
+from .answers import _SAID, _plain
 from .engine import StoreError
 from .kept import get_picture
+from .schema import image, prediction
 from .store import Store
 
 # %% ../../nbs/serve/92_replay.ipynb #e766d6d7
 def _grader(store, id, precision, elsewhere)->Grader:
     "The model that gave an answer, from its folder of then or from those named; a `StoreError` where it is in none"
-    b, why = next(b for b in store.bundles() if b['id'] == id), [] # where it lies now, if it was registered again
+    b, why, gone = store._bundle(id), [], [] # where it lies now, if it was registered again
     for folder in (b['folder'], *elsewhere):
+        if not os.path.lexists(folder):
+            gone.append(f'{folder}: no such folder')
+            continue
         try: found = Grader(folder, precision=precision or 'auto')
         except RetinaError as e: why.append(str(e))
         else:
             if found.bundle.id == id: return found
-            why.append(f'{folder}: holds another bundle ({found.bundle.id})')
-    raise StoreError(f"bundle {id} ({b['name']}) is not where it was: {why[0][:200]}; "
-                     'name its folder with --bundle FOLDER')
+            gone.append(f'{folder}: holds another bundle ({found.bundle.id})')
+    called = f"bundle {id} ({b['name']})"
+    if why: raise StoreError(f'{called} cannot be used: {why[0][:300]}')
+    raise StoreError(f'{called} is not where it was: {gone[0][:200]}; name its folder with --bundle FOLDER')
 
 # %% ../../nbs/serve/92_replay.ipynb #bc6f512a
 @dataclass
@@ -42,6 +51,8 @@ class Replayed:
     def __str__(self): return f"{self.id}  {self.sha256[:12]}  {self.bundle}  {'same' if self.same else self.why}"
 
 # %% ../../nbs/serve/92_replay.ipynb #8611b044
+_COMPARED = 'referable', 'referable_probability', 'threshold', 'novelty', 'novel', 'quality', 'ungradable', 'trained_on'
+
 def _difference(grader, p, data)->str:
     "How the answer of today differs from the stored one; '' where it does not"
     then = p.grading
@@ -49,9 +60,11 @@ def _difference(grader, p, data)->str:
     try: now = grader(data, name=then.file, grade_anyway=not refused)
     except ImageError as e: return '' if refused else f'cannot be graded any more: {e.what}'
     if refused: return f'was refused then ({then.error}), and is graded {now.grade} now'
-    if now.probabilities == then.probabilities and now.grade == then.grade: return ''
-    far = max(abs(a - b) for a, b in zip(now.probabilities, then.probabilities))
-    return f'grade {then.grade} then, {now.grade} now; probabilities differ by up to {far:.3g}'
+    if now.probabilities != then.probabilities or now.grade != then.grade:
+        far = max(abs(a - b) for a, b in zip(now.probabilities, then.probabilities))
+        return f'grade {then.grade} then, {now.grade} now; probabilities differ by up to {far:.3g}'
+    old, new = ({k: _plain(getattr(g, k)) for k in _COMPARED} for g in (then, now))
+    return '; '.join(f"{k} {str(old[k])[:80]} then, {str(new[k])[:80]} now" for k in _COMPARED if old[k] != new[k])
 
 # %% ../../nbs/serve/92_replay.ipynb #7882c9e7
 def _replayed(store, grader, p, bundle)->Replayed:
@@ -60,6 +73,19 @@ def _replayed(store, grader, p, bundle)->Replayed:
     except RetinaError as e: why = str(e)
     return Replayed(p.id, p.sha256, bundle, not why, why)
 
+# %% ../../nbs/serve/92_replay.ipynb #8578f362
+def _kept(store)->Iterator[tuple]:
+    "((bundle, precision), prediction) of every kept photograph, model by model"
+    order = prediction.c.bundle, prediction.c.precision, prediction.c.at, prediction.c.id
+    with store.read() as conn:
+        q = sa.select(prediction.c.id).join(image, prediction.c.image == image.c.id).where(image.c.kept != '')
+        ids = list(conn.scalars(q.order_by(*order)))
+    for i in range(0, len(ids), 200):
+        with store.read() as conn:
+            rows = conn.execute(_SAID.where(prediction.c.id.in_(ids[i:i+200])).order_by(*order)).mappings()
+            part = [((r['bundle'], r['precision']), store._prediction(conn, r)) for r in rows if r['kept']] # still
+        yield from part
+
 # %% ../../nbs/serve/92_replay.ipynb #86b66fab
 def replay_store(
     store:Store, # whose photographs were kept, or some of them
@@ -67,13 +93,9 @@ def replay_store(
     bundles=(), # folders where a bundle may lie that is no longer where it was
 )->Iterator[Replayed]: # one for each prediction whose photograph was kept, model by model
     "Grade the kept photographs again, each with the model that answered then and in the same number format"
-    by = defaultdict(list)
-    for p, more in store.answers(role=None):
-        precision = '' if isinstance(p.grading, Ungraded) else p.grading.model['precision']
-        if p.kept: by[more['bundle'], precision].append(p)
-    for (id, precision), predictions in by.items():
+    for (id, precision), said in groupby(_kept(store), lambda r: r[0]):
+        grader, lost = None, ''
         try: grader = _grader(store, id, precision, bundles)
-        except StoreError as e:
-            yield from (Replayed(p.id, p.sha256, id, False, str(e)) for p in predictions)
-            continue
-        for p in predictions: yield _replayed(store, grader, p, id)
+        except StoreError as e: lost = str(e)
+        for _, p in said:
+            yield _replayed(store, grader, p, id) if grader else Replayed(p.id, p.sha256, id, False, lost)

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['METADATA', 'setting', 'bundle', 'subject', 'image', 'request', 'ROLES', 'prediction', 'VERDICTS', 'feedback',
-           'REASONS', 'review', 'alert', 'deployment', 'access', 'audit', 'NaiveTime', 'Moment', 'now']
+           'REASONS', 'review', 'alert', 'deployment', 'access', 'audit', 'NaiveTime', 'Moment', 'now', 'OddText',
+           'Words']
 
 # %% ../../nbs/serve/10_schema.ipynb #3167420e
+import re
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.types import TypeDecorator
 
-from ..core import SettingError
+from ..core import DataError, SettingError
 
 # %% ../../nbs/serve/10_schema.ipynb #951deb38
 class NaiveTime(SettingError, DontWrapMixin):
@@ -39,13 +41,29 @@ def now()->datetime: # aware, UTC, to the microsecond
     "The time that is stored"
     return datetime.now(UTC)
 
+# %% ../../nbs/serve/10_schema.ipynb #b3411fcb
+class OddText(DataError, DontWrapMixin):
+    "Nothing in a store is called so: zero bytes and halves of characters are never stored"
+
+# %% ../../nbs/serve/10_schema.ipynb #86b0c9d0
+_ODD = re.compile('[\0\ud800-\udfff]')
+
+class Words(TypeDecorator):
+    "A column of texts; what is none, or is one that not every database can hold, is refused"
+    impl, cache_ok = sa.String, True
+    def process_bind_param(self, value, dialect):
+        "The text as the database takes it"
+        if value is None: return None
+        if isinstance(value, str) and not _ODD.search(value): return str(value)
+        raise OddText(f'there is nothing called {str(value)[:40]!r}: that is no text that could be stored')
+
 # %% ../../nbs/serve/10_schema.ipynb #ce4cbc3e
 METADATA = sa.MetaData(naming_convention=dict(
     ix='ix_%(table_name)s_%(column_0_name)s', uq='uq_%(table_name)s_%(column_0_name)s',
     fk='fk_%(table_name)s_%(column_0_name)s', pk='pk_%(table_name)s'))
 
 # %% ../../nbs/serve/10_schema.ipynb #82de93c6
-def _id(): return sa.Column('id', sa.String, primary_key=True)
+def _id(): return sa.Column('id', Words, primary_key=True)
 
 # %% ../../nbs/serve/10_schema.ipynb #a7ef6da3
 def _number(): return sa.Column('id', sa.Integer, primary_key=True, autoincrement=True)
@@ -53,18 +71,18 @@ def _number(): return sa.Column('id', sa.Integer, primary_key=True, autoincremen
 # %% ../../nbs/serve/10_schema.ipynb #b1ff9ea6
 def _text(name, *args, null=False, **kw):
     "A column of texts; an empty one says that there is none, unless `null`"
-    return sa.Column(name, sa.String, *args, nullable=null, **(kw if null else dict(default='') | kw))
+    return sa.Column(name, Words, *args, nullable=null, **(kw if null else dict(default='') | kw))
 
 # %% ../../nbs/serve/10_schema.ipynb #f4a2a219
 def _to(table, null=False):
     "A column that points into another table"
-    return sa.Column(table, sa.String, sa.ForeignKey(f'{table}.id'), nullable=null, index=True)
+    return sa.Column(table, Words, sa.ForeignKey(f'{table}.id'), nullable=null, index=True)
 
 # %% ../../nbs/serve/10_schema.ipynb #1b7bd9e0
 def _time(name='at', null=False, **kw): return sa.Column(name, Moment, nullable=null, **kw)
 
 # %% ../../nbs/serve/10_schema.ipynb #a1764413
-setting = sa.Table('setting', METADATA, sa.Column('name', sa.String, primary_key=True),
+setting = sa.Table('setting', METADATA, sa.Column('name', Words, primary_key=True),
                    sa.Column('value', sa.JSON, nullable=False))
 
 bundle = sa.Table('bundle', METADATA, _id(), _text('name'), sa.Column('task', sa.JSON, nullable=False),

@@ -16,6 +16,7 @@ from ..core import (
 from .access import ACCESS
 from .engine import StoreError, store_url
 from .export import export_store
+from .photos import _clean
 from .replay import replay_store
 from .store import Store, default_store
 
@@ -48,7 +49,7 @@ def _replay(store, words, opt):
             bad.append(r)
             print(r, flush=True)
     if bad: raise StoreError(f'{len(bad)} of {n} kept photographs do not give the stored answer again: {bad[0]}')
-    print(f'{n} kept photographs give the stored probabilities again, bit for bit' if n else
+    print(f'{n} kept photographs give the stored answers again, bit for bit' if n else
           'no photographs were kept, so there is nothing to replay (retina_serve --keep_images WHERE keeps them)')
 
 # %% ../../nbs/serve/95_store_commands.ipynb #8b66e0c9
@@ -68,11 +69,13 @@ def _check(store, words, opt):
     faults = store.check()
     for f in faults: print(f)
     if faults: raise StoreError(f'{len(faults)} fault{"s" if len(faults) > 1 else ""} found; the first: {faults[0]}')
-    print('no faults: the audit chain holds, every answer is what it vouches for, and so is every kept picture')
+    print('no faults: the audit chain holds, all that it vouches for is as it was (free texts, names of files and '
+          'leases are not in it), and so is every kept picture')
 
 # %% ../../nbs/serve/95_store_commands.ipynb #a60c8dc8
 def _backup(store, words, opt):
     "A copy, while the store is used"
+    if words and opt['out']: raise SettingError(f'{words[0]} or {opt["out"]}? Name one file')
     out = opt['out'] or (words[0] if words else None)
     if not out: raise SettingError('backup where to? Name a file with --out, such as --out store-copy.db')
     print(f'{store.backup(out)}: a sound copy of the database; kept pictures are files of their own, in a folder to '
@@ -83,6 +86,7 @@ def _key(store, words, opt):
     "Access keys: add, list, revoke"
     do, *names = words or ['list']
     if do not in ('add', 'list', 'revoke'): raise unknown('action with keys', do, ['add', 'list', 'revoke'])
+    if opt['role'] and do != 'add': raise SettingError(f'--role belongs to key add, not to key {do}')
     if do == 'list':
         for k in store.keys():
             state = f"revoked {k['revoked']:%Y-%m-%d}" if k['revoked'] else 'valid'
@@ -90,15 +94,17 @@ def _key(store, words, opt):
         return
     if len(names) != 1: raise SettingError(f'key {do} whom? Give one name, in quotes if it has spaces')
     if do == 'add':
-        print(store.add_key(names[0], opt['role']))
-        print(f"the key of {names[0]} ({opt['role']}); it is shown once and stored nowhere")
+        role = opt['role'] or 'reader'
+        print(store.add_key(names[0], role))
+        print(f"the key of {_clean(names[0], 100)} ({role}); it is shown once and stored nowhere")
     else:
         store.revoke_key(names[0])
-        print(f'{names[0]}: the key no longer lets anybody in')
+        print(f'{_clean(names[0], 100)}: the key no longer lets anybody in')
 
 # %% ../../nbs/serve/95_store_commands.ipynb #c7f86069
 ACTIONS = dict(status=_status, export=_export, replay=_replay, erase=_erase, check=_check, backup=_backup, key=_key)
 _WORDS = dict(erase=1, backup=1, key=2) # how many words may follow
+_OPTIONS = dict(export=('out', 'bundle'), replay=('bundle',), backup=('out',), key=('role',)) # which options may
 
 def _action(words)->tuple:
     "(action, the words after it); an unknown action is a `SettingError`"
@@ -108,11 +114,20 @@ def _action(words)->tuple:
     if len(rest) > _WORDS.get(do, 0): raise SettingError(f'{rest[-1]}: one word too many after {do}')
     return do, rest
 
+# %% ../../nbs/serve/95_store_commands.ipynb #0abe230a
+def _option_faults(do, opt):
+    "An option that belongs to another action, or lacks its value, is a `SettingError`"
+    for k, v in opt.items():
+        if v is not None and k not in _OPTIONS.get(do, ()): raise SettingError(f'--{k} has no meaning with {do}')
+        if v in ('', []): raise SettingError(f'--{k} what? Give a value')
+    if opt['role'] and opt['role'] not in ACCESS: raise unknown('role', opt['role'], ACCESS)
+
 # %% ../../nbs/serve/95_store_commands.ipynb #cada87d3
 def _opened(db, words)->Store:
     "The store that is meant; one that is not there is a `DataError`, unless a key is to be added"
     url = store_url(db)
-    there = url.get_backend_name() != 'sqlite' or os.path.isfile(str(url.database))
+    file = str(url.database)
+    there = url.get_backend_name() != 'sqlite' or (os.path.isfile(file) and os.path.getsize(file) > 0)
     if not there and words[:2] != ['key', 'add']:
         raise DataError(f'{db}: there is no store here (looked for {url.database}); retina_serve makes one')
     return Store(db)
@@ -129,12 +144,13 @@ def retina_store(
     db:str, # a store: a folder, a file or postgresql://...; left out: RETINA_NB_STORE, or that in your data folder
     words:Param(_HELP, str, nargs='*', opt=False)=None, # what to do, and with what
     out:str=None, # with export: a new folder; with backup: a file
-    role:str='reader', # with key add: reader, grader, reviewer or admin
+    role:str=None, # with key add: reader, grader, reviewer or admin; left out: reader
     bundle:Param(_BUNDLE, str, nargs='*')=None, # an id, or folders
 ):
     "Keep a store of gradings: what is in it, tables of it, photographs graded again, patients forgotten, copies, keys"
     words = list(words or [])
     if db in ACTIONS: db, words = default_store(), [db, *words]
     do, rest = _action(words)
-    if role not in ACCESS: raise unknown('role', role, ACCESS)
-    with _opened(db, words) as store: ACTIONS[do](store, rest, dict(out=out, role=role, bundle=list(bundle or [])))
+    opt = dict(out=out, role=role, bundle=bundle)
+    _option_faults(do, opt)
+    with _opened(db, words) as store: ACTIONS[do](store, rest, opt | dict(bundle=list(bundle or [])))

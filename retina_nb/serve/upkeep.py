@@ -6,20 +6,20 @@
 __all__ = ['Upkeep']
 
 # %% ../../nbs/serve/70_upkeep.ipynb #7e29b35f
-import contextlib, os, secrets, sqlite3
+import contextlib, os, secrets, sqlite3, time
 from pathlib import Path
 
 import sqlalchemy as sa
 from fastcore.basics import patch
 
 from ..core import DataError, SettingError, file_to_write, move_file
-from .access import Access, deployment_digest, key_digest
-from .answers import bundle_digest, prediction_digest, request_digest
-from .audit import Event, check_audit, digest_of
-from .engine import StoreBusy, StoreError, read_setting, store_errors, write_setting
-from .kept import get_picture
+from .access import Access, deployment_digest, key_digest, revoked_digest
+from .answers import bundle_digest, image_hmac, prediction_digest, request_digest, subject_digest
+from .audit import Event, check_audit, check_salt, digest_of
+from .engine import VERSIONS, StoreBusy, StoreError, read_setting, store_errors, write_setting
+from .kept import PictureFolder, _writing, get_picture, is_claimed, picture_name, pictures_in
 from .photos import patient_key
-from .readers import feedback_digest, review_digest
+from .readers import alert_digest, feedback_digest, review_digest, reviewed_digest, seen_digest
 from .schema import (
     METADATA, access, alert, audit, bundle, deployment, feedback, image, prediction, request, review, subject)
 
@@ -29,24 +29,27 @@ class Upkeep(Access):
 
 # %% ../../nbs/serve/70_upkeep.ipynb #3fe0eb48
 @patch
-def _drop_pictures(self:Upkeep, conn, ims)->int:
-    "Delete the kept pictures of some images, and forget where they were; how many there were"
-    kept = sa.select(image.c.sha256).where(image.c.id.in_(ims), image.c.kept != '')
-    same = sa.select(image.c.kept).where(image.c.sha256.in_(kept), image.c.kept != '').distinct()
-    paths = [self.kept_path(k) for k in conn.scalars(same)]
-    for path in paths:
-        try: path.unlink(missing_ok=True)
-        except OSError as e:
-            raise StoreError(f'{path}: could not be deleted ({e.strerror}); nothing was erased') from None
-    shas = list(conn.scalars(kept))
-    conn.execute(image.update().where(image.c.sha256.in_(shas)).values(kept=''))
-    return len(paths)
+def _folders(self:Upkeep, conn)->list:
+    "The folders in which this store ever kept pictures; those that are there and are its own"
+    found = [self.kept_path(p) for p in read_setting(conn, 'pictures', [])]
+    return [PictureFolder(p) for p in found if is_claimed(p, self._mark())]
+
+# %% ../../nbs/serve/70_upkeep.ipynb #1533a2c8
+@patch
+def _forget_pictures(self:Upkeep, conn, ims)->tuple:
+    "Forget where the kept pictures of some images are: (how many there were, the places of all that are to be deleted)"
+    files = conn.execute(sa.select(image.c.sha256, image.c.kind).where(image.c.id.in_(ims))).all()
+    same = image.c.sha256.in_({f.sha256 for f in files}), image.c.kept != ''
+    kept = set(conn.scalars(sa.select(image.c.kept).where(*same)))
+    conn.execute(image.update().where(*same).values(kept=''))
+    strays = [d.where/picture_name(f.sha256, f.kind) for d in self._folders(conn) for f in files]
+    return len(kept), sorted(kept | {self._place(p) for p in strays if p.exists()})
 
 # %% ../../nbs/serve/70_upkeep.ipynb #f9bca248
 def _blank(conn, ims, said, asked)->None:
     "Empty every free text of some images, of their predictions and of their requests; lists of ids"
     conn.execute(image.update().where(image.c.id.in_(ims)).values(subject=None, name=''))
-    conn.execute(request.update().where(request.c.id.in_(asked)).values(key=None, tags={}, client=''))
+    conn.execute(request.update().where(request.c.id.in_(asked)).values(key=None, body='', tags={}, client=''))
     bad = prediction.c.id.in_(said), prediction.c.error != ''
     conn.execute(prediction.update().where(*bad).values(error='erased'))
     conn.execute(feedback.update().where(feedback.c.prediction.in_(said)).values(reason=''))
@@ -64,11 +67,14 @@ def _erase(self:Upkeep, conn, note, patient)->dict|None:
     ims = list(conn.scalars(sa.select(image.c.id).where(image.c.subject == s)))
     mine = conn.execute(sa.select(prediction.c.id, prediction.c.request).where(prediction.c.image.in_(ims))).all()
     said, asked = [r.id for r in mine], sorted({r.request for r in mine})
-    pictures = self._drop_pictures(conn, ims)
+    pictures, places = self._forget_pictures(conn, ims)
     _blank(conn, ims, said, asked)
     conn.execute(subject.delete().where(subject.c.id == s))
-    write_setting(conn, 'unclean', True) # until no free page holds anything of it
-    for id in asked: note(Event('erased', id))
+    left = (read_setting(conn, 'unclean') or {}).get('pictures', []) # of an erasure that was not finished
+    write_setting(conn, 'unclean', dict(pictures=sorted({*left, *places}), of=[s, *asked])) # until nothing is left
+    for id in ims: note(Event('freed', id))
+    for r in conn.execute(sa.select(request).where(request.c.id.in_(asked))).mappings():
+        note(Event('erased', r['id'], request_digest(r)))
     note(Event('erase', s, digest_of([len(ims), len(said), pictures])))
     return dict(photographs=len(ims), predictions=len(said), requests=len(asked), pictures=pictures)
 
@@ -86,7 +92,6 @@ def _scrub(self:Upkeep):
             if c.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0]:
                 raise StoreBusy(f'{self.name}: the rows are erased, but somebody is reading, so that old bytes are '
                                 'still in the log: run the same command again')
-    self.write(lambda conn, note: write_setting(conn, 'unclean', False))
 
 # %% ../../nbs/serve/70_upkeep.ipynb #6ebf9c9d
 @patch
@@ -95,6 +100,21 @@ def _scrub_server(self:Upkeep):
     with store_errors(self.name), self.engine.connect().execution_options(isolation_level='AUTOCOMMIT') as conn:
         for name in METADATA.tables: conn.exec_driver_sql(f'VACUUM (FULL, ANALYZE) "{name}"')
 
+# %% ../../nbs/serve/70_upkeep.ipynb #cb53bcaa
+@patch
+def _finish(self:Upkeep)->bool:
+    "Delete what erased patients, and processes that were killed, have left; was there something to be finished?"
+    with self.read() as conn: todo, folders = read_setting(conn, 'unclean'), self._folders(conn)
+    strays = [self._place(p) for d in folders for p, _ in pictures_in(d)]
+    places = [*(todo or {}).get('pictures', []), *strays]
+    if places: self.write(lambda conn, note: self._drop_unused(conn, places))
+    if not todo: return False
+    self._scrub()
+    def _done(conn, note):
+        if read_setting(conn, 'unclean') == todo: write_setting(conn, 'unclean', False) # else another
+    self.write(_done)
+    return True
+
 # %% ../../nbs/serve/70_upkeep.ipynb #8b2818c6
 @patch
 def erase(self:Upkeep,
@@ -102,67 +122,89 @@ def erase(self:Upkeep,
          )->dict: # how many `photographs`, `predictions`, `requests` and `pictures` it concerned
     "Forget a patient; hashes, grades and the audit event stay. A `DataError` where nobody is called so"
     found = self.write(lambda conn, note: self._erase(conn, note, patient))
-    with self.read() as conn: unclean = read_setting(conn, 'unclean')
-    if unclean: self._scrub()
-    if found is None: raise DataError(f'{self.name}: knows no such patient: nothing was erased')
+    try: finished = self._finish()
+    except StoreError as e:
+        raise type(e)(f'{e} (the rows are erased; run the same command again for the rest)') from None
+    if found is None:
+        what = 'an earlier erasure was finished' if finished else 'nothing was erased'
+        raise DataError(f'{self.name}: knows no such patient: {what}')
     return found
 
 # %% ../../nbs/serve/70_upkeep.ipynb #f6a9c330
 def _numbered(column, table): return column + sa.literal(':') + sa.cast(table.c.id, sa.String)
 
-_KINDS = dict( # kind of event: its table, what it calls a row, and the digest that a row must have
-    prediction=(prediction, prediction.c.id, lambda r: prediction_digest(r, r)),
+_SEEN = 'sha256', 'hmac', 'size', 'kind', 'at' # of a photograph
+_KINDS = dict( # kind of event: its table, what it calls a row, the digest that a row must have, which rows have one
+    prediction=(prediction, prediction.c.id, lambda r: prediction_digest(r, {k: r[f'image_{k}'] for k in _SEEN})),
     request=(request, request.c.id, request_digest), bundle=(bundle, bundle.c.id, bundle_digest),
+    subject=(subject, subject.c.id, subject_digest), key=(access, access.c.id, key_digest),
     feedback=(feedback, _numbered(feedback.c.prediction, feedback), feedback_digest),
-    review=(review, review.c.id, review_digest), key=(access, access.c.id, key_digest),
-    deploy=(deployment, _numbered(deployment.c.alias, deployment), deployment_digest))
+    deploy=(deployment, _numbered(deployment.c.alias, deployment), deployment_digest),
+    review=(review, review.c.id, review_digest), alert=(alert, alert.c.id, alert_digest),
+    revoke=(access, access.c.id, revoked_digest, access.c.revoked.is_not(None)),
+    reviewed=(review, review.c.id, reviewed_digest, review.c.done.is_not(None)),
+    seen=(alert, alert.c.id, seen_digest, alert.c.seen.is_not(None)))
 
 # %% ../../nbs/serve/70_upkeep.ipynb #06b483ab
 def _rows_of(kind):
     "The rows of a table, and what their audit events call them"
-    table, ref, _ = _KINDS[kind]
-    if kind != 'prediction': return sa.select(table, ref.label('ref'))
-    seen = [image.c[k] for k in ('sha256', 'hmac', 'size', 'kind')]
+    table, ref, _, *where = _KINDS[kind]
+    if kind != 'prediction': return sa.select(table, ref.label('ref')).where(*where)
+    seen = [image.c[k].label(f'image_{k}') for k in _SEEN]
     return sa.select(table, ref.label('ref'), *seen).select_from(table.join(image, table.c.image == image.c.id))
 
 # %% ../../nbs/serve/70_upkeep.ipynb #bbd5c2d2
-def _events(conn, kind, refs)->dict:
+def _events(conn, kinds, refs)->dict:
     "The last event that vouches for each of some rows: its number and digest"
-    q = sa.select(audit.c.reference, audit.c.sequence, audit.c.digest).where(audit.c.kind == kind)
+    q = sa.select(audit.c.reference, audit.c.sequence, audit.c.digest).where(audit.c.kind.in_(kinds))
     found = conn.execute(q.where(audit.c.reference.in_(refs)).order_by(audit.c.sequence))
     return {r.reference: (r.sequence, r.digest) for r in found}
 
 # %% ../../nbs/serve/70_upkeep.ipynb #5bb57618
 def _check_rows(conn, kind)->list:
     "Faults of the rows that the book of record vouches for"
-    erased = sa.select(audit.c.reference).where(audit.c.kind == 'erased')
-    erased = set(conn.scalars(erased)) if kind == 'request' else set()
-    faults, n, digest = [], 0, _KINDS[kind][2]
+    faults, n, digest, kinds = [], 0, _KINDS[kind][2], [kind, 'erased'] if kind == 'request' else [kind]
     rows = conn.execute(_rows_of(kind).execution_options(yield_per=500)).mappings()
     for part in rows.partitions():
-        n, events = n + len(part), _events(conn, kind, [r['ref'] for r in part])
+        n, events = n + len(part), _events(conn, kinds, [r['ref'] for r in part])
         for r in part:
             if r['ref'] not in events: faults.append(f"{kind} {r['ref']}: stands in no event of the audit chain")
-            elif r['ref'] not in erased and digest(r) != events[r['ref']][1]:
+            elif digest(r) != events[r['ref']][1]:
                 faults.append(f"{kind} {r['ref']}: was altered: event {events[r['ref']][0]} vouches for something else")
-    told = conn.scalar(sa.select(sa.func.count(audit.c.reference.distinct())).where(audit.c.kind == kind))
+    gone = sa.select(audit.c.reference).where(audit.c.kind == 'erase') # of patients, whose rows are meant to be gone
+    told = sa.select(sa.func.count(audit.c.reference.distinct())).where(audit.c.kind == kind)
+    told = conn.scalar(told.where(audit.c.reference.not_in(gone)) if kind == 'subject' else told)
     if told > n: faults.append(f'{kind}: {told} events in the audit chain, and {n} rows: rows are missing')
     return faults
 
+# %% ../../nbs/serve/70_upkeep.ipynb #486941bb
+def _check_images(conn)->list:
+    "Faults of what ties photographs to patients"
+    faults, q = [], sa.select(image.c.id, image.c.sha256, image.c.hmac, image.c.subject, subject.c.secret)
+    q = q.select_from(image.outerjoin(subject, image.c.subject == subject.c.id)).execution_options(yield_per=500)
+    for part in conn.execute(q).partitions():
+        freed = _events(conn, ['freed'], [r.id for r in part if r.hmac and r.subject is None])
+        for r in part:
+            if r.subject is None: right = not r.hmac or r.id in freed
+            else: right = bool(r.secret) and r.hmac == image_hmac(r.secret, r.sha256)
+            if not right: faults.append(f'image {r.id}: is not tied to the patient that it was taken of')
+    nobodys = sa.select(image.c.id).where(image.c.id.not_in(sa.select(prediction.c.image)))
+    return faults + [f'image {i}: belongs to no answer, so it was put in' for i in conn.scalars(nobodys)]
+
 # %% ../../nbs/serve/70_upkeep.ipynb #634df00b
 @patch
-def _check_pictures(self:Upkeep, conn)->list:
-    "Faults of the kept pictures: gone, changed, or nobody's"
-    faults, known = [], {}
-    for r in conn.execute(sa.select(image.c.sha256, image.c.kept).where(image.c.kept != '').distinct()):
-        known[self.kept_path(r.kept)] = r.sha256
-    for path, sha in known.items():
-        try: get_picture(path, sha)
-        except StoreError as e: faults.append(str(e))
-    folders = {p.parent.parent for p in known} | ({self.pictures.where} if self.pictures else set())
-    files = [p for d in folders for p in d.glob('??/*') if p.is_file() and not p.name.endswith('.tmp')]
-    return faults + [f'{p}: belongs to no answer (a process ended before it was recorded): delete it' for p in files
-                     if p not in known]
+def _picture_faults(self:Upkeep, known, files)->list:
+    "Faults of the kept pictures, by their places, and of other files in their folders: gone, changed, or nobody's"
+    faults = {}
+    for place, sha in known.items():
+        try: get_picture(self.kept_path(place), sha)
+        except StoreError as e: faults[place] = str(e)
+    with self.read() as conn: # an erasure next door may have deleted them meanwhile
+        still = set(conn.scalars(sa.select(image.c.kept).where(image.c.kept.in_(list(faults)))))
+    shas = set(known.values())
+    return [f for place, f in faults.items() if place in still] + [
+        f'{p}: belongs to no answer (left by a process that ended): the next erasure deletes it, or delete it yourself'
+        for p, sha in files if sha not in shas]
 
 # %% ../../nbs/serve/70_upkeep.ipynb #7e151324
 def _check_database(conn)->list:
@@ -175,15 +217,24 @@ def _check_database(conn)->list:
 
 # %% ../../nbs/serve/70_upkeep.ipynb #c56ffec4
 @patch
-def check(self:Upkeep)->list: # faults, in words; empty where there is none
+def check(
+    self:Upkeep,
+    *,
+    last:str=None, # hash of the audit chain that was written down, as `status` says it: is it still part of it?
+)->list: # faults, in words; empty where there is none
     "Look at everything: the database, the audit chain, what it vouches for, the kept pictures"
     try:
+        with self.read() as conn: folders = self._folders(conn)
+        files = [f for d in folders for f in pictures_in(d)] # before the moment that is looked at
         with self.read() as conn:
-            faults = _check_database(conn) + check_audit(conn)
+            faults = _check_database(conn) + check_audit(conn, last)
+            faults += [f'{self.name}: {f}' for f in [check_salt(conn)] if f] + _check_images(conn)
             for kind in _KINDS: faults += _check_rows(conn, kind)
             if read_setting(conn, 'unclean'):
-                faults.append('an erasure was not finished: old bytes may be in free pages; erase the patient again')
-            return faults + self._check_pictures(conn)
+                faults.append('an erasure was not finished: pictures or old bytes are left; erase the patient again')
+            kept = sa.select(image.c.kept, image.c.sha256).where(image.c.kept != '').distinct()
+            known = dict(map(tuple, conn.execute(kept)))
+        return faults + self._picture_faults(known, files)
     except StoreError as e: return [str(e)]
     except (ValueError, TypeError, KeyError, LookupError) as e: # a value that is no longer of its kind
         return [f'{self.name}: holds a value that cannot be read ({type(e).__name__}: {str(e)[:100]})']
@@ -200,22 +251,61 @@ def _copy_to(self:Upkeep, tmp):
     if said != 'ok': raise StoreError(f'{self.name}: the copy is not sound ({said[:100]}): check the store')
 
 # %% ../../nbs/serve/70_upkeep.ipynb #8821ffb9
+def _is_store(path)->bool:
+    "Is a file an SQLite store? It is only looked at"
+    with open(path, 'rb') as f: head = f.read(16)
+    if head != b'SQLite format 3\0': return False
+    try:
+        with contextlib.closing(sqlite3.connect(f'{path.as_uri()}?mode=ro&immutable=1', uri=True)) as c:
+            return bool(c.execute('SELECT 1 FROM sqlite_master WHERE name=?', (VERSIONS,)).fetchone())
+    except sqlite3.Error: return False
+
+# %% ../../nbs/serve/70_upkeep.ipynb #28c48ceb
+def _may_replace(self, real, out):
+    "Raise a `SettingError` where a copy cannot lie: over the store itself, its log, or a file of something else"
+    if real.exists() and os.path.samefile(real, self.name):
+        raise SettingError(f'{out}: is the store itself; name another file')
+    logs = '-wal', '-shm', '-journal'
+    if real.name.endswith(logs): raise SettingError(f'{out}: is the name of a log of SQLite; name another file')
+    beside = [p.name for s in logs if (p := real.with_name(real.name + s)).exists()]
+    there = real.is_file() and real.stat().st_size > 0
+    if there and not _is_store(real):
+        raise SettingError(f'{out}: exists and is no copy of a store; name another file')
+    if beside and not there:
+        raise SettingError(f'{out}: {beside[0]} lies there without its database; name another file, or move it away')
+
+# %% ../../nbs/serve/70_upkeep.ipynb #0e2e3238
+def _copy_over(tmp, real, out):
+    "Fill a store that nobody has open with the content of a copy"
+    with contextlib.closing(sqlite3.connect(tmp)) as new, \
+            contextlib.closing(sqlite3.connect(real, timeout=0, isolation_level=None)) as old:
+        try:
+            old.execute('PRAGMA locking_mode=EXCLUSIVE') # from here on nobody else comes in
+            old.execute('PRAGMA journal_mode=DELETE')    # plays the log in, and fails where somebody has the store
+            for s in ('BEGIN EXCLUSIVE', 'COMMIT'): old.execute(s)
+        except sqlite3.OperationalError as e:
+            raise SettingError(f'{out}: is a store that is in use ({e}): stop what uses it, or name another '
+                               'file') from None
+        new.backup(old)
+
+# %% ../../nbs/serve/70_upkeep.ipynb #6e1e20fb
 @patch
 def backup(self:Upkeep,
-           out, # the file to write; one that is there already is replaced
+           out, # the file to write; an earlier copy, or a store that nobody has open, is replaced
           )->Path: # `out`
     "Copy an SQLite store while it is used; for PostgreSQL the error says what its own tool is"
     if self.folder is None:
         raise SettingError(f'{self.name}: PostgreSQL makes its own copies: pg_dump --format=custom --file={out}')
-    real = file_to_write(out)
-    if real == Path(self.name).resolve(): raise SettingError(f'{out}: is the store itself; name another file')
-    if real.is_file() and real.read_bytes()[:6] not in (b'SQLite', b''):
-        raise SettingError(f'{out}: exists and is no copy of a store; name another file')
-    tmp = real.with_name(f'.retina_nb-{secrets.token_hex(6)}.tmp')
-    try:
-        os.close(os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        self._copy_to(tmp)
-        move_file(tmp, real)
-    finally:
-        for p in (tmp, Path(f'{tmp}-journal')): p.unlink(missing_ok=True)
+    with _writing(out, 'there is no new copy'):
+        real = file_to_write(out)
+        _may_replace(self, real, out)
+        old = [p for p in real.parent.glob('.retina_nb-copy-*') if p.stat().st_mtime < time.time() - 3600]
+        tmp = real.with_name(f'.retina_nb-copy-{secrets.token_hex(6)}.tmp')
+        try:
+            os.close(os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            self._copy_to(tmp)
+            if real.exists() and real.stat().st_size: _copy_over(tmp, real, out)
+            else: move_file(tmp, real)
+        finally:
+            for p in (tmp, Path(f'{tmp}-journal'), *old): p.unlink(missing_ok=True)
     return Path(out)

@@ -6,7 +6,7 @@
 __all__ = ['Database']
 
 # %% ../../nbs/serve/30_writing.ipynb #3b5851da
-import secrets, threading
+import os, secrets, threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from .audit import append_audit
+from .audit import append_audit, check_salt, salt_event
 from .engine import (
-    StoreError, migrate, open_engine, read_setting, shown_store, store_errors, write_setting)
+    ReadOnlyStore, StoreBusy, StoreError, StoreFull, _Lost, _translated, migrate, open_engine, read_setting,
+    shown_store, store_errors, write_setting)
+from .schema import audit, request, subject
 
 # %% ../../nbs/serve/30_writing.ipynb #e7c30dc0
 class _Job:
@@ -34,7 +36,7 @@ class Database:
         timeout:float=60., # seconds that a writer waits for other processes
         group:int=64, # jobs that are committed together at most; 1: each for itself
     ):
-        self.engine = open_engine(url, timeout=timeout)
+        self.engine, self._pid = open_engine(url, timeout=timeout), os.getpid()
         self.name, self.group = shown_store(self.engine), group
         self._writer = self.engine.execution_options(write=True)
         self._queue, self._turn = deque(), threading.Lock()
@@ -50,37 +52,75 @@ class Database:
 # %% ../../nbs/serve/30_writing.ipynb #85a3006d
 from fastcore.basics import patch
 
+# %% ../../nbs/serve/30_writing.ipynb #6ebccc6d
+@patch
+def _same_process(self:Database):
+    "A `StoreError` in a copy of the process that opened the store"
+    if os.getpid() != self._pid:
+        raise StoreError(f'{self.name}: was opened before this process was copied (fork): open it anew in this one')
+
 # %% ../../nbs/serve/30_writing.ipynb #457dca46
 @patch
 @contextmanager
 def read(self:Database)->Iterator[sa.Connection]: # a context that gives a connection
-    "Read from the store, in one transaction"
-    with store_errors(self.name), self.engine.connect() as conn: yield conn
+    "Read from the store, in one transaction, which sees one moment whatever is written meanwhile"
+    self._same_process()
+    how = dict(isolation_level='REPEATABLE READ', postgresql_readonly=True) # as SQLite does anyway
+    engine = self.engine if self.engine.name == 'sqlite' else self.engine.execution_options(**how)
+    with store_errors(self.name), engine.connect() as conn:
+        try: yield conn
+        except (ValueError, TypeError, KeyError, IndexError) as e: # half of a JSON text, a class that there is not
+            raise StoreError(f'{self.name}: holds a value that cannot be read ({type(e).__name__}: {str(e)[:100]}): '
+                             'run retina_store check') from None
 
 # %% ../../nbs/serve/30_writing.ipynb #722720b6
+_OWN = exc.DataError, exc.ProgrammingError, exc.NotSupportedError # what a database says of one statement
+
 @patch
 def _do(self:Database, conn, job)->list:
     "Do one job of a group; its audit events. A fault of its own is kept in it, one of the database is everybody's"
     events = []
     try:
         with conn.begin_nested(): job.result = job.do(conn, events.append)
-    except exc.DBAPIError as e:
-        if not isinstance(e, exc.IntegrityError): raise
+    except exc.IntegrityError as e:
         job.error = StoreError(f'{self.name}: contradicts what is stored ({str(e.orig).splitlines()[0]})')
-    except Exception as e: job.error = e
+    except exc.DBAPIError as e:
+        if e.connection_invalidated or not isinstance(e, _OWN): raise
+        job.error = _translated(e, self.name)
+    except Exception as e: job.error = _translated(e, self.name) if isinstance(e, exc.SQLAlchemyError) else e
     return [] if job.error else events
 
+# %% ../../nbs/serve/30_writing.ipynb #87fb04f7
+_NOTHING = 'nothing of this was stored'
+_CERTAIN = StoreFull, ReadOnlyStore, StoreBusy # a database that says so has stored nothing
+
+@patch
+def _failed(self:Database, jobs, e, sent):
+    "Tell the jobs of a group what became of it; where one of them may be to blame, do each of them alone"
+    if sent and not isinstance(e, _CERTAIN):
+        said = str(e).removeprefix(f'{self.name}: ').split(';')[0]
+        e = StoreError(f'{self.name}: {said}; this happened while it was committed, and {_OPEN}')
+    for job in jobs: job.error = job.error or e
+    if sent or len(jobs) == 1 or isinstance(e, (*_CERTAIN, _Lost)): return
+    for job in jobs:
+        job.error = None
+        self._commit([job])
+        if isinstance(job.error, (*_CERTAIN, _Lost)): return
+
 # %% ../../nbs/serve/30_writing.ipynb #8964e46b
+_OPEN = 'it is not known whether this was stored: send it again, with the same key'
+
 @patch
 def _commit(self:Database, jobs):
     "Do a group of jobs in one transaction; its audit events come last, so that the chain is held for the shortest time"
+    sent = False
     try:
         with store_errors(self.name), self._writer.begin() as conn:
             append_audit(conn, [e for job in jobs for e in self._do(conn, job)])
-    except Exception as e:
-        for job in jobs: job.error = e
-    except BaseException: # Ctrl-C: everybody has to know that nothing was stored
-        for job in jobs: job.error = StoreError(f'{self.name}: interrupted; nothing of this was stored')
+            sent = True # whatever fails from here on fails in the commit
+    except Exception as e: self._failed(jobs, e, sent)
+    except BaseException: # Ctrl-C: everybody has to know
+        for job in jobs: job.error = StoreError(f'{self.name}: interrupted; {_OPEN if sent else _NOTHING}')
         raise
     finally:
         for job in jobs: job.over = True
@@ -89,9 +129,10 @@ def _commit(self:Database, jobs):
 @patch
 def write(
     self:Database,
-    do:Callable, # called with a connection and `note(Event)`; it writes, and must not commit
+    do:Callable, # called with a connection and `note(Event)`, perhaps twice; it writes, and must not commit
 )->Any: # what `do` returns, once it has been committed
     "Write to the store: when this returns, the disk has it"
+    self._same_process()
     job = _Job(do)
     self._queue.append(job)
     try:
@@ -107,10 +148,15 @@ def write(
 # %% ../../nbs/serve/30_writing.ipynb #7cd2da83
 @patch
 def _own_salt(self:Database)->bytes:
-    "The store's salt, made by whoever comes first"
-    with self.read() as conn: found = read_setting(conn, 'salt')
+    "The store's salt, made by whoever comes first; a store without the salt that it was made with is damaged"
     def _make(conn, note):
-        made = read_setting(conn, 'salt') or secrets.token_hex(32)
+        used = any(conn.scalar(sa.select(sa.func.count()).select_from(t)) for t in (audit, subject, request))
+        if used or read_setting(conn, 'salt') is not None: return
+        made = secrets.token_hex(32)
         write_setting(conn, 'salt', made)
-        return made
-    return bytes.fromhex(found or self.write(_make))
+        note(salt_event(made))
+    with self.read() as conn: fault = check_salt(conn)
+    if fault: self.write(_make)
+    with self.read() as conn: salt, fault = read_setting(conn, 'salt'), check_salt(conn)
+    if not fault: return bytes.fromhex(salt)
+    raise StoreError(f'{self.name}: is damaged ({fault}): bring back the last copy that `retina_store backup` made')

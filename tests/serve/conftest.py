@@ -1,5 +1,5 @@
 "What the tests of the store share: both databases, a model without a file, gradings made by hand, children that are killed"
-import contextlib, io, os, pickle, pwd, random, shutil, signal, subprocess, sys, tempfile, time
+import contextlib, io, os, pickle, pwd, random, shlex, shutil, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import psycopg, pytest
@@ -35,8 +35,16 @@ class Cluster:
         self.folder = Path(tempfile.mkdtemp(prefix='rnb_pg_'))
         if who: os.chown(self.folder, who['user'], who['group'])
         self._run('initdb', '-D', self.folder/'data', '-U', 'store', '-A', 'trust', '-E', 'UTF8', '--locale=C.UTF-8', '--no-sync')
+        self._watch()
         options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off -c max_connections=200"
         self._run('pg_ctl', '-D', self.folder/'data', '-l', self.folder/'log', '-o', options, '-w', '-t', '60', 'start')
+    def _watch(self):
+        "A shell that ends the server and removes its folder once this process is gone, in whatever way: then its pipe ends"
+        mine, self.alive = os.pipe()
+        pg_ctl, folder = (shlex.quote(str(p)) for p in (self.programs/'pg_ctl', self.folder))
+        self.watcher = subprocess.Popen(['/bin/sh', '-c', f'cat; {pg_ctl} -D {folder}/data -m immediate -w stop; rm -rf {folder}'], cwd='/', stdin=mine,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **self.who)
+        os.close(mine)
     def _run(self, name, *args):
         r = subprocess.run([str(self.programs/name), *map(str, args)], cwd=self.folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
                            env={**os.environ, 'TZ': 'Asia/Taipei'}, **self.who)
@@ -50,7 +58,8 @@ class Cluster:
         return f'postgresql://store@/postgres?host={self.folder}&options=-csearch_path%3Dt{self.n}'
     def stop(self):
         if keep := os.environ.get('RETINA_NB_PG_LOG'): shutil.copy(self.folder/'log', keep)
-        with contextlib.suppress(AssertionError): self._run('pg_ctl', '-D', self.folder/'data', '-m', 'immediate', '-w', 'stop')
+        os.close(self.alive)
+        self.watcher.wait(60)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 @pytest.fixture(scope='session')

@@ -86,6 +86,35 @@ def test_patients_are_keys_and_eyes_stay_together(store):
     a = store.record(photo(b'x'), a_grading(), tags=tags)
     assert a.tags == dict(hospital='A') and count(store, subject) == 5
 
+def test_nobody_is_no_patient(store):
+    "null, NaN, blanks: nobody. A number is one patient however it is spelled, and comes before a name in any order"
+    for i, (who, tags) in enumerate([(None, dict(patient=None)), (float('nan'), {}), (' ', dict(name='', patient_id=None)), ('', {'PatientBirthDate': '1950', 'surname': 'Doe'})]):
+        a = store.record(photo(b'%d' % i, patient=who), a_grading(), tags=tags)
+        assert a.tags == {} and count(store, subject) == 0
+    for i, (who, tags) in enumerate([(42, {}), (42., {}), ('42', {}), ('', {'PatientID': 42, 'patient_name': 'Jane'}), ('', {'patient-name': 'Jane', 'patient.id ': '42'}), ('', {'MRN': 42.})]):
+        store.record(photo(b'%d' % i, patient=who), a_grading(), tags=tags)
+        assert count(store, subject) == 1
+    store.record(photo(b'zero', patient=0), a_grading())
+    assert count(store, subject) == 2 and store.erase(0)['photographs'] == 1 and store.erase(42.)['photographs'] == 6
+
+@pytest.mark.parametrize('key', ['patient-id', 'PatientID ', 'patient.id', 'MRN', 'PatientBirthDate', 'dob', 'surname', 'Date of birth', 'PATIENT ADDRESS', 'ｐａｔｉｅｎｔ'])
+def test_no_tag_that_tells_who_it_is_is_stored(store, key):
+    a = store.record(photo(b'x'), a_grading(), tags={key: 'Jane Quixote', 'hospital': 'A', 'patient_age': 61})
+    assert a.tags == dict(hospital='A', patient_age=61) == store.answer(a.id).tags
+
+def test_numbers_that_are_none_and_numbers_of_numpy(store):
+    import numpy as np
+    for wrong in (dict(quality=dict(score=float('nan'))), dict(seconds=dict(model=float('inf'))), dict(novelty=float('nan')), dict(threshold=float('-inf'))):
+        g = a_grading()
+        for k, v in wrong.items(): setattr(g, k, v)
+        with pytest.raises(SettingError, match='no number that can be stored'): store.record(photo(b'x'), g)
+    assert count(store, request) == 0
+    g, plain = a_grading(file='eye.jpg'), a_grading(file='eye.jpg')
+    g.quality = dict(ok=np.bool_(plain.quality['ok']), score=np.float64(plain.quality['score']), reasons=('hazy',))
+    g.novel, g.referable, g.grade, g.probabilities = np.bool_(g.novel), np.bool_(g.referable), np.int64(g.grade), np.array(g.probabilities)
+    a = store.record(photo(b'x', name='eye.jpg'), g)
+    assert a.gradings[0].to_dict() == plain.to_dict() == store.answer(a.id).gradings[0].to_dict()
+
 def test_refusals_are_kept_too(store):
     no = Ungraded('letter', 'is a text file', 'not an eye')
     a = store.record([photo(b'x', name='eye.jpg'), photo(b'y', name='letter')], [a_grading(), no], key='k')

@@ -9,7 +9,7 @@ from retina_nb.data import load_records
 from retina_nb.deploy import Grader, Ungraded
 from retina_nb.disk import write_json
 from retina_nb.measure import evaluate, read_predictions
-from retina_nb.serve import Store, export_store, photo, replay_store
+from retina_nb.serve import Store, export_store, feedback_table, photo, replay_store
 from retina_nb.serve.schema import prediction
 from random_model import shared
 from conftest import add_model
@@ -68,15 +68,82 @@ def test_export_of_several_models_asks_which(room, tmp_path):
         with pytest.raises(Exception, match='graded nothing'): export_store(s, tmp_path/'x')
         assert not (tmp_path/'x').exists()
 
+ODD_TAGS = ({'label': 'x'}, {'Label': 3}, {'image': 'x'}, {'split': 'test'}, {'Split': 'test'}, {'error': 'x'}, {'ungradable': 'yes'}, {'task': 'oct'}, {'TASK': 'oct'},
+            {'p_dme': 1}, {'p_0': .5}, {'tag_grade': 'a', 'grade': 'b', 'Grade': 'c'}, {'file': 'x', 'path': 'y'}, {'diagnosis': 4, 'level': 3}, {'subject': 's', 'HN': 'm'}, {'Site': 1, 'site': 2, 'tag_x': 3, 'TAG_x': 4},
+            {'Eye': 'up', 'laterality': 'left'}, {'row': 1, 'index': 2, 'duplicate': True}, {'=cmd()': '=1+1'}, {'source': 'there'}, {'said': 'left', 'cell': 'z'})
+
+@pytest.mark.parametrize('tags', ODD_TAGS, ids=lambda t: ' '.join(t))
+def test_a_tag_is_never_taken_for_something_else(tmp_path, tags):
+    "Whatever a client calls its tags: labels, splits, patients and probabilities of both tables are the store's own"
+    from conftest import MODEL, a_grading
+    with Store(tmp_path/'s', keep_images=tmp_path/'p') as s:
+        add_model(s)
+        for i in range(4):
+            a = s.record(photo(b'\xff\xd8\xff %d' % i, patient=f'P{i//2}'), a_grading(i), tags=dict(tags, eye=['left', 'right'][i%2]))
+            s.give_feedback(a.predictions[0].id, 'correct', grade=i)
+        assert export_store(s, tmp_path/'out', bundle=MODEL)['records'] == 4
+    preds = read_predictions(tmp_path/'out/predictions.csv')
+    assert sorted(preds['target']) == [0, 1, 2, 3] and preds['patient'].nunique() == 2 and np.allclose(preds[[f'p_{i}' for i in range(5)]].sum(axis=1), 1)
+    records = load_records(tmp_path/'out/records.csv', warn=False)
+    assert sorted(records['label']) == [0, 1, 2, 3] and records['patient'].nunique() == 2 and sorted(records['eye']) == ['left', 'left', 'right', 'right']
+    assert set(records['split'].fillna('')) == {''}
+    for df in (preds, records): assert sum(str(c).startswith('tag_') for c in df.columns) == len(set(tags) - {'=cmd()', 'Site', 'site'}), list(df.columns)
+
+def test_a_candidates_answers_can_be_had(room, tmp_path):
+    "It answered in place of the live model, or beside it unseen: its table has the readers' grades of the photographs"
+    from conftest import a_grading
+    with Store(room) as s:
+        add_model(s, 'd'*12)
+        s.deploy('d'*12, 'candidate', share=.5)
+        a = s.record(photo(b'half of them'), a_grading(1, model='d'*12), role='candidate')
+        assert s.answer(a.id).gradings[0].to_dict() == a.gradings[0].to_dict() and len(a.gradings) == 1
+        seen = [s.answer(p.id) for p, _ in s.answers()][:2]
+        for b in seen: s.add(b.id, a_grading(2, model='d'*12))
+        assert [len(s.answer(b.id).gradings) for b in seen] == [1, 1] # a shadow is told to nobody
+        table = feedback_table(s, 'd'*12)
+        assert len(table) == 3 and table['target'].notna().sum() == 2
+        assert len(feedback_table(s)) == 8
+
+def test_an_export_and_a_copy_that_cannot_be_written(room, retina_store):
+    r = retina_store(room, 'export', '--out', '/proc/x')
+    assert r.returncode == 2 and r.stderr.count('\n') == 1 and 'nothing was exported' in r.stderr
+    r = retina_store(room, 'backup', '--out', '/proc/x.db')
+    assert r.returncode == 2 and r.stderr.count('\n') == 1 and ('pg_dump' in r.stderr or 'no new copy' in r.stderr)
+
 def test_replay(room, retina_store, bundle, tmp_path):
     r = retina_store(room, 'replay')
-    assert r.returncode == 0 and '9 kept photographs give the stored probabilities again' in r.stdout, r.stdout + r.stderr
+    assert r.returncode == 0 and '9 kept photographs give the stored answers again' in r.stdout, r.stdout + r.stderr
     with Store(room) as s:
         p = next(p for p, _ in s.answers())
         ps = np.nextafter(p.grading.probabilities, 1).tolist() # the smallest difference there is
         s.write(lambda conn, note: conn.execute(prediction.update().where(prediction.c.id == p.id).values(probabilities=ps)))
     r = retina_store(room, 'replay')
     assert r.returncode == 2 and p.id in r.stdout and '1 of 9' in r.stderr and r.stderr.count('\n') == 1
+
+@pytest.mark.parametrize('column,value', [('threshold', .123), ('referable', None), ('positive', .5), ('novelty', 9.), ('novel', None), ('quality', dict(ok=True))])
+def test_replay_compares_the_whole_answer(room, column, value):
+    with Store(room) as s:
+        p = next(p for p, _ in s.answers())
+        old = getattr(p.grading, dict(positive='referable_probability').get(column, column))
+        value = (not old) if value is None else value
+        s.write(lambda conn, note: conn.execute(prediction.update().where(prediction.c.id == p.id).values({column: value})))
+        bad = [r for r in replay_store(s) if not r.same]
+        assert [r.id for r in bad] == [p.id] and 'then' in bad[0].why
+
+def test_replay_says_what_is_wrong_with_a_bundle(tmp_path, eyes, bundle):
+    "Another operating point under the same id, and sums made anew; damaged; without the number format of then"
+    mine = Path(shutil.copytree(bundle, tmp_path/'mine'))
+    with Store(tmp_path/'s', keep_images=tmp_path/'p') as s:
+        id = s.register(mine)
+        a = s.record(photo(eyes[0]), Grader(mine)(eyes[0]))
+        s.write(lambda conn, note: conn.execute(prediction.update().values(precision='int8')))
+        why = [r.why for r in replay_store(s)]
+        assert len(why) == 1 and 'int8' in why[0] and 'not where it was' not in why[0]
+        s.write(lambda conn, note: conn.execute(prediction.update().values(precision='fp32')))
+        (mine/'config.json').write_text('{}')
+        why = [r.why for r in replay_store(s)]
+        assert 'cannot be used' in why[0] and id in why[0] and 'not where it was' not in why[0]
+        assert s.answer(a.id).gradings
 
 def test_replay_names_a_bundle_that_moved(url, eyes, bundle, retina_store, tmp_path):
     mine = Path(shutil.copytree(bundle, tmp_path/'mine'))
@@ -124,6 +191,7 @@ def test_keys(url, retina_store):
     key = r.stdout.splitlines()[0]
     assert r.returncode == 0 and key.startswith('rnb_'), r.stderr
     with Store(url) as s: assert (s.visitor(key).name, s.visitor(key).role) == ('reading room 2', 'reviewer')
+    assert '\x1b' not in retina_store(url, 'key', 'add', 'a\x1b[31mb').stdout + retina_store(url, 'key', 'revoke', 'a [31mb').stdout
     assert 'reading room 2' in retina_store(url, 'key', 'list').stdout and key not in retina_store(url, 'key').stdout
     assert retina_store(url, 'key', 'revoke', 'reading room 2').returncode == 0
     with Store(url) as s: assert s.visitor(key) is None
@@ -131,6 +199,8 @@ def test_keys(url, retina_store):
 @pytest.mark.parametrize('words,says', [
     (['stats'], 'did you mean status?'), ([], 'what shall be done'), (['erase'], 'erase whom'), (['erase', 'a', 'b'], 'one word too many'),
     (['export'], '--out'), (['backup'], '--out'), (['key', 'ad', 'x'], 'did you mean add?'), (['key', 'add'], 'key add whom'),
+    (['backup', 'a.db', '--out', 'b.db'], 'Name one file'), (['status', '--out', 'x'], 'no meaning with status'), (['export', '--out', 'x', '--role', 'admin'], 'no meaning with export'),
+    (['key', 'list', '--role', 'admin'], 'key add'), (['export', '--out', 'x', '--bundle'], '--bundle what'), (['replay', '--out', 'x'], 'no meaning with replay'),
     (['key', 'add', 'x', '--role', 'kind'], 'choose one of reader'), (['key', 'add', 'x', '--role', 'revewer'], 'did you mean reviewer?'), (['status', '--rol', 'x'], 'role'), (['key', 'revoke', 'x'], 'nobody called')])
 def test_slips_are_one_line(tmp_path, retina_store, words, says):
     Store(tmp_path/'s').close()

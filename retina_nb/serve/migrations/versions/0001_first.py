@@ -4,6 +4,9 @@ from alembic import op
 
 revision, down_revision, branch_labels, depends_on = '0001', None, None, None
 TIME = sa.DateTime(timezone=True)
+EMPTIED = dict( # what an erasure empties: PostgreSQL keeps samples of a column in its statistics, and must not of these
+    subject=['key', 'secret'], image=['subject', 'hmac', 'name', 'kept'], request=['key', 'body', 'client', 'tags'],
+    prediction=['error', 'more'], feedback=['reason'], review=['result'], alert=['why'])
 
 def upgrade():
     op.create_table('audit',
@@ -161,6 +164,9 @@ def upgrade():
     )
     op.create_index('ix_review_prediction', 'review', ['prediction'], unique=False)
     op.create_index('ix_review_queued', 'review', ['queued'], unique=False)
+    if op.get_bind().dialect.name == 'postgresql':
+        for table, columns in EMPTIED.items():
+            for c in columns: op.execute(f'ALTER TABLE "{table}" ALTER COLUMN "{c}" SET STATISTICS 0')
 
 def downgrade():
     for table in ('review', 'feedback', 'alert', 'prediction', 'image', 'deployment', 'subject', 'setting', 'request', 'key', 'bundle', 'audit'):
