@@ -96,7 +96,8 @@ def mistaken(
 )->str: # a sentence that begins with the path; empty where it is what was wanted, or nothing that we know
     "What was given in place of a bundle or a run, and what to type"
     path = Path(path)
-    try: kind = _kind(path)
+    try:
+        kind = _kind(path)
+        fits = kind in ('', wanted) or (kind == 'demo' and wanted == 'run')
+        return '' if fits else f'{path}: {_advice(path, kind, wanted)}'
     except (OSError, ValueError): return '' # cannot be looked into: let whoever opens it say why
-    fits = kind in ('', wanted) or (kind == 'demo' and wanted == 'run')
-    return '' if fits else f'{path}: {_advice(path, kind, wanted)}'

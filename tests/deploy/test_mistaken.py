@@ -69,3 +69,8 @@ def test_nothing_there(tmp_path, monkeypatch, command):
     for args in (('retina_panel', tmp_path/'mien'), ('retina_grade', tmp_path/'mien', 'photo.jpg')):
         r = command(*args)
         assert r.returncode == 2 and r.stderr.count('\n') == 1 and 'looked for' in r.stderr and str(tmp_path/'mine') in r.stderr and 'retina_demo' in r.stderr, r
+
+@posix
+def test_from_a_folder_that_is_gone(tmp_path, monkeypatch):
+    (tmp_path/'gone').mkdir(); monkeypatch.chdir(tmp_path/'gone'); (tmp_path/'gone').rmdir()
+    assert refusal('runs/demo/bundle') == 'runs/demo/bundle: no such bundle folder'
