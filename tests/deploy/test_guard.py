@@ -227,6 +227,16 @@ def test_770_changed_settings(tmp_path, monkeypatch):
         ended['good'] += 1
     assert ended['refused'] > 300 and ended['good'] > 50, ended
 
+@pytest.mark.parametrize('bad', [5, [1], 'x', {}, dict(applies='no'), dict(images=9, refused=0, applies='no'), dict(images=9, refused=0, applies=0), dict(images=9, refused=10, applies=False), dict(images=-1, refused=0, applies=True), dict(images=9, applies=True)])
+def test_a_word_that_would_switch_off_the_rule_for_what_cannot_be_graded(tmp_path, bad):
+    b = Path(shutil.copytree(shared()[1], tmp_path/'b'))
+    config = json.loads((b/'config.json').read_text())
+    for good in (dict(images=9, refused=1, applies=True), None):
+        (b/'config.json').write_text(json.dumps(config | dict(gradable=good))); write_sums(b)
+        assert Grader(b).judges is True
+    (b/'config.json').write_text(json.dumps(config | dict(gradable=bad))); write_sums(b)
+    with pytest.raises(BundleError, match='gradable'): load_bundle(b)
+
 def test_a_name_may_not_rewrite_the_terminal(tmp_path):
     b = Path(shutil.copytree(shared()[1], tmp_path/'b'))
     config = json.loads((b/'config.json').read_text())
