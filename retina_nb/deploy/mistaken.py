@@ -18,7 +18,7 @@ from ..image.read import IMAGE_TYPES, is_image_file
 _LIMIT = 2**20 # bytes that the settings of a run or a bundle may have
 
 def _settings(path, names)->dict:
-    "What `config.json` in a folder says; {} where it is none of the folder's own, too large, or for hashes to vouch for"
+    "What `config.json` in a folder says; {} where it is a link, too large, or hashes vouch for it"
     if 'config.json' not in names or 'SHA256SUMS' in names: return {}
     if not stat.S_ISREG(os.lstat(path/'config.json').st_mode): return {}
     try: config = read_json(path/'config.json', limit=_LIMIT)

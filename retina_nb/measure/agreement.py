@@ -77,7 +77,7 @@ def read_readers(
     table, # wide (a column a reader) or long (image, reader, grade); a DataFrame, the path of a CSV, or rows
     task='dr', # what the grades mean
     *,
-    readers=None, # names of the readers' columns in a wide table; by default those called reader_..., else all but known tags
+    readers=None, # the readers' columns in a wide table; by default those called reader_..., else all but known tags
 )->tuple: # (table with image, patient where known and a column a reader; names of the readers)
     "Readings of several people as one checked table: grades are whole numbers of the task, or missing"
     task = get_task(task)
