@@ -19,9 +19,7 @@ from .grader import image_files
 from .panel import GradingPanel
 
 # %% ../../nbs/deploy/75_page.ipynb #004dc1fd
-PAGE = """import os
-from retina_nb.deploy.page import panel_from_env
-panel_from_env()"""
+PAGE = 'from retina_nb.deploy.page import panel_from_env\npanel_from_env()'
 _ENV = 'RETINA_NB_PANEL_' # the settings of the page, through the environment and never through its address
 
 def panel_from_env()->GradingPanel: # for the bundle, samples, feedback and limit that the environment names

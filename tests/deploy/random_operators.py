@@ -1,5 +1,16 @@
-"Operators with random inputs and settings, to compare the sizes that are worked out with those that the runtime gives"
+"A small grading model, and operators with random inputs to compare the sizes that are worked out with the runtime's"
 import numpy as np
+from onnx import TensorProto as T, helper as h
+
+def small_model():
+    "A model of a few hundred bytes in the form of a grading model, to be changed; `z` depends on the photograph"
+    node = h.make_node
+    image = h.make_tensor_value_info('image', T.UINT8, ['n', 64, 64, 3])
+    out = h.make_tensor_value_info('probabilities', T.FLOAT, ['n', 5])
+    nodes = [node('Cast', ['image'], ['x'], to=T.FLOAT), node('ReduceMean', ['x', 'axes'], ['mean'], keepdims=0), node('Unsqueeze', ['mean', 'one'], ['m']),
+             node('MatMul', ['m', 'w'], ['z']), node('Softmax', ['z'], ['probabilities'], axis=1)]
+    weights = [h.make_tensor('axes', T.INT64, [3], [1, 2, 3]), h.make_tensor('one', T.INT64, [1], [1]), h.make_tensor('w', T.FLOAT, [1, 5], [.1]*5)]
+    return h.make_model(h.make_graph(nodes, 'g', [image], [out], weights), opset_imports=[h.make_opsetid('', 18)], ir_version=10)
 
 OPERATORS = 'Conv ConvTranspose MaxPool AveragePool Resize Pad Tile Expand Reshape Split TopK DepthToSpace SpaceToDepth Slice Gather GatherND ScatterND Flatten Range Concat Squeeze Unsqueeze MatMul Gemm ReduceMax ArgMax ConstantOfShape Trilu GatherElements Where Shape LRN CumSum'.split()
 

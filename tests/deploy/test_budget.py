@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, onnxruntime as ort, pytest
 from onnx import TensorProto as T, helper as h, numpy_helper
 
-from random_operators import operator
+from random_operators import operator, small_model
 from retina_nb.core import BundleError
 from retina_nb.deploy import open_session, scan_onnx
 from retina_nb.deploy import budget as B
@@ -14,13 +14,7 @@ from retina_nb.deploy.budget import MAX_EARLY, MAX_MEMORY, MAX_SLOW, MAX_STEP
 class Small:
     "A grading model of a few hundred bytes, to which operators are added; `z` depends on the photograph"
     def __init__(self):
-        node = h.make_node
-        image = h.make_tensor_value_info('image', T.UINT8, ['n', 64, 64, 3])
-        out = h.make_tensor_value_info('probabilities', T.FLOAT, ['n', 5])
-        nodes = [node('Cast', ['image'], ['x'], to=T.FLOAT), node('ReduceMean', ['x', 'axes'], ['mean'], keepdims=0), node('Unsqueeze', ['mean', 'one'], ['m']),
-                 node('MatMul', ['m', 'w'], ['z']), node('Softmax', ['z'], ['probabilities'], axis=1)]
-        weights = [h.make_tensor('axes', T.INT64, [3], [1, 2, 3]), h.make_tensor('one', T.INT64, [1], [1]), h.make_tensor('w', T.FLOAT, [1, 5], [.1]*5)]
-        self.model = h.make_model(h.make_graph(nodes, 'g', [image], [out], weights), opset_imports=[h.make_opsetid('', 18)], ir_version=10)
+        self.model = small_model()
         self.g = self.model.graph
     def add(self, op, ins, out, **at): self.g.node.append(h.make_node(op, ins, [out] if isinstance(out, str) else out, **at)); return self
     def weight(self, name, values, kind=T.INT64): self.g.initializer.append(h.make_tensor(name, kind, np.shape(values), np.ravel(values).tolist())); return self
