@@ -223,5 +223,5 @@ def card_text(
                         novelty=_novelty_md(c.get('novelty')), figures=f'{figures}\n\n' if figures else '',
                         scores=_scores_md(c.get('metrics')))
     return start + CARD_END.format(on=same['on'], diff=same['max_difference'], changed=same['grades_changed'],
-                                   int8=_int8_md(c.get('int8')), asked=_asked_md(c), use=_USE, hash=c.get('preprocess_hash'),
-                                   version=(c.get('versions') or {}).get('retina_nb', '?'))
+                                   int8=_int8_md(c.get('int8')), asked=_asked_md(c), use=_USE,
+                                   hash=c.get('preprocess_hash'), version=(c.get('versions') or {}).get('retina_nb', '?'))
