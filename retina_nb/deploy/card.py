@@ -224,4 +224,5 @@ def card_text(
                         scores=_scores_md(c.get('metrics')))
     return start + CARD_END.format(on=same['on'], diff=same['max_difference'], changed=same['grades_changed'],
                                    int8=_int8_md(c.get('int8')), asked=_asked_md(c), use=_USE,
-                                   hash=c.get('preprocess_hash'), version=(c.get('versions') or {}).get('retina_nb', '?'))
+                                   hash=c.get('preprocess_hash'),
+                                   version=(c.get('versions') or {}).get('retina_nb', '?'))
