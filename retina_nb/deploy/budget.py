@@ -190,11 +190,22 @@ def _moved(kind, shape)->int: return math.prod(shape)*_MOVED*(1 if kind in _QUIC
 # %% ../../nbs/deploy/04_budget.ipynb #2ffbf04d
 def _setting(node, name, default=0): return next((a.ints or a.i for a in node.attribute if a.name == name), default)
 
+# %% ../../nbs/deploy/04_budget.ipynb #b2e95505
+_DEAR = dict(Mod=800, Pow=30, ReduceLogSumExp=30, Mish=30, Softplus=30, Elu=30) # more for each number with a point
+
+def _dear(op, kind, ins, made)->int:
+    "What an operator costs beside reading and writing, where each number takes long"
+    if op == 'TopK': return 20*math.prod(ins[0])*made.bit_length() # sorting
+    if kind in _WHOLE: return 0
+    return _DEAR.get(op, 0)*max(map(math.prod, ins), default=0)
+
 # %% ../../nbs/deploy/04_budget.ipynb #801d93e4
 def _work(node, ins, outs)->int:
     "Multiply-adds of an operator, from kind and size of its inputs and outputs"
     moved, slow = sum(_moved(*o) for o in (*ins, *outs)), 1 if not ins or ins[0][0] in _QUICK else 2*_SLOW
-    ins, op, made, products = [s for _,s in ins], node.op_type, math.prod(outs[0][1]) if outs else 0, 0
+    kind = ins[0][0] if ins else 1
+    ins, op, made = [s for _,s in ins], node.op_type, math.prod(outs[0][1]) if outs else 0
+    products = _dear(op, kind, ins, made)
     if op in ('Conv', 'ConvInteger'): products = made*math.prod(ins[1][1:])
     if op == 'ConvTranspose': # its columns are written and read once more
         products = (math.prod(ins[0]) + ins[0][0]*math.prod(ins[0][2:])*_MOVED)*math.prod(ins[1][1:])
@@ -202,7 +213,8 @@ def _work(node, ins, outs)->int:
     if op == 'Gemm': products = made*max(math.prod(ins[0])//max(outs[0][1][0], 1), 1)
     if op in ('MaxPool', 'AveragePool'): products = made*math.prod(_setting(node, 'kernel_shape'))*_MOVED
     if op == 'LRN': products = (made + math.prod(ins[0][2:])*_setting(node, 'size'))*_MOVED
-    if op == 'Resize': products = 16*made*_MOVED # as many neighbours as a cubic has
+    if op == 'Resize': # sixteen neighbours; a cubic looks their weights up in a table
+        products = (64 if any(a.s == b'cubic' for a in node.attribute) else 16)*made*_MOVED
     return moved + slow*products
 
 # %% ../../nbs/deploy/04_budget.ipynb #1059bf2e

@@ -7,8 +7,9 @@ __all__ = ['MAX_REST', 'OPERATORS', 'OPSETS', 'DEADLINE', 'CheckedOnnx', 'scan_o
            'open_session', 'sound_answer', 'check_ends']
 
 # %% ../../nbs/deploy/06_guard.ipynb #cef13475
-import contextlib, math, threading
+import contextlib, ctypes, math, platform, threading
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from fastcore.basics import patch
@@ -182,6 +183,37 @@ def checked_onnx(
     "Parse and check an ONNX model, and give the bytes that a runtime may have; anything else is a `BundleError`"
     return data if isinstance(data, CheckedOnnx) else _examined(data, name)[0]
 
+# %% ../../nbs/deploy/06_guard.ipynb #2b6ad328
+_FLUSH = 0x8040 # flush to zero, and take denormals for zero: two bits of the register MXCSR
+_PLACES = {('Linux','x86_64'): 7, ('Darwin','x86_64'): 1} # which 4 bytes of C's `fenv_t` are MXCSR
+
+@lru_cache(1)
+def _thread_settings():
+    "The C library that reads and writes a thread's settings, and the place of MXCSR; None where that is not known"
+    place = _PLACES.get((platform.system(), platform.machine()))
+    if place is None: return None
+    try:
+        lib = ctypes.CDLL('libm.so.6' if platform.system() == 'Linux' else None)
+        return (lib, place) if lib.fegetenv and lib.fesetenv else None
+    except (OSError, AttributeError): return None # another C library
+
+# %% ../../nbs/deploy/06_guard.ipynb #59d59ba9
+@contextlib.contextmanager
+def _flushing():
+    "Denormal numbers are zero in this thread, and in this thread only, for as long as it lasts"
+    found = _thread_settings()
+    if found is None:
+        yield
+        return
+    lib, place = found
+    before = (ctypes.c_uint32*16)() # with room to spare
+    lib.fegetenv(before)
+    changed = type(before)(*before)
+    changed[place] |= _FLUSH
+    lib.fesetenv(changed)
+    try: yield
+    finally: lib.fesetenv(before)
+
 # %% ../../nbs/deploy/06_guard.ipynb #fc9c6607
 DEADLINE = 60. # seconds until an answer is stopped, before its next operator; a ResNet-18 takes hundredths of one
 
@@ -210,7 +242,8 @@ def run(
     watch = threading.Timer(self.deadline, stop)
     watch.daemon = True
     watch.start()
-    try: return self.session.run(outputs, inputs, options)
+    try:
+        with _flushing(): return self.session.run(outputs, inputs, options)
     except Exception as e: # whatever the runtime raises
         late = f'the model took longer than {self.deadline:g} s and was stopped'
         why = f"the model cannot be run: {' '.join(str(e).split())[:200]}"
@@ -229,7 +262,10 @@ def open_session(
     data = checked_onnx(data)
     o = ort.SessionOptions()
     o.intra_op_num_threads, o.inter_op_num_threads, o.log_severity_level = threads, 1, 4
-    try: return WatchedSession(ort.InferenceSession(data, o, providers=['CPUExecutionProvider']), deadline)
+    if _thread_settings(): o.add_session_config_entry('session.set_denormal_as_zero', '1') # in threads of its own
+    try:
+        with _flushing(): session = ort.InferenceSession(data, o, providers=['CPUExecutionProvider'])
+        return WatchedSession(session, deadline)
     except Exception as e:
         why = ' '.join(str(e).split())[:200]
         raise BundleError(f'ONNX Runtime cannot open the model: {why}') from None

@@ -1,5 +1,6 @@
 "What a stranger's model may cost: nothing of it is run to find out, workspaces count, and what nobody can stop is short."
-import itertools, random, subprocess, sys, textwrap, time
+import itertools, platform, random, subprocess, sys, textwrap, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np, onnxruntime as ort, pytest
@@ -243,28 +244,89 @@ def test_what_is_worked_out_at_opening_is_charged():
     s = Small().fill('big', [2000, 2000]) # a product is below the bound of one operator, three of them are not below that of opening
     assert 'opening it' in _quickly(s.add('MatMul', ['big', 'big'], 'm0').add('MatMul', ['m0', 'big'], 'm1').add('MatMul', ['m1', 'big'], 'm2').gives('m2').data)
 
-LARGEST = dict( # operators just below what one may take
+TINY, HUGE = 1e-40, 3e38 # below the normal range of 32 bits, and near its end
+
+def _times(s, by, name='B', kind=T.FLOAT, op='Mul'): return s.weight(f'{name}_by', [by], kind).add(op, [name, f'{name}_by'], f'{name}_done')
+def _small(s, size, by=TINY): return _times(s.fill('A', size).waits('A', 'B'), by)
+def _mixed(s, n): # numbers in no order
+    return s.fill('A', [n]).waits('A', 'B').weight('ax', [0]).add('CumSum', ['B', 'ax'], 'C').weight('f', [1.7], T.FLOAT).add('Mul', ['C', 'f'], 'D').add('Sin', ['D'], 'E')
+
+LARGEST = dict( # operators just below what one may take, with the numbers that are worst for them
     doubles=lambda s: s.fill('A', [500, 500], T.DOUBLE).waits('A', 'B', T.DOUBLE).add('MatMul', ['B', 'B'], 'l'),
+    tiny_doubles=lambda s: _times(s.fill('A', [500, 500], T.DOUBLE).waits('A', 'B', T.DOUBLE), 1e-310, kind=T.DOUBLE).add('MatMul', ['B_done', 'B'], 'l'),
     whole=lambda s: s.fill('A', [500, 500], T.INT64).waits('A', 'B', T.INT64).add('MatMul', ['B', 'B'], 'l'),
-    product=lambda s: s.fill('A', [2600, 2600]).waits('A', 'B').add('MatMul', ['B', 'B'], 'l'),
-    convolution=lambda s: s.fill('A', [1, 256, 170, 170]).fill('W', [256, 256, 3, 3]).waits('A', 'B').add('Conv', ['B', 'W'], 'l', pads=[1]*4),
-    powers=lambda s: s.fill('A', [7000, 7000]).waits('A', 'B').add('Pow', ['B', 'B'], 'l'),
-    remainders=lambda s: s.fill('A', [5000, 5000]).waits('A', 'B').add('Mod', ['B', 'B'], 'l', fmod=1),
-    sorting=lambda s: s.fill('A', [50_000_000]).waits('A', 'B').weight('k', [25_000_000]).add('TopK', ['B', 'k'], ['l', 'places']),
+    product=lambda s: _small(s, [2600, 2600]).add('MatMul', ['B_done', 'B'], 'l'),
+    tiny_products=lambda s: _small(s, [2600, 2600], 1e-20).add('MatMul', ['B_done', 'B_done'], 'l'), # it is the answer that is too small
+    convolution=lambda s: _small(s, [1, 256, 170, 170]).fill('W', [256, 256, 3, 3]).add('Conv', ['B_done', 'W'], 'l', pads=[1]*4),
+    transposed=lambda s: _small(s, [1, 256, 90, 90]).fill('W', [256, 64, 5, 5]).add('ConvTranspose', ['B_done', 'W'], 'l'),
+    powers=lambda s: _small(s, [7000, 6500], -.7).weight('p', [-3.1], T.FLOAT).add('Pow', ['B_done', 'p'], 'l'),
+    remainders=lambda s: _times(s.fill('A', [2000, 1950]).waits('A', 'B'), HUGE, op='Add').weight('d', [1.3e-38], T.FLOAT).add('Mod', ['B_done', 'd'], 'l', fmod=1),
+    remainders_of_doubles=lambda s: _times(s.fill('A', [400, 500], T.DOUBLE).waits('A', 'B', T.DOUBLE), 1.7e308, kind=T.DOUBLE, op='Add').weight('d', [2.3e-308], T.DOUBLE).add('Mod', ['B_done', 'd'], 'l', fmod=1),
+    sorting=lambda s: _mixed(s, 6_000_000).weight('k', [3_000_000]).add('TopK', ['E', 'k'], ['l', 'places']),
+    columns=lambda s: s.fill('A', [90_000, 70]).waits('A', 'B').weight('k', [45_000]).add('TopK', ['B', 'k'], ['l', 'places'], axis=0),
+    curves=lambda s: _small(s, [7000, 6500], 88.).add('Softplus', ['B_done'], 'l'),
+    sums=lambda s: _small(s, [2, 35_000_000], -100.).weight('ax', [0]).add('ReduceLogSumExp', ['B_done', 'ax'], 'l'),
     turning=lambda s: s.fill('A', [12]*7).waits('A', 'B').add('Transpose', ['B'], 'l', perm=[3, 5, 1, 6, 0, 4, 2]),
-    pooling=lambda s: s.fill('A', [1, 1, 300, 300]).waits('A', 'B').add('MaxPool', ['B'], 'l', kernel_shape=[55, 55], pads=[27]*4),
-    neighbours=lambda s: s.fill('A', [1, 64, 512, 512]).waits('A', 'B').add('LRN', ['B'], 'l', size=101))
+    resizing=lambda s: _small(s, [1, 16, 420, 420]).weight('s', [1., 1., 1.3, 1.3], T.FLOAT).add('Resize', ['B_done', '', 's'], 'l', mode='cubic'),
+    pooling=lambda s: _small(s, [1, 1, 300, 300]).add('MaxPool', ['B_done'], 'l', kernel_shape=[55, 55], pads=[27]*4),
+    means=lambda s: _small(s, [1, 1, 300, 300]).add('AveragePool', ['B_done'], 'l', kernel_shape=[55, 55], pads=[27]*4),
+    neighbours=lambda s: _small(s, [1, 64, 512, 512], 1e-20).add('LRN', ['B_done'], 'l', size=101))
 
 @pytest.mark.parametrize('what', LARGEST)
 def test_one_operator_is_short(what):
     "Whatever one operator may be, it is over in seconds: the deadline is looked at between operators only"
-    s = LARGEST[what](Small()).gives('l', dict(doubles=T.DOUBLE, whole=T.INT64).get(what, T.FLOAT)).data
+    m = LARGEST[what](Small())
+    kind = T.DOUBLE if 'doubles' in what else T.INT64 if what == 'whole' else T.FLOAT
+    s = m.gives('l', kind).data
     found = scan_onnx(s)
-    assert found['work'] > .3*(MAX_STEP if what in ('product', 'convolution') else MAX_SLOW), f"{found['work']:.1e}"
+    assert found['work'] > .3*(MAX_STEP if what in ('product', 'tiny_products', 'convolution') else MAX_SLOW), f"{found['work']:.1e}"
     start = time.process_time()
-    session = open_session(s, 1, deadline=.05)
-    try: session.run(None, IMAGE)
-    except BundleError as e: assert 'longer than' in str(e)
+    open_session(s, 1).run(['l'], IMAGE)
     took = time.process_time() - start
     print(f'{what}: {took:.2f} s')
-    assert took < 10
+    assert took < 8
+
+def _many(s, op, n, size, by, *weights, how='Mul', **at):
+    "n operators of one kind, none of them equal to another, so that the runtime works out all of them"
+    for i in range(n): _times(s.fill(f'b{i}', [*size[:-1], size[-1] + i]), by, f'b{i}', op=how).add(op, [f'b{i}_done', *weights], f'l{i}', **at).gives(f'l{i}')
+    return s
+
+FIRST = dict( # what is worked out at opening, when nobody can stop it: just below what that may take
+    convolution=lambda s: _times(s.fill('B', [1, 128, 170, 170]), TINY).fill('W0', [256, 128, 3, 3]).weight('o', [1.], T.FLOAT).add('Add', ['W0', 'o'], 'W').add('Conv', ['B_done', 'W'], 'l', pads=[1]*4).gives('l'),
+    product=lambda s: _times(s.fill('B', [2000, 2000]), TINY).add('MatMul', ['B_done', 'B'], 'l').gives('l'),
+    remainders=lambda s: _many(s.weight('d', [1.3e-38], T.FLOAT), 'Mod', 3, [3_700_000], HUGE, 'd', how='Add', fmod=1),
+    powers=lambda s: _many(s.weight('p', [-3.1], T.FLOAT), 'Pow', 11, [9_000_000], -.7, 'p'),
+    curves=lambda s: _many(s, 'Softplus', 12, [9_000_000], 88.),
+    sums=lambda s: _many(s.weight('ax', [0]), 'ReduceLogSumExp', 8, [2, 7_000_000], -100., 'ax'),
+    resizing=lambda s: _many(s.weight('s', [1., 1., 1.3, 1.3], T.FLOAT).weight('none', [], T.FLOAT), 'Resize', 3, [1, 16, 400, 400], TINY, 'none', 's', mode='cubic'))
+
+@pytest.mark.parametrize('what', FIRST)
+def test_opening_is_short(what):
+    "The weights of the file as they are worst: numbers below the normal range, or a huge one divided by a tiny one"
+    s = FIRST[what](Small()).data
+    assert scan_onnx(s)['work'] > .6*MAX_EARLY
+    start = time.process_time()
+    open_session(s, 1)
+    took = time.process_time() - start
+    print(f'{what}: {took:.2f} s')
+    assert took < 12
+
+@pytest.mark.skipif(sys.platform not in ('linux', 'darwin') or platform.machine() != 'x86_64', reason='set on these only')
+@pytest.mark.parametrize('threads', [1, 2])
+def test_numbers_below_the_normal_range_are_zero_in_the_model_only(threads):
+    "In whichever thread a model is opened or run, and in the threads of the runtime; numpy keeps them, before and after"
+    def below(): return float(np.float32(1e-20)*np.float32(1e-20)) > 0 and np.float64(1e-300)*np.float64(1e-20) > 0
+    m = Small().fill('A', [200_000]).waits('A', 'B').add('Sub', ['B', 'B'], 'zero').weight('e', [1e-20], T.FLOAT).add('Add', ['zero', 'e'], 'small').add('Mul', ['small', 'small'], 'l')
+    m.add('Mul', ['e', 'e'], 'first').add('Mul', ['first', 'first_by'], 'large').weight('first_by', [1e30], T.FLOAT) # folded
+    data, seen = m.gives('l').gives('large').data, []
+    def use(session=None):
+        session = session or open_session(data, threads)
+        seen.append(below())
+        tiny, folded = session.run(['l', 'large'], IMAGE)
+        with pytest.raises(BundleError): session.run(['l'], {'image': np.zeros(3)})
+        seen.append(below() and not tiny.any() and not folded.any())
+        return session
+    session = use()
+    with ThreadPoolExecutor(1) as pool: pool.submit(use).result(); pool.submit(use, session).result()
+    use(session)
+    assert seen == [True]*8
