@@ -38,7 +38,7 @@ def _myself()->str: return f'process {os.getpid()} ({Path(sys.argv[0]).name or "
 def _open_file(file):
     "The lock file, made where there is none; what is no regular file of its own is a `RunError`"
     how = os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0)
-    if not file.is_symlink():
+    if not (file.is_symlink() or file.is_dir()):
         f = open(os.open(file, how, 0o666), 'r+b', buffering=0)
         if stat.S_ISREG(os.fstat(f.fileno()).st_mode): return f
         f.close()

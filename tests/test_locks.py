@@ -95,3 +95,8 @@ def test_a_file_system_without_locks_or_room(tmp_path, monkeypatch):
     with file_lock(tmp_path/'a.csv'):
         with pytest.raises(RunError, match='is writing there'), file_lock(tmp_path/'a.csv'): pass
     assert os.listdir(tmp_path) == []
+
+def test_a_folder_in_the_place_of_a_lock(tmp_path):
+    (tmp_path/'.lock').mkdir()
+    with pytest.raises(RunError, match='in the place of a lock file'):
+        with out_lock(tmp_path): pass

@@ -12,8 +12,9 @@ from .. import core
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     names=['eyes_of', 'is_unknown', 'patient_and_eye'],
     files=['DataFolder', 'content_keys', 'on_disk', 'parse_labels'],
-    layouts=['DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout',
+    layouts=['DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'PairsLayout', 'RecordsLayout',
         'TableLayout'],
+    npz=['NpzLayout'],
     datasets=['LAYOUTS', 'add_layout', 'find_layout', 'layout_table'],
     faults=['counted'],
     records=['data_name', 'describe_columns', 'load_records', 'row_of', 'warn_of_patients'],

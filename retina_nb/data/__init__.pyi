@@ -10,10 +10,10 @@ from .layouts import DicomLayout as DicomLayout
 from .layouts import FoldersLayout as FoldersLayout
 from .layouts import ImagesLayout as ImagesLayout
 from .layouts import Layout as Layout
-from .layouts import NpzLayout as NpzLayout
 from .layouts import PairsLayout as PairsLayout
 from .layouts import RecordsLayout as RecordsLayout
 from .layouts import TableLayout as TableLayout
+from .npz import NpzLayout as NpzLayout
 from .datasets import LAYOUTS as LAYOUTS
 from .datasets import add_layout as add_layout
 from .datasets import find_layout as find_layout
@@ -56,4 +56,4 @@ from .provenance import source_badge as source_badge
 from .provenance import source_file as source_file
 from .provenance import synthetic_rows as synthetic_rows
 
-__all__ = ['eyes_of', 'is_unknown', 'patient_and_eye', 'DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'NpzLayout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'counted', 'data_name', 'describe_columns', 'load_records', 'row_of', 'warn_of_patients', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'patients_unknown', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'count_cores', 'run_jobs', 'read_cache', 'cache_fields', 'cache_names', 'cache_records', 'retina_cache', 'describe_source', 'source_badge', 'source_file', 'synthetic_rows']
+__all__ = ['eyes_of', 'is_unknown', 'patient_and_eye', 'DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'NpzLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'counted', 'data_name', 'describe_columns', 'load_records', 'row_of', 'warn_of_patients', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'patients_unknown', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'count_cores', 'run_jobs', 'read_cache', 'cache_fields', 'cache_names', 'cache_records', 'retina_cache', 'describe_source', 'source_badge', 'source_file', 'synthetic_rows']

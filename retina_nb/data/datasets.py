@@ -13,8 +13,9 @@ import pandas as pd
 
 from ..core import TASKS, DataError, SettingError, get_task
 from .files import DataFolder, column_of
-from .layouts import (DicomLayout, FoldersLayout, ImagesLayout, Layout, NpzLayout, PairsLayout,
+from .layouts import (DicomLayout, FoldersLayout, ImagesLayout, Layout, PairsLayout,
     RecordsLayout, TableLayout)
+from .npz import NpzLayout
 from .folders import class_folders
 
 # %% ../../nbs/data/15_datasets.ipynb #8b7f0a01

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RAW', 'PATIENT_COLUMNS', 'EYE_COLUMNS', 'LayoutMethods', 'Layout', 'ImagesLayout', 'TableLayout', 'RecordsLayout',
-           'label_pairs', 'PairsLayout', 'FoldersLayout', 'DicomLayout', 'NpzLayout']
+           'label_pairs', 'PairsLayout', 'FoldersLayout', 'DicomLayout']
 
 # %% ../../nbs/data/10_layouts.ipynb #68017e68
 import fnmatch, os, re
@@ -17,7 +17,6 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..core import DataError, ImageError, get_task
-from .arrays import npz_labels, npz_splits
 from .files import DataFolder, _parse_label, column_of, on_disk
 from .folders import _class_text, _said_by_folders, _without_class, class_folders, class_levels
 from ..sheets import csv_header, read_cells, read_labels_csv
@@ -473,45 +472,3 @@ class DicomLayout(Layout):
     def base(self, folder, carriers):
         "The folder that holds the class folders"
         return super().base(folder, [os.path.dirname(f) for f in carriers])
-
-# %% ../../nbs/data/10_layouts.ipynb #11eca9a8
-def _is_set(path)->bool:
-    "Does an .npz file hold images with labels? A damaged one does not"
-    try: return bool(npz_splits(path))
-    except DataError: return False
-
-# %% ../../nbs/data/10_layouts.ipynb #978dd794
-@dataclass(frozen=True)
-class NpzLayout(Layout):
-    "An .npz archive with `train_images`, `train_labels` and so on; `tasks` says what each archive is called"
-    walked = False
-
-    def find(self, folder, task):
-        "The archives that hold images and labels; a file that was asked for alone, whatever it holds"
-        found = [f for f in folder.files if f.lower().endswith('.npz')]
-        return found if folder.files == found and len(found) == 1 else [f for f in found if _is_set(folder.root/f)]
-
-    def rows(self, folder, task, carriers):
-        "Rows of all splits; the archive's name must belong to the task"
-        if len(carriers) > 1:
-            several = ', '.join(carriers[:4])
-            raise DataError(f'{folder.root}: holds several .npz files ({several}): give the path of one')
-        path,name = folder.root/carriers[0], carriers[0].rpartition('/')[2].lower()
-        named = next((t for t,n in self.tasks.items() if n in name), None)
-        if named and named != task.name:
-            raise DataError(f'{path}: holds labels for {named}, not for {task.name}: say task={named!r}')
-        found = [_npz_rows(path, carriers[0], s) for s in npz_splits(path)]
-        if not found: raise DataError(f'{path}: has no part with both, such as train_images and train_labels')
-        return pd.concat(found, ignore_index=True).assign(patient='', said='', named='', eye='', odd='')
-
-    def columns_used(self, folder, task, carriers, raw):
-        "The arrays"
-        return dict(image='(images)', label='(labels)', patient='(none)')
-
-# %% ../../nbs/data/10_layouts.ipynb #6003f6c8
-def _npz_rows(path, archive, split)->pd.DataFrame:
-    "Rows of one split of an archive"
-    labels = npz_labels(path, split)
-    n = len(labels)
-    return pd.DataFrame(dict(cell=[f'{split}/{i}' for i in range(n)], path=[f'{path}::{split}/{i}' for i in range(n)],
-        text=labels, split=split_of(split), source=Path(archive).stem, file=f'{archive}::{split}', line=range(n)))

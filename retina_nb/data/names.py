@@ -78,16 +78,16 @@ def _to_first_number(text)->str:
     return m[0] if m else text
 
 # %% ../../nbs/data/02_names.ipynb #752b8c22
-_site = re.compile('(site|hospital|clinic|cohort|study|batch|camera|device|group|set)'
-                   r'[\W_]*([a-z]?\d*|\d+[a-z]?)|cent(re|er)[\W_]*([a-z]\d*|\d+[a-z]?)', re.I)
+_site = re.compile('(site|hospital|clinic|cohort|batch|camera|device)'
+                   r'[\W_]*([a-z]?\d{0,2}|\d{1,2}[a-z])|cent(re|er)[\W_]*([a-z]\d{0,2}|\d{1,2}[a-z]?)', re.I)
 
-def _at_a_site(before, after)->str:
-    "Patient of a name like `site1_OD_2`: the place and the number behind the eye; '' where no place stands in front"
+def _at_a_site(before, after)->tuple:
+    "Place and patient of a name like `site1_OD_2`, the number behind the eye; '' twice where no place stands in front"
     words = re.findall(r'[^\W_]+', before)
     words = [w for w in words if not _views.fullmatch(w) or w.lower() in ('centre', 'center')]
-    if not words or not _site.fullmatch('_'.join(words)): return ''
+    if not words or not _site.fullmatch('_'.join(words)): return '', ''
     numbers = [w for w in re.findall(r'[^\W_]+', after) if re.search(r'\d', w) and not _views.fullmatch(w)]
-    return '_'.join([*words, numbers[0]]) if numbers else ''
+    return ('_'.join(words), '_'.join([*words, numbers[0]])) if numbers else ('', '')
 
 # %% ../../nbs/data/02_names.ipynb #ecdbd4ff
 _places = re.compile(r'(images?|imgs?|pics?|photos?|photographs?|pictures?|data|dataset|all|fundus|eyes?|retina|'
@@ -105,20 +105,26 @@ def _folders_say(folders)->tuple:
     return named, side, above[-1] if above and not _places.fullmatch(above[-1]) else ''
 
 
+# %% ../../nbs/data/02_names.ipynb #9ac4098e
+def _told(path)->tuple:
+    "Patient, eye, and the place that stands in the patient's place; '' for what is not told"
+    *folders,name = [o for o in str(path).replace('\\', '/').split('/') if o not in ('', '.', '..')] or ['']
+    named,side,above = _folders_say(tuple(folders))
+    stem = stem_of(name)
+    eye,before,after = _eye_in(stem)
+    place,who = _at_a_site(before, after) if eye else ('', '')
+    if eye and not who: who = _who(before) or _who(_to_first_number(after))
+    if not eye and side and not _a_number.fullmatch(above): who = _who(_to_first_number(stem))
+    eye = eye or side
+    if named or who or not eye: return named or who, eye, '' if named else place
+    return above, eye, ''
+
 # %% ../../nbs/data/02_names.ipynb #9dc16440
 def patient_and_eye(
     path, # name of an image, with or without folders and ending
 )->tuple: # patient and 'left' or 'right'; '' for what is not told
     "Patient and eye as the names of an image and of its folders tell them: the one rule of data, panel and service"
-    *folders,name = [o for o in str(path).replace('\\', '/').split('/') if o not in ('', '.', '..')] or ['']
-    named,side,above = _folders_say(tuple(folders))
-    stem = stem_of(name)
-    eye,before,after = _eye_in(stem)
-    who = (_at_a_site(before, after) or _who(before) or _who(_to_first_number(after))) if eye else ''
-    if not eye and side and not _a_number.fullmatch(above): who = _who(_to_first_number(stem))
-    eye = eye or side
-    if named or who or not eye: return named or who, eye
-    return above, eye
+    return _told(path)[:2]
 
 # %% ../../nbs/data/02_names.ipynb #11a5e765
 _FEW = 20 # images: a folder that holds more is no single patient's
@@ -131,17 +137,28 @@ def _patient_folders(folders)->set:
     return mine if len(mine) > 1 and len(mine) >= len(often)/2 else set()
 
 
+# %% ../../nbs/data/02_names.ipynb #1196fab8
+def _people_in_front(told # patient, eye and place of each name
+                    )->set:
+    "The places that are people after all: there are more of them than numbers behind any"
+    numbers = defaultdict(set)
+    for who,_,place in told:
+        if place: numbers[place].add(who)
+    return set(numbers) if len(numbers) > max(map(len, numbers.values()), default=0) else set()
+
 # %% ../../nbs/data/02_names.ipynb #a2db3aaa
 _plain = re.compile('(\\d+)_(left|right)') # most names of the largest data set: no need to look further
 
 def eyes_of(
     paths, # names of n images of one data set
 )->pd.DataFrame: # n rows with `patient` and `eye`, '' for what is not told
-    "Patients and eyes of a whole data set: by `patient_and_eye`, and by folders that hold a patient each"
-    told = [m.groups() if (m := _plain.fullmatch(p)) else patient_and_eye(p) for p in map(str, paths)]
-    folders = ['' if p else str(o).replace('\\', '/').rpartition('/')[0] for (p,_),o in zip(told, paths)]
+    "Patients and eyes of a whole data set: by `patient_and_eye`, and by what only shows when names stand together"
+    told = [(*m.groups(), '') if (m := _plain.fullmatch(p)) else _told(p) for p in map(str, paths)]
+    people = _people_in_front(told)
+    folders = ['' if p else str(o).replace('\\', '/').rpartition('/')[0] for (p,*_),o in zip(told, paths)]
     mine = _patient_folders(f for f in folders if f)
-    told = [(f.rpartition('/')[2] if f in mine else p, e) for f,(p,e) in zip(folders, told)]
+    told = [(f.rpartition('/')[2] if f in mine else place if place in people else p, e)
+            for f,(p,e,place) in zip(folders, told)]
     return pd.DataFrame(told, columns=['patient', 'eye'], dtype='str')
 
 # %% ../../nbs/data/02_names.ipynb #15fc2de5

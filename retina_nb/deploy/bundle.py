@@ -13,7 +13,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import BundleError, RetinaError, SettingError, Task
-from ..disk import json_hash, write_file
+from ..disk import file_sha256, json_hash, open_file, read_bytes, write_file
 from ..core import _checked as _checked_task
 from .mistaken import mistaken
 from .int8 import has_vnni
@@ -52,22 +52,23 @@ def _checked(root, name)->Path:
     return path
 
 # %% ../../nbs/deploy/30_bundle.ipynb #8d9b4081
-def _read(root, name)->bytes:
-    "The content of a small file of a bundle"
-    return _checked(root, name).read_bytes()
+def _open(root, name):
+    "A file of a bundle, open for reading"
+    path = _checked(root, name)
+    try: return open_file(path)
+    except OSError as e: raise BundleError(f'{root}: {name} cannot be read ({e.strerror})') from None
 
-# %% ../../nbs/deploy/30_bundle.ipynb #058bc8c1
-def _no_folder(root)->str:
-    "That there is no bundle, where it was looked for, and what there is instead"
-    root = Path(root)
-    there = sorted(str(p.parent) for p in root.absolute().parent.glob('*/SHA256SUMS'))[:3] if root.name else []
-    near = f"; there are bundles in {', '.join(there)}" if there else ''
-    return f'{root}: no such bundle folder (looked for {root.absolute()}{near}): retina_export makes one from a run'
+# %% ../../nbs/deploy/30_bundle.ipynb #558d5ed7
+def _read(root, name)->bytes:
+    "The content of a file of a bundle"
+    path = _checked(root, name)
+    try: return read_bytes(path, bundle_limit(name) or 0)
+    except OSError as e: raise BundleError(f'{root}: {name} cannot be read ({e.strerror})') from None
 
 # %% ../../nbs/deploy/30_bundle.ipynb #8cae5a3e
 def _sums(root)->dict:
     "What `SHA256SUMS` says: file name to hash"
-    if not Path(root).is_dir(): raise BundleError(_no_folder(root))
+    if not Path(root).is_dir(): raise BundleError(f'{root}: no such bundle folder')
     if not (Path(root)/'SHA256SUMS').exists(): raise BundleError(f'{root}: not a bundle: it has no SHA256SUMS')
     out = {}
     for i,line in enumerate(_read(root, 'SHA256SUMS').decode('utf-8', 'replace').splitlines(), 1):
@@ -83,7 +84,7 @@ def _sums(root)->dict:
 # %% ../../nbs/deploy/30_bundle.ipynb #17cc6ea5
 def _verify(root, name, digest):
     "Raise unless `name` hashes to `digest`; read in pieces, so that memory stays flat"
-    with open(_checked(root, name), 'rb') as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
+    with _open(root, name) as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
     if got != digest:
         raise BundleError(f'{root}: {name} is damaged or was changed: its SHA-256 is not the one in SHA256SUMS; '
                           'get the bundle again')
@@ -95,14 +96,15 @@ def write_sums(
     "Write `SHA256SUMS` for the files of a bundle folder"
     root = Path(root)
     names = sorted(str(p.relative_to(root)) for p in root.rglob('*') if p.is_file() and p.name != 'SHA256SUMS')
-    lines = [f"{hashlib.sha256((root/o).read_bytes()).hexdigest()}  {o}\n" for o in names]
+    lines = [f"{file_sha256(root/o)}  {o}\n" for o in names]
     return write_file(root/'SHA256SUMS', ''.join(lines))
 
 # %% ../../nbs/deploy/30_bundle.ipynb #8c4e7790
-def _check_safetensors(path):
-    "Raise unless a safetensors file is sound: its header, and every tensor inside the file"
+def _check_safetensors(root):
+    "Raise unless the safetensors file of a bundle is sound: its header, and every tensor inside the file"
     from safetensors import SafetensorError, safe_open
-    with open(path, 'rb') as f: header = int.from_bytes(f.read(8), 'little')
+    path = Path(root)/'model.safetensors'
+    with _open(root, path.name) as f: header = int.from_bytes(f.read(8), 'little')
     if header > MB: raise BundleError(f'{path}: not a safetensors file: it claims a header of {header:,} bytes')
     try:
         with safe_open(path, framework='numpy') as f: f.keys()
@@ -236,7 +238,7 @@ def _golden(root, sums, k, size)->list:
     if wrong: raise BundleError(f'{root}: {name} is not a list of images and probabilities: {wrong}')
     inputs = {r['input'] for r in found['images']}
     for f in files:
-        with open(_checked(root, f), 'rb') as o: found_size = png_size(o.read(24))
+        with _open(root, f) as o: found_size = png_size(o.read(24))
         if not found_size or max(found_size) > 4096: raise BundleError(f'{root}: {f} is not a PNG of a golden image')
         if f in inputs and found_size != (size,size):
             raise BundleError(f'{root}: {f} has {found_size[0]} x {found_size[1]} px; the model takes {size}')
@@ -263,7 +265,7 @@ def load_bundle(
     config = _config(root)
     task, pre = _task(config, root), _preprocess(config, root)
     _fits_together(root, config, sums, pre)
-    _check_safetensors(root/'model.safetensors')
+    _check_safetensors(root)
     for name in ('model.onnx', 'model.fp32.onnx'):
         if name in sums: _check_graph(root, name, len(task), pre.size)
     golden = _golden(root, sums, len(task), pre.size)

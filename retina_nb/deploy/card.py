@@ -188,11 +188,11 @@ CARD_END = """
 
 ## Use it
 ```python
-from retina_nb.deploy import Grader
-Grader("path/to/this/folder")("eye.jpg")
+{use}
 ```
 `retina_check FOLDER` replays the golden images on another machine. Made by retina_nb {version}; preprocessing {hash}.
 """
+_USE = 'from retina_nb.deploy import Grader\nGrader("path/to/this/folder")("eye.jpg")'
 
 # %% ../../nbs/deploy/36_card.ipynb #3157e987
 def _referral(task, op)->str:
@@ -223,5 +223,6 @@ def card_text(
                         novelty=_novelty_md(c.get('novelty')), figures=f'{figures}\n\n' if figures else '',
                         scores=_scores_md(c.get('metrics')))
     return start + CARD_END.format(on=same['on'], diff=same['max_difference'], changed=same['grades_changed'],
-                                   int8=_int8_md(c.get('int8')), asked=_asked_md(c), hash=c.get('preprocess_hash'),
+                                   int8=_int8_md(c.get('int8')), asked=_asked_md(c), use=_USE,
+                                   hash=c.get('preprocess_hash'),
                                    version=(c.get('versions') or {}).get('retina_nb', '?'))

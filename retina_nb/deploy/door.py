@@ -29,6 +29,14 @@ def host_name(
     "The host that a request asks for"
     return asked_host(request.headers.get_list('Host'))
 
+# %% ../../nbs/deploy/72_door.ipynb #971403b8
+def _foreign(request)->bool:
+    "Does a request say that a page of another server has caused it, or nothing that can be understood?"
+    origin = request.headers.get('Origin')
+    if origin is None: return False
+    try: return urlsplit(origin).netloc.lower() != request.headers.get('Host', '').lower()
+    except ValueError: return True
+
 # %% ../../nbs/deploy/72_door.ipynb #a930aef5
 def given_token(
     request, # a tornado request
@@ -73,9 +81,7 @@ def refusal(
     def page(title, text, button=''): return dict(status=403, title=title, text=text, button=button)
     if not is_own(host_name(request), local=self.local, names=self.names): return page(_AWAY, _NO_HOST)
     h = request.headers
-    origin = h.get('Origin')
-    foreign = origin is not None and urlsplit(origin).netloc.lower() != h.get('Host', '').lower()
-    if foreign: return page(_AWAY, _NO_HOST)
+    if _foreign(request): return page(_AWAY, _NO_HOST)
     if any(h.get(k) for k in ('Sec-Purpose', 'Purpose', 'X-Moz')): return page(_AWAY, 'Nothing is loaded in advance.')
     if not self.token or _same(given_token(request), self.token): return None
     if h.get('Sec-Fetch-Site', 'none') not in ('none', 'same-origin'):

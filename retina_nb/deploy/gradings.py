@@ -15,13 +15,14 @@ from ..commands import call_parse, command_line, one_line_errors
 from ..core import DISCLAIMER, DataError, SettingError
 from .grader import Grader, image_files
 from .grading import TORN, Ungraded, decision, grading_columns
-from ..disk import csv_rows, csv_text, file_to_write, move_file, shown_name, write_file
+from ..disk import csv_rows, csv_text, move_file, open_file, read_bytes, shown_name, write_file
+from ..locks import file_lock
 
 # %% ../../nbs/deploy/47_gradings.ipynb #61c735f5
 def _done(partial, grader)->dict:
     "Rows of an unfinished table that still hold: file to row; a last line that was cut short is left out"
     if not partial.is_file(): return {}
-    text = partial.read_bytes()
+    text = read_bytes(partial)
     rows = csv_rows(text[:text.rfind(b'\n')+1].decode('utf-8', 'replace'))
     if not rows or list(rows[0]) != grading_columns(grader.task): return {}
     same = dict(model=grader.bundle.id, threshold=str(grader.threshold) if grader.task.positive else '', error='')
@@ -56,7 +57,7 @@ def _own_out(out, files, grader)->Path:
     if not real.is_file(): return out
     same = [f for f in files if isinstance(f, (str, os.PathLike)) and os.path.realpath(f) == str(real)]
     if same: raise SettingError(f'{out}: is one of the images to be graded; choose another file for the gradings')
-    with open(real, 'rb') as f: begins = f.read(5)
+    with open_file(real) as f: begins = f.read(5)
     if begins not in (b'', b'file,'):
         raise SettingError(f'{out}: exists and is no table of gradings; choose another file, or delete it first')
     return out
@@ -75,16 +76,16 @@ def grade_to_csv(
     "Grade images and write a row for each as it is done"
     out, cols, files = Path(out), grading_columns(grader.task), image_files(images)
     if out.is_dir(): raise SettingError(f"{out}: is a folder; name the CSV file to write, such as {out/'gradings.csv'}")
-    out = file_to_write(_own_out(out, files, grader))
-    partial = out.with_name(out.name + '.partial')
-    kept = _done(partial, grader) if resume else {}
-    names = {f: shown_name(f) for f in map(str, files)}
-    kept = {n: kept[n] for n in names.values() if n in kept}
-    write_file(partial, csv_text(kept.values(), cols, header=True))
-    todo = [o for o in files if names[str(o)] not in kept]
-    many = grader.grade_many(todo, progress=progress, grade_anyway=grade_anyway)
-    bad = _append(partial, many, cols, each)
-    move_file(partial, out)
+    with file_lock(_own_out(out, files, grader)) as real:
+        partial = real.with_name(real.name + '.partial')
+        kept = _done(partial, grader) if resume else {}
+        names = {f: shown_name(f) for f in map(str, files)}
+        kept = {n: kept[n] for n in names.values() if n in kept}
+        write_file(partial, csv_text(kept.values(), cols, header=True))
+        todo = [o for o in files if names[str(o)] not in kept]
+        many = grader.grade_many(todo, progress=progress, grade_anyway=grade_anyway)
+        bad = _append(partial, many, cols, each)
+        move_file(partial, real)
     return bad
 
 # %% ../../nbs/deploy/47_gradings.ipynb #1b36fa49

@@ -7,16 +7,16 @@ __all__ = ['MAX_REST', 'OPERATORS', 'OPSETS', 'DEADLINE', 'CheckedOnnx', 'scan_o
            'open_session', 'sound_answer', 'check_ends']
 
 # %% ../../nbs/deploy/06_guard.ipynb #cef13475
-import contextlib, math, threading
+import contextlib, ctypes, math, platform, threading
 from collections.abc import Iterator
-import math
-from pathlib import Path
+from functools import lru_cache
 
 import numpy as np
 from fastcore.basics import patch
 
 from ..core import BundleError
-from .budget import graph_cost
+from .budget import MAX_MEMORY, MAX_RANK, graph_cost
+from ..disk import read_bytes
 
 # %% ../../nbs/deploy/06_guard.ipynb #4bdef877
 def _number(data, i)->tuple:
@@ -61,6 +61,13 @@ def _check_size(data):
             if part == _WEIGHT: rest -= sum(e - s for f,s,e in _fields(data, a, z, seen) if f == _RAW)
     if rest > MAX_REST: raise ValueError(f'it holds {rest:,} bytes besides weights; {MAX_REST:,} are allowed')
 
+# %% ../../nbs/deploy/06_guard.ipynb #00887618
+def _check_sides(t):
+    "The sides of a tensor are few, and none is negative or beyond every limit"
+    if len(t.dims) > MAX_RANK: raise ValueError(f'a tensor has {len(t.dims):,} sides; {MAX_RANK} are allowed')
+    if not all(0 <= d <= MAX_MEMORY for d in t.dims):
+        raise ValueError(f'tensor {t.name[:40]!r} does not hold what it says: {list(t.dims)} numbers')
+
 # %% ../../nbs/deploy/06_guard.ipynb #23247043
 _KINDS = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8} # float32, uint8, int8 ... to bytes a number
 
@@ -69,14 +76,15 @@ def _check_tensor(t):
     if t.data_location or t.external_data: raise ValueError('it keeps weights in another file (external data)')
     if t.data_type not in _KINDS: raise ValueError(f'a tensor holds no numbers (kind {t.data_type})')
     if t.string_data or t.HasField('segment'): raise ValueError('a tensor holds text, or is a part of one')
+    _check_sides(t)
     n, raw = math.prod(t.dims), t.HasField('raw_data')
     typed = [len(f) for f in (t.float_data, t.int32_data, t.int64_data, t.double_data, t.uint64_data) if len(f)]
     if raw: right = not typed and len(t.raw_data) == n*_KINDS[t.data_type]
     else: right = typed == ([n] if n else [])
-    if min(t.dims, default=0) < 0 or not right: raise ValueError(f'tensor {t.name[:40]!r} does not hold what it says')
+    if not right: raise ValueError(f'tensor {t.name[:40]!r} does not hold what it says')
 
 # %% ../../nbs/deploy/06_guard.ipynb #3bf7f6e6
-_COUNTS = 'strides', 'dilations', 'kernel_shape', 'group', 'blocksize', 'num_groups'
+_COUNTS = 'strides', 'dilations', 'kernel_shape', 'group', 'blocksize', 'num_groups', 'size'
 
 def _check_attribute(a):
     "The settings of an operator are numbers, texts and tensors; no graphs, nothing sparse, nothing by reference"
@@ -86,8 +94,9 @@ def _check_attribute(a):
         raise ValueError('it has settings of an unknown kind')
     if len(a.s) > 100: raise ValueError('it has a long text as a setting')
     for t in (*([a.t] if a.HasField('t') else []), *a.tensors): _check_tensor(t)
-    if a.name in _COUNTS and not all(0 < o < 2**16 for o in a.ints or [a.i]):
-        raise ValueError(f'{a.name} is not above zero')
+    if a.name not in _COUNTS: return
+    if len(a.ints) > MAX_RANK: raise ValueError(f'{a.name} has {len(a.ints):,} sides; {MAX_RANK} are allowed')
+    if not all(0 < o < 2**16 for o in a.ints or [a.i]): raise ValueError(f'{a.name} is not above zero, or too large')
 
 # %% ../../nbs/deploy/06_guard.ipynb #408b9747
 OPERATORS = frozenset('''
@@ -107,6 +116,8 @@ def _check_node(node):
     if node.domain not in ('', 'ai.onnx'): raise ValueError(f'it needs the custom operator {name}')
     if node.overload: raise ValueError('it calls a function of its own')
     for a in node.attribute: _check_attribute(a)
+    if len({a.name for a in node.attribute}) < len(node.attribute):
+        raise ValueError(f'{node.op_type[:40]} has a setting twice')
     if node.op_type not in OPERATORS: raise ValueError(f'it uses {node.op_type[:40]!r}: not for grading')
 
 # %% ../../nbs/deploy/06_guard.ipynb #506f8d46
@@ -160,7 +171,7 @@ def scan_onnx(
 )->dict: # `ops` (sorted names), `inputs`, `outputs` (names), `opset`, and `work`, `memory`, `sizes` of `graph_cost`
     "Look through an ONNX file without running it; what a grading model has no use for is a `BundleError`"
     in_memory = isinstance(model, bytes)
-    data = model if in_memory else Path(model).read_bytes()
+    data = model if in_memory else read_bytes(model, MAX_MEMORY)
     return _examined(data, 'ONNX data' if in_memory else model, n)[1]
 
 # %% ../../nbs/deploy/06_guard.ipynb #d01aa8d1
@@ -172,8 +183,39 @@ def checked_onnx(
     "Parse and check an ONNX model, and give the bytes that a runtime may have; anything else is a `BundleError`"
     return data if isinstance(data, CheckedOnnx) else _examined(data, name)[0]
 
+# %% ../../nbs/deploy/06_guard.ipynb #2b6ad328
+_FLUSH = 0x8040 # flush to zero, and take denormals for zero: two bits of the register MXCSR
+_PLACES = {('Linux','x86_64'): 7, ('Darwin','x86_64'): 1} # which 4 bytes of C's `fenv_t` are MXCSR
+
+@lru_cache(1)
+def _thread_settings():
+    "The C library that reads and writes a thread's settings, and the place of MXCSR; None where that is not known"
+    place = _PLACES.get((platform.system(), platform.machine()))
+    if place is None: return None
+    try:
+        lib = ctypes.CDLL('libm.so.6' if platform.system() == 'Linux' else None)
+        return (lib, place) if lib.fegetenv and lib.fesetenv else None
+    except (OSError, AttributeError): return None # another C library
+
+# %% ../../nbs/deploy/06_guard.ipynb #59d59ba9
+@contextlib.contextmanager
+def _flushing():
+    "Denormal numbers are zero in this thread, and in this thread only, for as long as it lasts"
+    found = _thread_settings()
+    if found is None:
+        yield
+        return
+    lib, place = found
+    before = (ctypes.c_uint32*16)() # with room to spare
+    lib.fegetenv(before)
+    changed = type(before)(*before)
+    changed[place] |= _FLUSH
+    lib.fesetenv(changed)
+    try: yield
+    finally: lib.fesetenv(before)
+
 # %% ../../nbs/deploy/06_guard.ipynb #fc9c6607
-DEADLINE = 60. # seconds that one answer may take; a ResNet-18 takes some hundredths of one
+DEADLINE = 60. # seconds until an answer is stopped, before its next operator; a ResNet-18 takes hundredths of one
 
 class WatchedSession:
     "An ONNX Runtime session whose every answer has a deadline, and whose failures are `BundleError`"
@@ -200,7 +242,8 @@ def run(
     watch = threading.Timer(self.deadline, stop)
     watch.daemon = True
     watch.start()
-    try: return self.session.run(outputs, inputs, options)
+    try:
+        with _flushing(): return self.session.run(outputs, inputs, options)
     except Exception as e: # whatever the runtime raises
         late = f'the model took longer than {self.deadline:g} s and was stopped'
         why = f"the model cannot be run: {' '.join(str(e).split())[:200]}"
@@ -219,7 +262,10 @@ def open_session(
     data = checked_onnx(data)
     o = ort.SessionOptions()
     o.intra_op_num_threads, o.inter_op_num_threads, o.log_severity_level = threads, 1, 4
-    try: return WatchedSession(ort.InferenceSession(data, o, providers=['CPUExecutionProvider']), deadline)
+    if _thread_settings(): o.add_session_config_entry('session.set_denormal_as_zero', '1') # in threads of its own
+    try:
+        with _flushing(): session = ort.InferenceSession(data, o, providers=['CPUExecutionProvider'])
+        return WatchedSession(session, deadline)
     except Exception as e:
         why = ' '.join(str(e).split())[:200]
         raise BundleError(f'ONNX Runtime cannot open the model: {why}') from None
@@ -256,7 +302,8 @@ def check_ends(
     if outputs[:1] != ['probabilities'] or set(outputs[1:]) - {'cam','novelty'} or len(set(outputs)) != len(outputs):
         raise ValueError(f'it gives {outputs[:5]}, not probabilities')
     if sizes['probabilities'] != (1, (1,k)):
-        raise ValueError(f"its probabilities have shape {sizes['probabilities'][1]} for the {k} classes of the task")
+        kind, shape = sizes['probabilities']
+        raise ValueError(f'its probabilities have shape {shape} and kind {kind} for the {k} classes of the task')
     kind, shape = sizes.get('cam', (1, (1,k,1,1)))
     if kind != 1 or len(shape) != 4 or shape[:2] not in ((1,k), (1,1)) or not 0 < max(shape[2:]) <= 1024:
         raise ValueError(f'its maps have shape {shape}')

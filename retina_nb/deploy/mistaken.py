@@ -6,28 +6,44 @@
 __all__ = ['mistaken']
 
 # %% ../../nbs/deploy/28_mistaken.ipynb #20200a4e
-import os
+import os, stat
 from pathlib import Path
 
 from ..commands import command_line
 from ..core import RetinaError
 from ..disk import read_json
-from ..image.read import is_image_file
+from ..image.read import IMAGE_TYPES, is_image_file
 
 # %% ../../nbs/deploy/28_mistaken.ipynb #6d0bfbc2
+_LIMIT = 2**20 # bytes that the settings of a run or a bundle may have
+
+def _settings(path, names)->dict:
+    "What `config.json` in a folder says; {} where it is a link, too large, or hashes vouch for it"
+    if 'config.json' not in names or 'SHA256SUMS' in names: return {}
+    if not stat.S_ISREG(os.lstat(path/'config.json').st_mode): return {}
+    try: config = read_json(path/'config.json', limit=_LIMIT)
+    except RetinaError: return {}
+    return config if isinstance(config, dict) else {}
+
+# %% ../../nbs/deploy/28_mistaken.ipynb #dbaa7a7b
+def _is_image(path)->bool:
+    "Is a file called like an image? What has no ending is looked into, unless it is a link to who knows where"
+    called = path.suffix.lower() in IMAGE_TYPES
+    return path.is_file() and (called or (not path.is_symlink() and is_image_file(path)))
+
+# %% ../../nbs/deploy/28_mistaken.ipynb #9de2a3a5
 def _kind_of_folder(path)->str:
     "What a folder is, in a word; empty where it is nothing that we know"
     names = set(os.listdir(path))
     if not names: return 'empty'
     if 'cache.json' in names: return 'cache'
-    try: config = read_json(path/'config.json') if 'config.json' in names else {}
-    except RetinaError: config = {}
-    config = config if isinstance(config, dict) else {}
-    if config.get('format') == 'retina_nb bundle' or {'model.onnx', 'card.md'} <= names: return 'bundle'
+    if {'model.onnx', 'card.md'} <= names or {'model.onnx', 'SHA256SUMS'} <= names: return 'bundle'
+    config = _settings(path, names)
+    if config.get('format') == 'retina_nb bundle': return 'bundle'
     if 'demo.json' in names and 'bundle' in names: return 'demo'
     if ({'records.csv', 'history.csv'} & names and 'config.json' in names) or 'arch' in config: return 'run'
     inside = [path/n for n in sorted(names)[:50]]
-    return 'images' if any(f.is_file() and is_image_file(f) for f in inside) else ''
+    return 'images' if any(map(_is_image, inside)) else ''
 
 # %% ../../nbs/deploy/28_mistaken.ipynb #5a9b19af
 _FILES = {'.zip': 'archive', '.tar': 'archive', '.gz': 'archive', '.tgz': 'archive', '.onnx': 'onnx',
@@ -39,12 +55,24 @@ def _kind(path)->str:
     if not path.exists(): return 'nothing'
     around = _kind_of_folder(path.parent)
     if around in ('bundle', 'run', 'demo'): return f"in {'run' if around == 'demo' else around}"
-    return _FILES.get(path.suffix.lower()) or ('image' if path.is_file() and is_image_file(path) else 'file')
+    return _FILES.get(path.suffix.lower()) or ('image' if _is_image(path) else 'file')
+
+# %% ../../nbs/deploy/28_mistaken.ipynb #cfb38552
+_MAKE = dict(bundle='make demo (in a checkout) or retina_demo makes a first one, retina_export makes one from a run',
+             run='make demo (in a checkout) or retina_demo makes a first one, retina_train makes one from photographs')
+
+def _nowhere(path, wanted)->str:
+    "Where it was looked for in vain, what there is close by, and what makes a bundle or a run"
+    whole, sign = path.absolute(), dict(bundle='SHA256SUMS', run='history.csv')[wanted]
+    near = sorted(str(p.parent) for p in whole.parent.glob(f'*/{sign}'))[:3] if path.name else []
+    there = f"; there is {' and '.join(near)}" if near else ''
+    return f'no such {wanted} folder (looked for {whole}{there}): {_MAKE[wanted]}'
 
 # %% ../../nbs/deploy/28_mistaken.ipynb #641ef765
 def _advice(path, kind, wanted)->str:
     "What a thing of some kind is, and what to type where a run or a bundle was wanted"
     if kind.startswith('in '): return f'is a file of a {kind[3:]}: give its folder, {path.parent}'
+    if kind == 'nothing': return _nowhere(path, wanted)
     export = command_line('retina_export', path, out=path.parent/f'{path.name}_bundle')
     grade = command_line('retina_grade', path, 'PHOTOGRAPH')
     return dict(
@@ -53,7 +81,7 @@ def _advice(path, kind, wanted)->str:
         bundle=f'is a bundle, not a run; what can be done with it is {grade}',
         cache=f'is a cache of photographs, not a {wanted}; retina_train takes it',
         images=f'is a folder of images: the {wanted} comes first, then the images',
-        empty=f'is an empty folder, not a {wanted}', nothing=f'no such {wanted} folder',
+        empty=f'is an empty folder, not a {wanted}',
         archive=f'is an archive: unpack it and give the folder of the {wanted}',
         onnx='is an ONNX file: give the folder of the bundle that it belongs to',
         weights=f'holds weights: give the folder of the {wanted} that they belong to',
@@ -68,7 +96,8 @@ def mistaken(
 )->str: # a sentence that begins with the path; empty where it is what was wanted, or nothing that we know
     "What was given in place of a bundle or a run, and what to type"
     path = Path(path)
-    try: kind = _kind(path)
+    try:
+        kind = _kind(path)
+        fits = kind in ('', wanted) or (kind == 'demo' and wanted == 'run')
+        return '' if fits else f'{path}: {_advice(path, kind, wanted)}'
     except (OSError, ValueError): return '' # cannot be looked into: let whoever opens it say why
-    fits = kind in ('', wanted) or (kind == 'demo' and wanted == 'run')
-    return '' if fits else f'{path}: {_advice(path, kind, wanted)}'

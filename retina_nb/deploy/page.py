@@ -6,7 +6,7 @@
 __all__ = ['PAGE', 'POLICY', 'panel_from_env', 'write_page', 'voila_settings', 'retina_panel']
 
 # %% ../../nbs/deploy/75_page.ipynb #460233a5
-import os, secrets, signal, socket, subprocess, sys, tempfile, threading, time, webbrowser
+import errno, os, secrets, signal, socket, subprocess, sys, tempfile, threading, time, webbrowser
 from pathlib import Path
 
 from fastcore.script import store_true
@@ -19,9 +19,7 @@ from .grader import image_files
 from .panel import GradingPanel
 
 # %% ../../nbs/deploy/75_page.ipynb #004dc1fd
-PAGE = """import os
-from retina_nb.deploy.page import panel_from_env
-panel_from_env()"""
+PAGE = 'from retina_nb.deploy.page import panel_from_env\npanel_from_env()'
 _ENV = 'RETINA_NB_PANEL_' # the settings of the page, through the environment and never through its address
 
 def panel_from_env()->GradingPanel: # for the bundle, samples, feedback and limit that the environment names
@@ -70,15 +68,30 @@ def voila_settings(
     return dict(Voila=server, VoilaConfiguration=page, PanelKernels=dict(limit=pages), Door=dict(names=list(names)))
 
 # %% ../../nbs/deploy/75_page.ipynb #7b02ea90
-def _free(ip, port):
-    "Raise if somebody listens there already"
-    if not 1 <= port <= 65535: raise SettingError(f'port is {port}: choose one between 1 and 65535')
-    with socket.socket() as s:
+def _listen(address):
+    "Raise an `OSError` where nothing can listen at an address of `getaddrinfo`"
+    family, kind, proto, _, where = address
+    with socket.socket(family, kind, proto) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try: s.bind((ip, port))
-        except OSError as e:
-            why = f'cannot listen on {ip}:{port} ({e.strerror})'
-            raise SettingError(f'{why}: choose another port with --port') from None
+        if family == socket.AF_INET6: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1) # as the server does
+        s.bind(where)
+
+# %% ../../nbs/deploy/75_page.ipynb #6c02d53b
+def _free(ip, port):
+    "Raise if somebody listens there already, or it is no address of this machine"
+    if not 1 <= port <= 65535: raise SettingError(f'port is {port}: choose one between 1 and 65535')
+    try: found = socket.getaddrinfo(ip or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise SettingError(f'{ip} is no address of this machine: choose another with --ip') from None
+    wrong = []
+    for address in found:
+        try: _listen(address)
+        except OSError as e: wrong.append(e)
+    taken = [e for e in wrong if e.errno in (errno.EADDRINUSE, errno.EACCES)]
+    if len(wrong) < len(found) and not taken: return
+    place, e = f'[{ip}]:{port}' if ':' in ip else f'{ip}:{port}', (taken or wrong)[0]
+    what = 'port with --port' if taken else 'address with --ip'
+    raise SettingError(f'cannot listen on {place} ({e.strerror}): choose another {what}')
 
 # %% ../../nbs/deploy/75_page.ipynb #0de42d92
 def _announce(proc, where, text, show):

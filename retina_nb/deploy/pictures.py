@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2, numpy as np
 
 from ..core import get_task
-from ..disk import shown_name
+from ..disk import read_bytes, shown_name
 from .grader import Grader, image_files
-from ..image.read import read_image
+from ..image.read import MAX_BYTES, read_image
 
 # %% ../../nbs/deploy/48_pictures.ipynb #5099a35d
 SHOWN = 1600 # pixels: longest side of a picture on the screen; zooming in beyond it shows no more
@@ -128,7 +128,7 @@ def panel_samples(
     "What the sample menu offers"
     if samples is not None:
         files = list(map(str, image_files(list(samples) if isinstance(samples, (list,tuple)) else [samples])[:500]))
-        def read(f): return os.path.basename(f), Path(f).read_bytes()
+        def read(f): return os.path.basename(f), read_bytes(f, MAX_BYTES)
         return {name: (lambda f=f: read(f)) for name,f in zip(_sample_names(files), files)}
     if task.modality != 'fundus': return {}
     grades = get_task('dr').classes # whatever the model grades, this is what is drawn

@@ -6,7 +6,7 @@
 __all__ = ['FEEDBACK', 'MAX_CASES', 'Case', 'case_identity', 'feedback_file', 'Session', 'too_large']
 
 # %% ../../nbs/deploy/50_session.ipynb #35b11e7f
-import os
+import contextlib, os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import ImageError, RetinaError, SettingError
-from ..disk import cache_dir, csv_text, shown_name
+from ..disk import cache_dir, csv_text, open_file, read_bytes, shown_name, write_file
 from ..data.names import patient_and_eye
 from .grader import Grader
 from .grading import Grading, grading_columns
@@ -63,8 +63,8 @@ def feedback_file(
     path = user_data_path('retina_nb', appauthor=False)/'feedback'/f'{model}.csv'
     earlier = cache_dir()/'feedback'/path.name
     if not path.exists() and earlier.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(earlier, path)
+        write_file(path, read_bytes(earlier)) # not moved: the two folders may lie on two disks
+        with contextlib.suppress(OSError): earlier.unlink() # the new one counts from now on
     return path
 
 # %% ../../nbs/deploy/50_session.ipynb #37a6c81f
@@ -74,7 +74,7 @@ def _check_feedback(path):
     "Raise unless what the user says can be appended to this file"
     if not path.exists(): return
     if not path.is_file(): raise SettingError(f'{path}: is no regular file; name a CSV file for corrections')
-    with open(path, encoding='utf-8', errors='replace', newline='') as f: head = f.readline(1000).strip()
+    with open_file(path) as f: head = f.readline(1000).decode('utf-8', 'replace').strip()
     if head and head != ','.join(FEEDBACK):
         raise SettingError(f'{path}: holds another table (its first line is {head[:60]!r}); name another file')
 

@@ -175,6 +175,17 @@ def _trained_on(v):
     for o in (v, *(v.get('parts') or {}).values(), *(v.get('sources') or [])):
         if (o.get('synthetic') or 0) > (o.get('images') or 0): raise ValueError('no more synthetic images than images')
 
+# %% ../../nbs/deploy/25_settings.ipynb #ad05e424
+def _yes_or_no(v):
+    "A truth value, and not what Python would take for one"
+    if not isinstance(v, bool): raise ValueError(f'true or false, not {str(v)[:40]!r}')
+
+# %% ../../nbs/deploy/25_settings.ipynb #d46912ba
+def _gradable(v):
+    "Whether the rule for what cannot be graded fits the pictures of this model, and on how many that was tried"
+    record(dict(images=_count, refused=_count, applies=_yes_or_no))(v)
+    if v['refused'] > v['images']: raise ValueError('no more images refused than there are')
+
 # %% ../../nbs/deploy/25_settings.ipynb #f050dcbc
 _facts, _said = record(), record(rest=maybe(text()))
 _classes = record(dict(classes=listed(text(), 2, 100)))
@@ -184,7 +195,7 @@ SETTINGS = record(
     dict(name=text(), arch=text(), loss=text(), size=number(16, 4096, whole=True), seed=number(whole=True),
          epochs=_count, bs=_count, lr=number(0, 1e6), temperature=number(1e-6, 1e6),
          operating_point=record(dict(threshold=_share)), operating_curve=_curve, metrics=_metrics,
-         data=_facts, parity=_parity,
+         data=_facts, parity=_parity, gradable=_gradable,
          int8=record(dict(shipped=text('fp32','int8'), reason=text())),
          unsure=record(dict(score=text('probability','lead','distance'), threshold=_share)),
         versions=_said, trained_with=_said, trained_on=_trained_on, novelty=_facts))

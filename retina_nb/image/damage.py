@@ -6,9 +6,10 @@
 __all__ = ['png_damage', 'cut_short', 'tiff_damage', 'quiet_decoders', 'decoding_fault']
 
 # %% ../../nbs/image/07_damage.ipynb #3beed187
-import contextlib, os, re, tempfile, threading, warnings, zlib
+import contextlib, io, math, os, re, tempfile, threading, warnings, zlib
 
 import numpy as np
+from PIL import Image
 
 from .jpeg import decode_jpeg
 
@@ -19,13 +20,14 @@ def png_damage(data # bytes of a file
               )->str: # in words, to be read after its name; '' where it is whole, or no PNG
     "What lengths and checksums say of a PNG, without decoding it; see https://www.w3.org/TR/png-3/#5Chunk-layout"
     if data[:8] != _PNG: return ''
-    view, i = memoryview(data), 8
+    view, i, begun = memoryview(data), 8, False
     while i + 12 <= len(data):
         end = i + 12 + int.from_bytes(view[i:i+4], 'big')
         kind = bytes(view[i+4:i+8])
         if not kind.isalpha(): return f'is damaged: no part of a PNG begins at byte {i:,}'
         if end > len(data): break
-        counts = kind[:1].isupper() or kind == b'tRNS'
+        begun |= kind == b'IDAT'
+        counts = not begun or kind[:1].isupper() or kind == b'tRNS' # decoders are strict before the pixels
         if counts and zlib.crc32(view[i+4:end-4]) != int.from_bytes(view[end-4:end], 'big'):
             return f'is damaged: the checksum of the part {kind.decode()} at byte {i:,} is wrong'
         if kind == b'IEND': return ''
@@ -57,23 +59,29 @@ def cut_short(data # bytes of a file that cannot be opened
 
 # %% ../../nbs/image/07_damage.ipynb #1ae408a4
 def _strips(im, data # an opened TIFF, and the bytes of its file
-           )->list:
-    "The packed strips or tiles of the page that is open"
-    offsets, sizes = (im.tag_v2.get(a) or im.tag_v2.get(b) or () for a,b in ((273, 324), (279, 325)))
-    return [data[int(i):int(i) + int(n)] for i,n in zip(np.ravel(offsets), np.ravel(sizes))]
+           ):
+    "The packed strips or tiles of the page that is open, one by one; none where they overlap"
+    offsets, sizes = (np.ravel(im.tag_v2.get(a) or im.tag_v2.get(b) or ()) for a,b in ((273, 324), (279, 325)))
+    if sum(map(int, sizes)) > len(data): return
+    view = memoryview(data)
+    for i,n in zip(offsets, sizes): yield view[int(i):int(i) + int(n)]
 
 # %% ../../nbs/image/07_damage.ipynb #2dd9f042
+_PIECE = 2**16 # packed bytes that are handed over at once
+
 def _deflate_damage(strip, limit # packed bytes; bytes that it may unfold to before it is left alone
-                   )->str:
+                   )->tuple: # in words; bytes that it unfolded to
     "What the checksum of a deflate stream says"
-    stream = zlib.decompressobj()
+    stream, used = zlib.decompressobj(), 0
     try:
-        while not stream.eof and limit > 0:
-            out = stream.decompress(strip, 2**20)
-            strip, limit = stream.unconsumed_tail, limit - len(out)
-            if not out and not strip: break
-    except zlib.error as e: return f"is damaged: {str(e).split(': ')[-1]}"
-    return ''
+        for j in range(0, len(strip), _PIECE):
+            piece = strip[j:j+_PIECE]
+            while piece and used <= limit and not stream.eof:
+                used += len(stream.decompress(piece, 2**20))
+                piece = stream.unconsumed_tail
+            if stream.eof or used > limit: break
+    except zlib.error as e: return f"is damaged: {str(e).split(': ')[-1]}", used
+    return '', used
 
 # %% ../../nbs/image/07_damage.ipynb #dc0da84d
 def _bare(what)->str:
@@ -81,14 +89,18 @@ def _bare(what)->str:
     return re.sub(r'^is damaged(: | or cut short )', '', what).strip('()')
 
 # %% ../../nbs/image/07_damage.ipynb #ec82d82a
-def _jpeg_damage(strip, tables, bands # packed bytes; the tables that all strips share; channels
-                )->str:
+def _jpeg_damage(strip, tables, bands, limit # packed bytes; tables of all strips; channels; pixels that may be decoded
+                )->tuple: # in words; pixels that were decoded
     "What our decoder doubts of a JPEG inside a TIFF"
-    whole = tables[:-2] + strip[2:] if tables else strip
-    try: decode_jpeg(bytes(whole), 8, space='CMYK' if bands == 4 else 'GRAY')
+    whole = bytes(tables[:-2] + strip[2:]) if tables else bytes(strip)
+    try: pixels = math.prod(Image.open(io.BytesIO(whole), formats=['JPEG']).size)
+    except Exception: return '', 0 # no JPEG with a header: libtiff says what it thinks of it
+    if pixels > limit: return '', pixels
+    try: decode_jpeg(whole, 8, space='CMYK' if bands == 4 else 'GRAY')
     except ValueError as e:
-        if re.search('end early|corrupt|premature', str(e).lower()): return 'is damaged: ' + _bare(str(e))
-    return ''
+        bad = re.search('end early|corrupt|premature', str(e).lower())
+        return 'is damaged: ' + _bare(str(e)) if bad else '', pixels
+    return '', pixels
 
 # %% ../../nbs/image/07_damage.ipynb #1a443621
 def _strip_bytes(im, i # an opened TIFF; the number of a strip
@@ -98,41 +110,45 @@ def _strip_bytes(im, i # an opened TIFF; the number of a strip
     if tags.get(262) == 6: return 0 # colour of fewer samples
     bits = max(np.ravel(tags.get(258, 1))) * (tags.get(277, 1) if tags.get(284, 1) == 1 else 1)
     if 322 in tags: return int(-(-tags[322]*bits//8)*tags[323])
-    rows = min(tags.get(278, im.height), im.height)
+    rows = max(min(tags.get(278, im.height), im.height), 1)
     a_plane = -(-im.height//rows) # strips
     return int(-(-tags[256]*bits//8)*min(rows, im.height - i % a_plane*rows))
 
 # %% ../../nbs/image/07_damage.ipynb #8635621e
-_RUNS = 2**22 # of a strip that are counted: each costs a tenth of a microsecond
-
-def _packbits_damage(strip, want # packed bytes; bytes that they should unfold to, 0 where that is unknown
-                    )->str:
+def _packbits_damage(strip, want, limit # packed bytes; bytes they should unfold to, 0: unknown; runs that are counted
+                    )->tuple: # in words; runs that were counted
     "Does a run of a strip end where its rows end? What some writers pad behind it is not looked at"
-    i = n = 0
-    for _ in range(_RUNS):
-        if n >= want or i >= len(strip): break
+    i = n = runs = 0
+    while want and n < want and i < len(strip):
+        if runs > limit: return '', runs
+        runs += 1
         run = strip[i]
         if run < 128: n += run + 1; i += run + 2
         elif run > 128: n += 257 - run; i += 2
         else: i += 1
-    else: return ''
-    return '' if n == want or not want else f'is damaged: a strip unfolds to {n:,} bytes instead of {want:,}'
+    return '' if n == want else f'is damaged: a strip unfolds to {n:,} bytes instead of {want:,}', runs
 
 # %% ../../nbs/image/07_damage.ipynb #9a8784bb
+def _asked_of(im, packed)->tuple:
+    "What tells of a packing (strip, its bytes, limit -> words, used), and how much it may use; None for the others"
+    tables, bands, area = im.tag_v2.get(347, b''), im.tag_v2.get(277, 1), im.width*im.height
+    if packed == 7: return lambda s,want,limit: _jpeg_damage(s, tables, bands, limit), 2*area + 2**20
+    if packed in (8, 32946): # a picture has at most four channels of 32 bits
+        return lambda s,want,limit: _deflate_damage(s, min(limit, 2*want + 2**16) if want else limit), 16*area + 2**20
+    if packed == 32773: return _packbits_damage, 2**22 # steps of Python: about a second
+    return None, 0
+
+# %% ../../nbs/image/07_damage.ipynb #73df26da
 def tiff_damage(im, # a TIFF that Pillow opened, at the page that matters
                 data # the bytes of its file
                )->str: # in words; '' where nothing tells
     "What the strips of a TIFF tell of damage: deflate by checksums, JPEG by its decoder, PackBits by their length"
-    packed = im.tag_v2.get(259, 1)
-    if im.tag_v2.get(266, 1) != 1: return '' # bits run backwards
-    limit = 16*im.width*im.height + 2**20 # four channels of 32 bits
-    tables, bands = im.tag_v2.get(347, b''), im.tag_v2.get(277, 1)
+    ask, limit = _asked_of(im, im.tag_v2.get(259, 1))
+    if ask is None or im.tag_v2.get(266, 1) != 1: return '' # other packings, and bits that run backwards
     for i, strip in enumerate(_strips(im, data)):
-        if packed == 7: why = _jpeg_damage(strip, tables, bands)
-        elif packed in (8, 32946): why = _deflate_damage(strip, limit)
-        elif packed == 32773: why = _packbits_damage(strip, _strip_bytes(im, i))
-        else: return ''
-        if why: return why
+        why, used = ask(strip, _strip_bytes(im, i), limit)
+        limit -= used
+        if why or limit < 0: return why
     return ''
 
 # %% ../../nbs/image/07_damage.ipynb #1ad6efe8

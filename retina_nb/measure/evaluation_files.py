@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt
 from ..core import RetinaError, get_task, task_of
 from ..disk import write_json, write_table
 from .abstain import plot_risk_coverage
-from .agreement import human_ceiling, plot_ceiling, read_readers, reader_agreement, reader_pairs
+from .agreement import human_ceiling, plot_ceiling, reader_agreement, reader_pairs
+from .readings import read_readers
 from .benefit import net_benefit, plot_net_benefit
 from .calibration import plot_reliability
 from .confusion import plot_confusion
@@ -110,4 +111,5 @@ def write_readers(
     save_figure(ax.figure, out/'figures'/'ceiling.png')
     plt.close(ax.figure)
     write_json(out/'readers.json', together)
-    return 'Readers and model\n' + ceiling.round(3).to_string(index=False)
+    taken = ', '.join(map(str, names))
+    return f'Readers and model (taken as readers: {taken})\n' + ceiling.round(3).to_string(index=False)

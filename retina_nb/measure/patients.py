@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, SettingError, task_of
-from ..data.names import is_unknown
 from . import metrics as m
 from .inputs import reaches
 from .predictions import (PredictionsLike, binary_questions, positive_score, prob_columns,
@@ -128,22 +127,34 @@ def intention_to_diagnose(
     return out
 
 # %% ../../nbs/measure/22_patients.ipynb #8ceb7a07
-_OEDEMA = dict(no=0, yes=1, n=0, y=1, false=0, true=1, absent=0, present=1, m0=0, m1=1, m2=2) # words for the tag `dme`
+_OEDEMA = dict(no=0, yes=1, n=0, y=1, false=0, true=1, absent=0, present=1, negative=0, positive=1, neg=0, pos=1,
+               nodme=0, dme=1, m0=0, m1=1, m2=2) # words for the tag `dme`, without spaces
 
+def _oedema_words(tags):
+    "The cells of the tag `dme` as small letters without spaces, dashes and underscores inside; '' for missing ones"
+    text = pd.Series(tags).astype(object)
+    text = text.where(text.notna(), '').astype(str).str.strip().str.lower()
+    return text.str.replace(r'(?<=[a-z])[ _-]+(?=[a-z])', '', regex=True)
+
+# %% ../../nbs/measure/22_patients.ipynb #316423c6
 def _oedema_degree(tags):
     "Macular oedema as a number from numbers or words; NaN where a cell says nothing, or what nobody can read"
-    text = pd.Series(tags).astype(str).str.strip().str.lower()
+    text = _oedema_words(tags)
     x = pd.to_numeric(text.map(lambda t: _OEDEMA.get(t, t)), errors='coerce').astype(float)
-    return x.where((x >= 0) & np.isfinite(x))
+    x = x.where((x >= 0) & np.isfinite(x))
+    beside = text.isin([word for word, degree in _OEDEMA.items() if degree])    # yes, present, M1 ...
+    return x.mask((text == 'none') & beside.any(), 0)
 
 # %% ../../nbs/measure/22_patients.ipynb #06350826
 def _oedema_unread(preds):
     "How many images have a tag `dme` that says something nobody can read, and what; '' where there is none"
     if 'dme' not in preds: return ''
-    odd = _oedema_degree(preds['dme']).isna() & ~preds['dme'].map(is_unknown)
-    if not odd.any(): return ''
-    return (f"{int(odd.sum())} of {len(preds)} images, whose dme is {str(preds['dme'][odd].iloc[0])!r} or the like: "
-            'it is read from numbers (0, 1, 2), M0 to M2, yes and no')
+    empty = _oedema_words(preds['dme']).isin(['', 'na', 'n/a', '<na>', 'nan', 'nat', 'null'])
+    odd = preds['dme'][_oedema_degree(preds['dme']).isna() & ~empty].astype(str)
+    if not len(odd): return ''
+    words = ', '.join(map(repr, odd.value_counts().index[:3])) + (' or the like' if odd.nunique() > 3 else '')
+    return (f'{len(odd)} of {len(preds)} images, whose dme is {words}: it is read from numbers (0, 1, 2), M0 to M2, '
+            'and yes, present, positive, DME or no, absent, negative, no DME')
 
 # %% ../../nbs/measure/22_patients.ipynb #6f17575f
 def dme_rows(
@@ -154,9 +165,10 @@ def dme_rows(
     **how, # `threshold` and `ungradable` of `referral_rows`
 )->tuple: # (rows whose `positive` counts oedema too, with a column `only_dme`; the value in force)
     "Truth and referral of each image where referable includes macular oedema; rows without a known `dme` are left out"
-    d = referral_rows(preds, task, **how)
-    if 'dme' not in d: raise DataError("predictions: no column 'dme', so macular oedema cannot be counted")
-    dme = _oedema_degree(d['dme'])
+    preds = read_predictions(preds, task)
+    if 'dme' not in preds: raise DataError("predictions: no column 'dme', so macular oedema cannot be counted")
+    d = referral_rows(preds.assign(oedema_degree=_oedema_degree(preds['dme'])), task, **how)
+    dme = d.pop('oedema_degree')
     if dme_from is None: dme_from = 2 if (dme >= 2).any() else 1
     oedema = (dme >= dme_from).to_numpy(bool)
     d = d.assign(only_dme=oedema & ~d['positive'].to_numpy(bool), positive=oedema | d['positive'].to_numpy(bool))

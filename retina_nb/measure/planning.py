@@ -64,8 +64,9 @@ def _check_between(low, high, **values):
 def _check_whole(**values):
     "Refuse what is no whole number from 1 on"
     for name, x in values.items():
-        if not 1 <= x < math.inf or x != int(x):
-            raise SettingError(f'{name} is {x}: it must be a whole number from 1 on')
+        if not isinstance(x, (int, float, np.integer, np.floating)) or not 1 <= x < math.inf or x != int(x):
+            said = repr(x) if isinstance(x, str) else x
+            raise SettingError(f'{name} is {said}: it must be a whole number from 1 on')
 
 # %% ../../nbs/measure/65_planning.ipynb #93f2d971
 def _recruit(n, prevalence, images, rho):
@@ -165,13 +166,13 @@ def power(
     "How often a study of so many patients would find a loss as real, by simulation from two tables of predictions"
     f = getattr(m, score, None) if isinstance(score, str) else score
     if not hasattr(f, 'counts'): raise SettingError(f'{score!r} is no score of counts: choose qwk, accuracy ...')
-    _check_whole(studies=studies, n_boot=n_boot, n_patients=min(np.atleast_1d(n_patients), default=0))
+    for size in [*np.ravel(n_patients)] or [0]: _check_whole(studies=studies, n_boot=n_boot, n_patients=size)
     a, b = pair_predictions(a, b, task)
     k, (unit, n, _) = len(task_of(a)), patient_codes(a)
     A, B = (_cells(d, unit, n, k) for d in (a, b))
     whole = lambda C: float(f.counts(C.sum(0).reshape(1, k, k).astype(float))[0])
     rng, rows = np.random.default_rng(seed), []
-    for size in np.atleast_1d(n_patients):
+    for size in np.ravel(n_patients):
         hits = sum(_study(A, B, f.counts, k, int(size), n_boot, rng) for _ in range(studies))
         low, high = clopper_pearson(int(hits), studies)
         rows.append(dict(n_patients=int(size), loss=whole(A)-whole(B), power=hits/studies, low=low, high=high))

@@ -21,14 +21,10 @@ from .foreign import own_form, rounding_error
 # %% ../../nbs/measure/05_predictions.ipynb #0b79e609
 _ndtr = np.vectorize(lambda z: .5*math.erfc(-z/math.sqrt(2)), otypes=[float])  # normal distribution function
 
-def _cut(e):
-    "Where a standard normal has the fraction `e` below it; infinite at the ends"
-    return -np.inf if e <= 1e-12 else np.inf if e >= 1-1e-12 else NormalDist().inv_cdf(e)
-
-# %% ../../nbs/measure/05_predictions.ipynb #2402263c
 def _cuts(prevalence):
-    "Inner cut-points of a standard normal that give the classes these fractions"
-    return np.array([_cut(e) for e in np.cumsum(prevalence)[:-1]/np.sum(prevalence)])
+    "Inner cut-points of a standard normal that give the classes these fractions; infinite where nothing lies beyond"
+    def cut(e): return -np.inf if e <= 1e-12 else np.inf if e >= 1-1e-12 else NormalDist().inv_cdf(e)
+    return np.array([cut(e) for e in np.cumsum(prevalence)[:-1]/np.sum(prevalence)])
 
 # %% ../../nbs/measure/05_predictions.ipynb #c979c42b
 def _posterior(seen, noise, cuts, chunk=100_000):
@@ -288,9 +284,9 @@ def _warn_of_grades(preds, name, file):
     bad = known & (p[np.arange(len(p)), grade] < np.nan_to_num(p).max(1) - .005)
     if bad.sum() <= max(_A_FEW, .01*known.sum()) or _by_cuts(p[known], grade[known]): return
     where, i, _ = _where(preds, bad, file)
-    warnings.warn(f'{name}: grade is not the class of the largest probability in {bad.sum()} of {known.sum()} rows; the '
-                  f'first is {where}: grade {grade[i]}, while p_{p[i].argmax()} is {p[i].max():.3g}. Are columns swapped, '
-                  'or grade and probabilities of two models?', stacklevel=3)
+    warnings.warn(f'{name}: grade is not the class of the largest probability in {bad.sum()} of {known.sum()} '
+                  f'rows; the first is {where}: grade {grade[i]}, while p_{p[i].argmax()} is {p[i].max():.3g}. '
+                  'Are columns swapped, or grade and probabilities of two models?', stacklevel=3)
 
 # %% ../../nbs/measure/05_predictions.ipynb #6de26e01
 def read_predictions(

@@ -56,3 +56,16 @@ def test_a_place_before_the_eye_is_no_patient(name, who): assert patient_and_eye
 @pytest.mark.parametrize('rule', ['2_{}', '2-{}.jpg', '2/{}.png', '{}_2', '2{}'])
 def test_eyes_in_other_languages(rule, left, right):
     assert (patient_and_eye(rule.format(left)), patient_and_eye(rule.format(right))) == (('2', 'left'), ('2', 'right'))
+
+@pytest.mark.parametrize('word', ['study', 'set', 'group', 'hospital', 'batch', 'clinic', 'site'])
+@pytest.mark.parametrize('digits', [2, 4])
+def test_two_photographs_of_an_eye_are_one_person(word, digits):
+    "More fronts than numbers behind them: people with repeated photographs, who may not be parted"
+    names = [f'{word}{i:0{digits}d}_{e}_{k}.png' for i in range(1, 21) for e in ('OD', 'OS') for k in (1, 2)]
+    found = eyes_of(names)
+    assert found.patient.nunique() == 20 and found.patient.groupby(found.index//4).nunique().max() == 1
+
+@pytest.mark.parametrize('sites, each', [(1, 5), (2, 2), (3, 40)])
+def test_patients_of_sites_stay_apart(sites, each):
+    names = [f'site{s}_{e}_{k}.png' for s in range(sites) for k in range(each) for e in ('OD', 'OS')]
+    assert eyes_of(names).patient.nunique() == sites*each

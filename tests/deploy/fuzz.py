@@ -1,5 +1,4 @@
-"""Mutated bundles, from a seed: settings, ONNX bytes, weights, golden files and hashes, opened and graded in processes of
-their own, with bounds on time and memory. Each case has to end in a typed error or in a valid grading, and may open no
+"""Mutated bundles, from a seed: settings, ONNX bytes, weights, golden files, hashes, and links and pipes in place of files, opened and graded in processes of their own, with bounds on time and memory. Each case has to end in a typed error or in a valid grading, and may open no
 file outside its bundle. `python tests/deploy/fuzz.py BUNDLE 1000` prints the table."""
 import collections, copy, json, os, random, re, shutil, struct, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -46,6 +45,7 @@ def filled(config):
     return config | dict(metrics=metrics, operating_curve=dict(threshold=t, sensitivity=[.9]*9, specificity=[.5]*9, images=40, positives=10), epochs=3, seed=1, lr=1e-3, bs=8,
                          operating_point=dict(threshold=.4, question='referable', sensitivity=.9, specificity=.5, n_images=40, chosen_on='validation'),
                          data=dict(source='data', layout='pairs', n_images=60, n_patients=30), trained_with=dict(torch='2.9'),
+                         gradable=dict(images=40, refused=2, applies=True), novelty=config.get('novelty') or dict(reason='too few photographs'),
                          trained_on=part | dict(parts=dict(train=part), sources=[part | dict(source='synth', part='train')]))
 
 def sums(b):
@@ -122,6 +122,27 @@ def onnx_graph(b, r):
         elif how == 3: g.node.append(h.make_node('Concat', ['before']*r.choice((1, 2, 200)), ['probabilities'], axis=1))
         elif how == 4: g.node.append(h.make_node('Cast', ['before'], ['probabilities'], to=r.choice((T.DOUBLE, T.INT64, T.FLOAT16, T.FLOAT))))
         else: g.node.append(h.make_node('Transpose', ['before'], ['probabilities'], perm=[1, 0]))
+    def heavy(): # an operator as large as chance has it, which the answer waits for, or (early) which is worked out when the model is opened
+        kind, op, early = r.choice((T.FLOAT, T.FLOAT, T.DOUBLE, T.INT64)), r.choice('Conv ConvTranspose MatMul LRN MaxPool AveragePool TopK Pow Transpose CumSum Resize Mod'.split()), r.random() < .5
+        side, few, k = 2**r.randrange(3, 12), 2**r.randrange(0, 6), 2**r.randrange(0, 10) + 1
+        size = [side, side] if op in ('MatMul', 'TopK', 'Pow', 'Transpose', 'Mod', 'CumSum') else [1, few, side, side]
+        def weight(name, kind, *v): g.initializer.append(h.make_tensor(name, kind, [len(v)], v))
+        def add(op, ins, out, **at): g.node.append(h.make_node(op, ins, [out], **at))
+        def fill(name, size): weight(name + '_size', T.INT64, *size); add('ConstantOfShape', [name + '_size'], name, value=h.make_tensor('one', kind, [1], [1]))
+        last = next(n for n in g.node if 'probabilities' in n.output)
+        last.output[list(last.output).index('probabilities')] = 'before'
+        fill('h0', size); add('ReduceMax', ['before'], 'top', keepdims=0); add('Cast', ['top'], 'top_kind', to=kind)
+        add('Identity' if early else 'Add', ['h0'] if early else ['h0', 'top_kind'], 'h1')
+        ins, at = ['h1'], {}
+        if op.startswith('Conv'): fill('w', [few, few, min(k, 65), min(k, 65)] if op == 'Conv' else [few, 1, k, k]); ins.append('w')
+        if op in ('MatMul', 'Pow', 'Mod'): ins.append('h1'); at = dict(fmod=1) if op == 'Mod' else {}
+        if op == 'LRN': at = dict(size=r.choice((k, 2*10**8 + 1, 2**40 + 1)))
+        if op.endswith('Pool'): at = dict(kernel_shape=[k, k], pads=[k//2]*4)
+        if op == 'TopK': weight('k', T.INT64, max(side//2, 1)); ins.append('k')
+        if op == 'CumSum': weight('axis', T.INT64, 1); ins.append('axis')
+        if op == 'Resize': weight('scales', T.FLOAT, 1., 1., 2.*few, 2.*few); ins += ['', 'scales']; at = dict(mode=r.choice(('nearest', 'linear', 'cubic')))
+        g.node.append(h.make_node(op, ins, ['h2', 'h3'] if op == 'TopK' else ['h2'], **at))
+        add('Cast', ['h2'], 'h4', to=T.FLOAT); add('ReduceMin', ['h4'], 'low', keepdims=0); weight('none', T.FLOAT, 0.); add('Mul', ['low', 'none'], 'nothing'); add('Add', ['before', 'nothing'], 'probabilities')
     ways = [lambda: node.attribute.append(h.make_attribute('then_branch', sub)), lambda: external(t), lambda: setattr(node, 'op_type', r.choice('Loop If Scan RandomNormal NonZero Relu Softmax Conv ImageDecoder'.split())),
             lambda: setattr(node, 'domain', r.choice(('com.microsoft', 'ai.onnx.ml', 'x', 'ai.onnx'))), lambda: g.sparse_initializer.add(), lambda: m.functions.add(name='f', domain='x'),
             lambda: m.training_info.add(), lambda: m.metadata_props.add(key='k', value='v'), lambda: m.opset_import.add(domain='x', version=1),
@@ -129,7 +150,9 @@ def onnx_graph(b, r):
             lambda: hidden('Expand'), lambda: t.dims.append(r.choice((0, 2, -1, 2**40))), lambda: setattr(t, 'data_type', r.randrange(0, 25)), lambda: t.string_data.append(b'x'),
             lambda: g.node.append(node), lambda: g.initializer.append(t), lambda: g.node.remove(node), lambda: setattr(g.input[0].type.tensor_type.shape.dim[r.randrange(4)], 'dim_value', r.choice((0, 1, -5, 3, 2**30))),
             lambda: setattr(g.input[0].type.tensor_type.shape.dim[1], 'dim_param', 's'), lambda: setattr(g.input[0].type.tensor_type, 'elem_type', r.randrange(0, 20)), lambda: g.output.append(g.output[0]),
-            lambda: g.output.add(name=r.choice((node.output[0], 'secret'))), lambda: g.output.pop(0), lambda: node.input.insert(0, r.choice((*node.input, 'nothing'))), answer, answer, answer, answer,
+            lambda: g.output.add(name=r.choice((node.output[0], 'secret'))), lambda: g.output.pop(0), lambda: node.input.insert(0, r.choice((*node.input, 'nothing'))), answer, answer, answer, answer, heavy, heavy, heavy, heavy, heavy, heavy,
+            lambda: t.dims.extend([r.choice((1, 2, 127))]*r.choice((9, 1000, 200_000))), lambda: node.input.extend([node.input[0]]*r.choice((9, 200_000))), lambda: node.attribute.append(node.attribute[0] if len(node.attribute) else h.make_attribute('size', 2)),
+            lambda: node.attribute.append(h.make_attribute('kernel_shape', [127]*r.choice((3, 300_000)))),
             lambda: [setattr(a, 'i', r.choice((0, -1, 2**40))) or (a.ints and a.ints.__setitem__(0, r.choice((0, -1, 2**40)))) for a in node.attribute],
             lambda: [g.node.append(h.make_node('MatMul', ['w0' if i == 0 else f'w{i}', 'w0'], [f'w{i+1}'])) for i in range(300)] and g.initializer.append(h.make_tensor('w0', T.FLOAT, [800, 800], b'\0'*2560000, raw=True)),
             lambda: node.attribute.append(h.make_attribute('sparse_value', h.make_sparse_tensor(h.make_tensor('v', T.FLOAT, [1], [1.]), h.make_tensor('i', T.INT64, [1], [0]), [3])))]
@@ -144,7 +167,25 @@ def hashes(b, r):
     if r.random() < .3: flipped(r.choice([p for p in b.rglob('*') if p.is_file()]), r)
     else: lines = f.read_text().splitlines(True); r.shuffle(lines); f.write_text(''.join(lines[:r.randrange(len(lines)+1)]) + r.choice(('', '0'*64 + '  ../x\n', '0'*64 + '  card.md\n', 'x\n', '\x00')))
 
-KINDS = dict(settings=(settings, 10), golden=(golden, 3), graph=(onnx_graph, 8), onnx=(onnx_bytes, 4), weights=(weights, 2), hashes=(hashes, 1)) # mutation and its share of the cases
+def files(b, r):
+    "Something else in place of a file, whose hash is right: a link to outside or to nowhere, a pipe, a folder, far too many bytes"
+    sums(b)
+    name = r.choice(('config.json', 'config.json', 'SHA256SUMS', 'card.md', 'model.onnx', 'model.safetensors', 'golden/golden.json', 'golden/0.png', 'golden/0.input.png', 'golden'))
+    f, outside = b/name, b.parent.parent/f'outside_{b.parent.name}'
+    def moved(): shutil.move(f, outside); return outside
+    def link(): f.symlink_to(moved())
+    def around(): f.symlink_to(os.path.relpath(moved(), f.parent))
+    def nowhere(): moved(); f.symlink_to(b.parent.parent/'nowhere')
+    def circle(): moved(); f.symlink_to(f)
+    def device(): moved(); f.symlink_to(r.choice(('/dev/zero', '/dev/stdin', '/proc/self/environ', '/etc/passwd')))
+    def pipe(): moved(); os.mkfifo(f)
+    def folder(): moved(); f.mkdir()
+    def sparse(): moved(); open(f, 'wb').close(); os.truncate(f, 5*2**30)
+    def large(): moved(); f.write_bytes(r.choice((b'['+b'[],'*15_000_000+b'[]]', b'{"a":'*3_000_000, b' '*2**21 + (outside.read_bytes() if outside.is_file() else b''), b'['*900_000)))
+    r.choice((link, link, around, nowhere, circle, device, pipe, pipe, folder, sparse, large, large))()
+    if r.random() < .3: (b/'SHA256SUMS').unlink(missing_ok=True) if not (b/'SHA256SUMS').is_dir() else None # then nothing vouches for anything
+
+KINDS = dict(settings=(settings, 10), golden=(golden, 3), graph=(onnx_graph, 8), onnx=(onnx_bytes, 4), weights=(weights, 2), hashes=(hashes, 1), files=(files, 3)) # mutation and its share of the cases
 
 def make(bundle, folder, seed)->tuple:
     "A mutated copy of a bundle: its folder, and which kind of mutation"
@@ -157,7 +198,7 @@ def make(bundle, folder, seed)->tuple:
     (b/'config.json').write_text(json.dumps(config))
     sums(b)
     KINDS[kind][0](b, r)
-    if kind != 'hashes': sums(b)
+    if kind not in ('hashes', 'files'): sums(b)
     return b, kind
 
 # ---- in a process of its own: open, grade, show
@@ -168,10 +209,12 @@ def watch(allowed):
     def hook(event, args):
         if event in ('subprocess.Popen', 'os.system', 'socket.connect', 'os.exec', 'os.posix_spawn'): opened.append(event)
         if event == 'open' and isinstance(args[0], (str, bytes, os.PathLike)):
-            p = os.path.abspath(os.fsdecode(args[0]))
-            if not p.startswith((str(allowed[0]), *own, *SYSTEM)): opened.append(p)
+            p = os.path.realpath(os.fsdecode(args[0])) # a link leads elsewhere
+            if not p.startswith((allowed[0], *own, *SYSTEM)): opened.append(p)
+    def allow(folder): allowed[0] = os.path.realpath(folder)
+    allow(allowed[0])
     sys.addaudithook(hook)
-    return lambda folder: allowed.__setitem__(0, folder), opened
+    return allow, opened
 
 def judged(b, photo):
     "What becomes of a bundle: 'refused' and the sentence, or 'graded'; anything else is a fault"
@@ -267,8 +310,9 @@ class Worker:
             lines = [o for o in f if ' = -1 ' not in o]
             self.at = f.tell()
         paths = [(o, re.search(r'"([^"]*)"', o)) for o in lines]
-        fine = (str(folder), *own_places(), *SYSTEM)
-        return [o.split(None, 1)[1].strip()[:200] for o,p in paths if 'execve(' in o or 'connect(' in o or (p and p[1].startswith('/') and not p[1].startswith(fine))]
+        fine = (os.path.realpath(folder), *own_places(), *SYSTEM)
+        def foreign(p): return p.startswith('/') and not os.path.realpath(p).startswith(fine)
+        return [o.split(None, 1)[1].strip()[:200] for o,p in paths if 'execve(' in o or 'connect(' in o or (p and foreign(p[1]))]
     def stop(self):
         self.proc.stdin.close()
         try: self.proc.wait(5)

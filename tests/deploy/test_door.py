@@ -67,8 +67,12 @@ def test_the_door_is_shut(page):
     for host in ('evil.example', f'evil.example:{page.port}', '127.0.0.1.evil.example', '10.0.0.1', '', 'localhost.', '127.0.0.1@evil.example'):
         assert page.get(with_token, Host=host)[0] in (400, 403), host
     known = dict(Authorization=f'token {page.token}')
-    assert page.get(Sec_Fetch_Site='cross-site', Sec_Fetch_Mode='no-cors', Sec_Fetch_Dest='image')[0] == 403
-    assert page.get(Origin='http://evil.example', **known)[0] == 403 and page.get(Origin='null', **known)[0] == 403
+    for site in ('cross-site', 'same-site'):                                           # a page of somebody else asks, before cookies are looked at
+        status, body, _ = page.get(Sec_Fetch_Site=site, Sec_Fetch_Mode='no-cors', Sec_Fetch_Dest='image')
+        assert status == 403 and 'Another page has sent you here' in body, site
+    for origin in ('http://evil.example', 'null', 'http://[', 'http://[::1', 'http://[x]', '', f'http://127.0.0.1:{page.port}, http://evil.example', 'http://127.0.0.1:1'):
+        assert page.get(Origin=origin, **known)[0] == 403, origin
+    assert page.get('/voila/static/require.min.js', Origin=f'http://127.0.0.1:{page.port}', **known)[0] == 200
     assert page.get(Sec_Purpose='prefetch', **known)[0] == 403
     for method in ('POST', 'PUT', 'DELETE', 'OPTIONS', 'HEAD'): assert page.get(method=method)[0] == 403, method
     assert page.get('/api/kernels/x/channels', Upgrade='websocket', Connection='Upgrade', Sec_WebSocket_Key='x'*22 + '==', Sec_WebSocket_Version='13')[0] == 403
@@ -85,6 +89,8 @@ def test_a_token_then_a_cookie_and_room_for_so_many(page):
     assert page.get('/voila/static/require.min.js', **known)[0] == 200
     asked = page.get(Sec_Fetch_Site='cross-site', **known)
     assert asked[0] == 403 and 'href="/"' in asked[1]                                   # a link from elsewhere: one click more
+    for path in ('/', '/voila/static/require.min.js', '/api/kernels/x'):
+        for site in ('cross-site', 'same-site'): assert page.get(path, Sec_Fetch_Site=site, Sec_Fetch_Mode='no-cors', **known)[0] == 403, (path, site)
     with ThreadPoolExecutor(6) as pool: found = list(pool.map(lambda _: page.get(**known), range(6)))   # as a page with pictures would
     assert len(page.kernels()) <= 2 and [s for s,*_ in found].count(503) >= 4, found
     full = next(b for s,b,_ in found if s == 503)
@@ -117,6 +123,54 @@ def test_the_command_says_what_is_wrong_and_where_it_looked(command, tmp_path):
     for args, word in (([tmp_path/'no'], str(tmp_path/'no')), ([shared()[1], '--pages', 0], 'pages is 0'), ([shared()[1], '--port', 0], 'port is 0')):
         r = command('retina_panel', *args)
         assert r.returncode == 2 and r.stderr.count('\n') == 1 and word in r.stderr, r
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as s: s.bind(('::1', 0)); return True
+    except OSError: return False
+
+@pytest.mark.parametrize('ip', ('127.0.0.1', 'localhost', '', '0.0.0.0', '::1', '::'))
+def test_a_port_is_free_or_taken_at_every_kind_of_address(ip):
+    from retina_nb.core import SettingError
+    from retina_nb.deploy.page import _free
+    six = ':' in ip
+    if six and not has_ipv6(): pytest.skip('no IPv6 on this machine')
+    port = free_port(); _free(ip, port)
+    for kind, where in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
+        if kind == socket.AF_INET6 and not has_ipv6(): continue
+        with socket.socket(kind) as s:
+            if kind == socket.AF_INET6: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            s.bind((where, port)); s.listen()
+            hit = {'127.0.0.1': '127.0.0.1' == where, '0.0.0.0': '127.0.0.1' == where, '::1': '::1' == where, '::': '::1' == where}.get(ip, True)
+            if ip == 'localhost' and where not in {a[4][0] for a in socket.getaddrinfo(ip, port)}: hit = False
+            if not hit: _free(ip, port)
+            else:
+                with pytest.raises(SettingError, match='choose another port with --port') as e: _free(ip, port)
+                assert (f'[{ip}]:{port}' if six else f'{ip}:{port}') in str(e.value)
+
+@pytest.mark.parametrize('ip', ('192.0.2.1', '2001:db8::1', 'no.such.name.invalid', '999.1.1.1', 'a..b', 'x'*300))
+def test_an_address_of_another_machine(ip):
+    from retina_nb.core import SettingError
+    from retina_nb.deploy.page import _free
+    with pytest.raises(SettingError, match='another (address )?with --ip'): _free(ip, free_port())
+
+def test_the_panel_on_ipv6(tmp_path):
+    "The command prints an address in brackets, and the door knows it as one of its own"
+    if not has_ipv6(): pytest.skip('no IPv6 on this machine')
+    port, log = free_port(), tmp_path/'log.txt'
+    args = ['-c', 'from retina_nb.deploy.page import retina_panel; import sys; retina_panel(sys.argv[1], port=int(sys.argv[2]), ip="::1", feedback=sys.argv[3], no_browser=True)']
+    proc = subprocess.Popen([sys.executable, '-W', 'ignore', *args, shared()[1], str(port), str(tmp_path/'f.csv')], stdout=open(log, 'w'), stderr=subprocess.STDOUT)
+    try:
+        for _ in range(600):
+            if 'token=' in log.read_text() or proc.poll() is not None: break
+            time.sleep(.1)
+        assert f'http://[::1]:{port}/?token=' in log.read_text(), log.read_text()
+        c = HTTPConnection('::1', port, timeout=60); c.request('GET', '/')
+        r = c.getresponse(); assert r.status == 403 and 'The panel is locked' in r.read().decode(); c.close()
+    finally:
+        proc.send_signal(signal.SIGTERM)
+        try: proc.wait(20)
+        except subprocess.TimeoutExpired: proc.kill(); proc.wait()
 
 def test_the_browser_gets_a_file_of_its_own(tmp_path, monkeypatch):
     "The token is in no list of processes: the browser opens a file that only its user can read"

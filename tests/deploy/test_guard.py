@@ -7,6 +7,7 @@ from onnx import TensorProto as T, helper as h
 
 import fuzz
 from random_model import shared
+from random_operators import small_model
 from retina_nb.core import BundleError
 from retina_nb.deploy import Grader, check_bundle, checked_onnx, load_bundle, open_session, scan_onnx, sound_answer, write_sums
 
@@ -14,14 +15,7 @@ from retina_nb.deploy import Grader, check_bundle, checked_onnx, load_bundle, op
 def data(): return (shared()[1]/'model.onnx').read_bytes()
 
 @pytest.fixture(scope='module')
-def small(): # a model of a few hundred bytes in the form of a grading model, to be changed
-    node = h.make_node
-    image = h.make_tensor_value_info('image', T.UINT8, ['n', 64, 64, 3])
-    out = h.make_tensor_value_info('probabilities', T.FLOAT, ['n', 5])
-    nodes = [node('Cast', ['image'], ['x'], to=T.FLOAT), node('ReduceMean', ['x', 'axes'], ['mean'], keepdims=0), node('Unsqueeze', ['mean', 'one'], ['m']),
-             node('MatMul', ['m', 'w'], ['z']), node('Softmax', ['z'], ['probabilities'], axis=1)]
-    weights = [h.make_tensor('axes', T.INT64, [3], [1, 2, 3]), h.make_tensor('one', T.INT64, [1], [1]), h.make_tensor('w', T.FLOAT, [1, 5], [.1]*5)]
-    return h.make_model(h.make_graph(nodes, 'g', [image], [out], weights), opset_imports=[h.make_opsetid('', 18)], ir_version=10).SerializeToString()
+def small(): return small_model().SerializeToString()
 
 def changed(data, change):
     m = onnx.ModelProto.FromString(data)
@@ -226,6 +220,16 @@ def test_770_changed_settings(tmp_path, monkeypatch):
         for o in texts: o.encode()
         ended['good'] += 1
     assert ended['refused'] > 300 and ended['good'] > 50, ended
+
+@pytest.mark.parametrize('bad', [5, [1], 'x', {}, dict(applies='no'), dict(images=9, refused=0, applies='no'), dict(images=9, refused=0, applies=0), dict(images=9, refused=10, applies=False), dict(images=-1, refused=0, applies=True), dict(images=9, applies=True)])
+def test_a_word_that_would_switch_off_the_rule_for_what_cannot_be_graded(tmp_path, bad):
+    b = Path(shutil.copytree(shared()[1], tmp_path/'b'))
+    config = json.loads((b/'config.json').read_text())
+    for good in (dict(images=9, refused=1, applies=True), None):
+        (b/'config.json').write_text(json.dumps(config | dict(gradable=good))); write_sums(b)
+        assert Grader(b).judges is True
+    (b/'config.json').write_text(json.dumps(config | dict(gradable=bad))); write_sums(b)
+    with pytest.raises(BundleError, match='gradable'): load_bundle(b)
 
 def test_a_name_may_not_rewrite_the_terminal(tmp_path):
     b = Path(shutil.copytree(shared()[1], tmp_path/'b'))

@@ -1,6 +1,7 @@
 "The panel without a browser: states, hostile input, privacy, the page's settings."
 import copy, csv, io, os
 from datetime import datetime
+from pathlib import Path
 
 import nbformat, numpy as np, pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
@@ -271,6 +272,35 @@ def test_names_that_are_no_text_are_spelled_out_and_exported(tmp_path, panel, ey
     panel.export.click()
     table = next(b for m,b in panel.sent if m['t'] == 'save')[0].decode('utf-8-sig')
     assert [r['file'] for r in csv.DictReader(io.StringIO(table))] == ['eye\\xff.png', '\\ud800.png', 'sample\\xff.png']
+
+@pytest.mark.skipif(os.name == 'nt', reason='pipes of POSIX')
+def test_a_sample_that_is_a_pipe_is_refused_at_once(tmp_path, panel):
+    (tmp_path/'s').mkdir(); os.mkfifo(tmp_path/'s'/'eye.jpg'); (tmp_path/'s'/'gone.jpg').touch()
+    panel._samples = panel_samples(tmp_path/'s', panel.session.task)
+    (tmp_path/'s'/'gone.jpg').unlink()
+    for name in list(panel._samples): panel.take_sample(name)
+    assert {c.name: (c.state, c.error.split(':')[0]) for c in panel.session.cases} == dict.fromkeys(panel._samples, ('failed', 'cannot be read'))
+    assert 'is a pipe' in panel.session.cases[0].error
+
+@pytest.mark.parametrize('fixed', (False, True))
+def test_corrections_of_an_earlier_version_come_along_from_another_disk(tmp_path, monkeypatch, fixed):
+    "Also where the earlier file cannot be removed"
+    import errno, retina_nb.deploy.session as S
+    monkeypatch.setenv('RETINA_NB_CACHE', str(tmp_path/'cache')); monkeypatch.setattr('platformdirs.user_data_path', lambda *a, **k: tmp_path/'data')
+    earlier, move, text = S.cache_dir()/'feedback'/'m.csv', os.replace, ','.join(FEEDBACK) + '\r\n1,2\r\n'
+    earlier.parent.mkdir(parents=True); earlier.write_bytes(text.encode())
+    def replace(a, b):
+        if (tmp_path/'cache' in Path(a).parents) != (tmp_path/'cache' in Path(b).parents): raise OSError(errno.EXDEV, 'another disk')
+        return move(a, b)
+    monkeypatch.setattr(os, 'replace', replace); monkeypatch.setattr(os, 'rename', replace)
+    remove = Path.unlink
+    def unlink(self, **k):
+        if fixed and self == earlier: raise OSError(errno.EROFS, 'read-only')
+        return remove(self, **k)
+    monkeypatch.setattr(Path, 'unlink', unlink)
+    path = S.feedback_file('m')
+    assert tmp_path/'data' in path.parents and path.read_bytes() == text.encode() and earlier.exists() == fixed
+    path.write_text('newer'); assert S.feedback_file('m').read_text() == 'newer'
 
 def test_no_sample_and_no_operating_point_for_other_tasks(tmp_path):
     p = GradingPanel(export(random_run(tmp_path/'r', 'oct'), tmp_path/'b'), feedback=tmp_path/'f.csv')

@@ -167,3 +167,44 @@ print(os.waitpid(pid, 0)[1]); t.join()
 def test_other_warnings_are_heard():
     code = "import warnings\nfrom retina_nb.image.read import read_image\nwarnings.warn('Corrupt EXIF data of ours')"
     assert 'of ours' in subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stderr
+
+def hostile_tiff(w, h, packing, packed, rows=1):
+    "Grey, 8 bits; every strip points at the same packed bytes"
+    n = -(-h//rows); at = 8 + len(packed); ifd = at + 8*n
+    tags = [(256, w), (257, h), (258, 8), (259, packing), (262, 1), (273, at, n), (277, 1), (278, rows), (279, at + 4*n, n)]
+    entries = b''.join(struct.pack('<HHII', t, 4, *(rest or [1]), v) for t,v,*rest in tags)
+    return struct.pack('<2sHI', b'II', 42, ifd) + packed + struct.pack(f'<{n}I', *[8]*n) + struct.pack(f'<{n}I', *[len(packed)]*n) + struct.pack('<H', len(tags)) + entries + bytes(4)
+
+BOUNDED = '''
+import resource, sys
+from retina_nb.core import ImageError
+from retina_nb.image.read import read_image
+size = int(next(o.split()[1] for o in open('/proc/self/status') if o.startswith('VmSize')))*1024
+resource.setrlimit(resource.RLIMIT_AS, (size + 2**30,)*2); resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+try: print(read_image(sys.argv[1]).shape)
+except ImageError as e: print(e)
+'''
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='bounds on memory as Linux has them')
+@pytest.mark.parametrize('packing, packed', [(1, bytes(2**22)), (8, zlib.compress(bytes(2**26), 9)), (32773, b'\x80'*2**22), (7, b'\xff\xd8'*2**10)])
+def test_strips_that_share_their_bytes_cost_no_more_than_the_file(tmp_path, packing, packed):
+    (tmp_path/'t.tif').write_bytes(hostile_tiff(64, 4000, packing, packed))
+    p = subprocess.run([sys.executable, '-c', BOUNDED, tmp_path/'t.tif'], capture_output=True, text=True)
+    assert p.returncode == 0 and ('(4000, 64, 3)' in p.stdout or 't.tif: ' in p.stdout) and not p.stderr and 'memory' not in p.stdout
+
+def test_what_is_unfolded_counted_and_decoded_has_an_end():
+    from retina_nb.image.damage import _deflate_damage, _jpeg_damage, _packbits_damage
+    assert _deflate_damage(zlib.compress(bytes(2**26), 9), 10**6)[1] < 3*10**6
+    assert _packbits_damage(b'\x80'*10**6, 100, 1000) == ('', 1001)
+    big = encoded('JPEG')
+    assert _jpeg_damage(big, b'', 3, 100) == ('', 200*300) and _jpeg_damage(big, b'', 3, 10**6) == ('', 200*300) and _jpeg_damage(b'x', b'', 3, 100) == ('', 0)
+    whole = zlib.compress(photo().tobytes())
+    assert _deflate_damage(memoryview(whole), 10**9) == ('', photo().nbytes) and 'damaged' in _deflate_damage(whole[:-1] + bytes([whole[-1] ^ 1]), 10**9)[0]
+
+def test_a_note_before_the_pixels_is_named_too():
+    from PIL.PngImagePlugin import PngInfo
+    note = PngInfo(); note.add_text('who', 'somebody')
+    data = encoded('PNG', pnginfo=note)
+    i = data.index(b'somebody')
+    assert data.index(b'IDAT') > i
+    with pytest.raises(ImageError, match='checksum of the part tEXt'): read_image(data[:i] + b'x' + data[i+1:])

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from retina_nb.core import DataError, SettingError
-from retina_nb.measure import consensus, example_predictions, example_readers, human_ceiling, qwk, read_readers, reader_agreement, reader_pairs
+from retina_nb.disk import read_json
+from retina_nb.measure import consensus, example_predictions, example_readers, human_ceiling, qwk, read_readers, reader_agreement, reader_pairs, write_readers
 
 KRIPPENDORFF = ['1 2 3 3 2 1 4 1 2 . . .', '1 2 3 3 2 2 4 1 2 5 . 3', '. 3 3 3 2 3 4 2 2 5 1 .', '1 2 3 3 2 4 4 1 2 5 1 .']
 
@@ -111,3 +112,51 @@ def test_no_image_that_model_and_readers_share(readings):
     with pytest.raises(DataError, match='consensus of the others'): human_ceiling(alone, d)
     with pytest.raises(DataError, match='no column image'): human_ceiling(readings, d.drop(columns='image'))
     with pytest.raises(DataError, match='no column image'): human_ceiling(readings.drop(columns='image'), d)
+
+ASIDE = ['dme_grade', 'Risk of macular edema ', 'quality_score', 'n_lesions', 'diabetes_type', 'round', 'patient_id', 'consensus', 'final_grade', 'truth',
+         'reader_count', 'readers', 'age_group', 'camera_model', 'DMEGrade', 'adjudicatedGrade', 'model_grade', 'HbA1c', 'grade.majority', 'Gold standard']
+BESIDE = ['reader_a_id', 'reader_a_conf', 'reader_a_quality', 'reader_a_dme', 'reader_experience', 'expert_years', 'reader_consensus', 'reader_majority',
+          'reader_a_comments', 'Reader count', 'readerA_confidence', 'grader_notes', 'n_readers', 'reader_final', 'grader-time']
+
+@pytest.mark.parametrize('tag', [*ASIDE, *BESIDE])
+def test_what_is_called_like_a_tag_is_no_reader(tag, readings):
+    "A consensus among its readers, or a count of them, counted as a reader without a word"
+    for who in (['reader_a', 'reader_b', 'reader_c'], ['smith', 'jones', 'wu']):
+        d = readings.rename(columns=dict(zip(['reader_a', 'reader_b', 'reader_c'], who)))
+        for column in (d[who[0]].fillna(1), np.arange(len(d)) % 3, 'text'): assert read_readers(d.assign(**{tag: column}))[1] == who
+        assert reader_agreement(d.assign(**{tag: d[who[0]]}))['readers'] == who
+
+@pytest.mark.parametrize('names', [['reader_a', 'reader_b', 'reader_c'], ['smith', 'jones', 'wu'], ['grader1', 'grader2', 'grader3'], ['Reader 1', 'Reader 2', 'Reader 3'],
+                                   ['rater-A', 'rater-B', 'rater-C'], ['R1', 'R2', 'R3'], ['dr_lee', 'dr_kim', 'dr_cho'], ['readerA', 'readerB', 'readerC'], ['1', '2', '3'],
+                                   ['reader_a_grade', 'reader_b_grade', 'reader_c_grade'], ['expert_smith', 'expert_jones', 'expert_wu'], ['Annotator1_DR', 'Annotator2_DR', 'Annotator3_DR'],
+                                   ['Dr. Müller', 'Prof. Weiß', 'Jansen'], ['DR grade reader 1', 'DR grade reader 2', 'DR grade reader 3'], ['reader_dr_lee', 'reader_dr_kim', 'reader_dr_cho']])
+def test_readers_that_need_no_naming(names, readings):
+    assert read_readers(readings.rename(columns=dict(zip(['reader_a', 'reader_b', 'reader_c'], names))))[1] == names
+
+@pytest.mark.parametrize('names, odd, low, high', [('smith jones wu', 'lens_state', 0, 4), ('smith jones wu', 'fatigue', 0, 2), ('smith jones wu', 'stage', 1, 4), ('smith jones wu', 'mean', 0, 4),
+                                                   ('a b c', 'jones', 0, 4), ('R1 R2 R3', 'Q1', 0, 4), ('reader_a reader_b reader_c', 'reader_a_mood', 0, 4), ('smith jones wu', 'wear', 3, 3),
+                                                   ('reader_a reader_b reader_c', 'reader_fatigue', 0, 4), ('reader_a reader_b reader_c', 'reader_a_grade', 0, 4),
+                                                   ('reader_smith reader_jones reader_wu', 'reader_sleep', 0, 2), ('smith jones wu', 'shift', 0, 9)])
+def test_a_doubt_is_a_question(names, odd, low, high, readings):
+    names = names.split()
+    d = readings.rename(columns=dict(zip(['reader_a', 'reader_b', 'reader_c'], names)))
+    d[odd] = np.arange(len(d)) % (high-low+1) + low
+    with pytest.raises(DataError, match=r'is column .* a reader\?.*readers=.*--reader_cols'): read_readers(d)
+    assert read_readers(d, readers=names)[1] == names
+
+def test_words_for_two_classes_are_a_question_and_letters_are_not():
+    d = pd.DataFrame(dict(image=range(20), smith=[0, 1]*10, snoring=[1, 0]*10))
+    with pytest.raises(DataError, match='two classes'): read_readers(d, 'pneumonia')
+    assert read_readers(d.rename(columns=dict(smith='a', snoring='b')), 'pneumonia')[1] == ['a', 'b']
+
+def test_a_consensus_in_a_long_table_is_no_reader(readings):
+    names = ['reader_a', 'reader_b', 'reader_c']
+    for verdict in ('consensus', 'Final grade', 'adjudicated'):
+        long = readings.assign(**{verdict: readings.target}).melt(['image'], [*names, verdict], 'reader', 'grade').dropna()
+        with pytest.raises(DataError, match=f'{verdict}.*readers='): read_readers(long)
+        assert read_readers(long, readers=names)[1] == names and consensus(long, adjudicator=verdict).notna().all()
+
+def test_whoever_is_taken_for_a_reader_is_said(readings, tmp_path):
+    d = readings.rename(columns=dict(reader_a='smith', reader_b='jones', reader_c='wu')).assign(truth=readings.target)
+    assert 'taken as readers: smith, jones, wu' in write_readers(d, example_predictions(80), tmp_path, n_boot=20)
+    assert read_json(tmp_path/'readers.json')['readers'] == ['smith', 'jones', 'wu']

@@ -127,7 +127,8 @@ def test_folds_of_unknown_patients_warn():
     assert len(kfold(told, 2, content=False)) == 2 and patients_unknown(told) == ''
     for name in ('train/row 3', 'row 7'): assert 'unknown' in patients_unknown(pd.DataFrame(dict(image=['a', 'b'], patient=[name, name + '1'])))
 
-@pytest.mark.parametrize('tag, same', [(['M0', 'M1'], [0, 1]), (['M0', 'M2'], [0, 2]), (['no', 'Yes '], [0, 1]), ([False, True], [0, 1]), ('no', 0), (['0', '2.0'], [0, 2])])
+@pytest.mark.parametrize('tag, same', [(['M0', 'M1'], [0, 1]), (['M0', 'M2'], [0, 2]), (['no', 'Yes '], [0, 1]), ([False, True], [0, 1]), ('no', 0), (['0', '2.0'], [0, 2]),
+                                       (['negative', 'Positive'], [0, 1]), (['No DME', 'DME'], [0, 1]), (['none', 'present'], [0, 1]), (['None', 'M2'], [0, 2]), (['neg', 'pos'], [0, 1]), (['no-dme', 'Absent', 'yes'], [0, 0, 1])])
 def test_oedema_in_the_words_of_programmes(tag, same, preds):
     said, number = (evaluate(preds.assign(dme=np.resize(np.array(t, object), len(preds))), n_boot=20) for t in (tag, same))
     assert said['referable_with_dme'] == number['referable_with_dme'] and not any('oedema' in s for s in said['left_out'])
@@ -141,6 +142,19 @@ def test_oedema_that_nobody_can_read_is_named_and_stops_nothing(preds):
     for bad in ('perhaps', -3, np.inf):
         with pytest.raises(DataError, match=str(bad)): dme_figures(preds.assign(dme=bad))
     with pytest.raises(DataError, match='empty'): dme_figures(preds.assign(dme=''))
+
+@pytest.mark.parametrize('word', ['none', '-', '+', '++', 'unknown', '?', -1, 'CSME', 'mild'])
+def test_every_word_for_oedema_that_is_not_read_is_counted(word, preds):
+    "Images whose tag was a word for nobody left the figure and were not named"
+    s = evaluate(preds.assign(dme=np.resize(np.array([0, 2, word, None, '', 'NA'], object), len(preds))), n_boot=20)
+    (why,) = [x for x in s['left_out'] if 'oedema' in x]
+    assert s['referable_with_dme']['n'] == len(preds)//3 and f"{len(preds)//6} of {len(preds)} images, whose dme is '{word}':" in why
+    for silent in (None, '', 'NA', np.nan): assert not any('oedema' in x for x in evaluate(preds.assign(dme=np.resize(np.array([0, 1, silent], object), len(preds))), n_boot=20)['left_out'])
+
+def test_none_beside_oedema_of_an_image_without_a_grade(preds):
+    d = preds.assign(dme='none', error=None).astype(dict(dme=object))
+    d.loc[0, ['dme', 'error']] = ['yes', 'too dark']
+    assert dme_figures(d.set_axis([0]*len(d)), n_boot=20)['n'] == len(d)-1
 
 def test_no_auc_where_a_rule_stands_in_for_scores(preds):
     d = preds.assign(ungradable=preds.index % 7 == 0)

@@ -202,5 +202,5 @@ def test_plans_that_cannot_be(bad):
 def test_power_that_cannot_be(home):
     for x in (0, 1, 2):
         with pytest.raises(SettingError, match='power'): patients_for_bound(.9, .8, .2, power=x)
-    for bad in (dict(n_patients=0), dict(n_patients=[20, -1]), dict(n_patients=20, studies=0), dict(n_patients=20, n_boot=0)):
+    for bad in (dict(n_patients=0), dict(n_patients=[20, -1]), dict(n_patients=[20, 30.5]), dict(n_patients=[20, np.nan]), dict(n_patients=[20, np.inf]), dict(n_patients=[]), dict(n_patients=['20']), dict(n_patients=20, studies=0), dict(n_patients=20, n_boot=0)):
         with pytest.raises(SettingError, match='whole number'): power(home, home, **bad)
