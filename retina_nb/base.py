@@ -50,7 +50,9 @@ _EXTRAS = dict(train='torch torchvision fastai fasttransform fastprogress timm c
                panel='ipywidgets anywidget traitlets IPython ipykernel voila jupyter_server tornado',
                hub='huggingface_hub',
                mlflow='mlflow',
-               serve='sqlalchemy alembic psycopg fastapi starlette pydantic uvicorn multipart prometheus_client')
+               serve='sqlalchemy alembic psycopg fastapi starlette pydantic uvicorn multipart prometheus_client '
+                     'pynetdicom',
+               telemetry='opentelemetry')
 _EXTRA_OF = {package: extra for extra, packages in _EXTRAS.items() for package in packages.split()}
 
 def _missing(e, # the `ModuleNotFoundError`
