@@ -52,7 +52,8 @@ _EXTRAS = dict(train='torch torchvision fastai fasttransform fastprogress timm c
                mlflow='mlflow',
                serve='sqlalchemy alembic psycopg fastapi starlette pydantic uvicorn multipart prometheus_client '
                      'pynetdicom',
-               telemetry='opentelemetry')
+               telemetry='opentelemetry',
+               cloud='obstore')
 _EXTRA_OF = {package: extra for extra, packages in _EXTRAS.items() for package in packages.split()}
 
 def _missing(e, # the `ModuleNotFoundError`

@@ -6,7 +6,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = 'train', 'panel', 'hub', 'mlflow', 'serve', 'telemetry', 'ray', 'dev'
+EXTRAS = 'train', 'panel', 'hub', 'mlflow', 'serve', 'telemetry', 'cloud', 'ray', 'dev'
 
 @pytest.fixture(scope='module')
 def wanted(root):

@@ -6,26 +6,27 @@
 __all__ = ['Keeping']
 
 # %% ../../nbs/serve/38_keeping.ipynb #8b5e2bf2
-import contextlib, hashlib, hmac
+import contextlib, hashlib, hmac, os
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from fastcore.basics import patch
 
+from .bucket import is_bucket, pictures_at, pictures_of
 from .engine import StoreBusy, StoreError, read_setting, write_setting
-from .kept import PictureFolder, claim_folder, put_picture
+from .kept import Pictures, claim_place, put_picture
 from .schema import image
 from .writing import Database
 
 # %% ../../nbs/serve/38_keeping.ipynb #2fd6cbbd
 class Keeping(Database):
-    "A database, and a folder for photographs beside it"
+    "A database, and a place for photographs beside it"
     def __init__(
         self,
         url, # a folder, a file or a URL, as for `store_url`
         *,
-        keep_images=None, # a folder for the photographs; None: they are not kept
+        keep_images=None, # a folder or s3://bucket/folder for the photographs; None: they are not kept
         timeout:float=60., # seconds that a writer waits for other processes
         group:int=64, # jobs that are committed together at most
     ):
@@ -37,7 +38,8 @@ class Keeping(Database):
 # %% ../../nbs/serve/38_keeping.ipynb #f68f7a9d
 @patch
 def _place(self:Keeping, path)->str:
-    "A file or folder as it is stored: relative to the store where it lies within"
+    "A file, folder or address as it is stored: relative to the store where it lies within"
+    if is_bucket(path): return path
     inside = self.folder and path.is_relative_to(self.folder)
     return path.relative_to(self.folder).as_posix() if inside else str(path)
 
@@ -52,8 +54,9 @@ def _keep(self:Keeping, p)->str:
 @patch
 def kept_path(self:Keeping,
               kept:str, # a picture's place as it is stored
-             )->Path: # the file, on this machine
+             )->Any: # a `Path` on this machine, or the address of an object store
     "Where a kept picture lies"
+    if is_bucket(kept): return kept
     return self.folder/kept if self.folder else Path(kept)
 
 # %% ../../nbs/serve/38_keeping.ipynb #b0d898f6
@@ -64,10 +67,10 @@ def _mark(self:Keeping)->str:
 
 # %% ../../nbs/serve/38_keeping.ipynb #ac3c3083
 @patch
-def _own_pictures(self:Keeping, where)->PictureFolder:
-    "A folder for this store's pictures, and for no other's"
-    folder = PictureFolder(where)
-    claim_folder(folder, self._mark())
+def _own_pictures(self:Keeping, where)->Pictures:
+    "A place for this store's pictures, and for no other's"
+    folder = pictures_at(where)
+    claim_place(folder, self._mark())
     place = self._place(folder.where)
     def _job(conn, note):
         known = read_setting(conn, 'pictures', [])
@@ -81,11 +84,13 @@ def _own_pictures(self:Keeping, where)->PictureFolder:
 def _drop_unused(self:Keeping, conn, places):
     "Delete pictures to which no answer refers, in a write; what cannot be deleted is a `StoreError`"
     left = []
-    for path in sorted({self.kept_path(p) for p in places if p}):
-        used = sa.select(image.c.id).where(image.c.sha256 == path.name[:64], image.c.kept != '').limit(1)
+    for path in sorted({self.kept_path(p) for p in places if p}, key=str):
+        sha = str(path).replace(os.sep, '/').rpartition('/')[2][:64]
+        used = sa.select(image.c.id).where(image.c.sha256 == sha, image.c.kept != '').limit(1)
         if conn.scalar(used) is not None: continue
-        try: path.unlink(missing_ok=True)
+        try: pictures_of(path).drop(path)
         except OSError as e: left.append(f'{path}: could not be deleted ({e.strerror})')
+        except StoreError as e: left.append(str(e))
     if left: raise StoreError(f'{left[0]}, and so {len(left)} of the pictures that nobody needs any longer are left')
 
 # %% ../../nbs/serve/38_keeping.ipynb #bd0479a5

@@ -6,7 +6,7 @@
 __all__ = ['Replayed', 'replay_store']
 
 # %% ../../nbs/serve/92_replay.ipynb #69f49d90
-import os
+import copy, os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,10 +17,11 @@ from ..core import ImageError, RetinaError
 from ..deploy.grader import Grader
 from ..deploy.grading import Ungraded
 from .answers import _SAID, _plain
+from .bucket import get_picture
 from .engine import StoreError
-from .kept import get_picture
 from .schema import image, prediction
 from .store import Store
+from .upkeep import _KINDS, _events, _rows_of
 
 # %% ../../nbs/serve/92_replay.ipynb #e766d6d7
 def _grader(store, id, precision, elsewhere)->Grader:
@@ -30,7 +31,7 @@ def _grader(store, id, precision, elsewhere)->Grader:
         if not os.path.lexists(folder):
             gone.append(f'{folder}: no such folder')
             continue
-        try: found = Grader(folder, precision=precision or 'auto')
+        try: found = Grader(folder, precision=precision or 'auto', threads=1) # as a service does
         except RetinaError as e: why.append(str(e))
         else:
             if found.bundle.id == id: return found
@@ -49,6 +50,23 @@ class Replayed:
     same: bool  # was the answer the same, bit for bit?
     why: str    # what differs; '' where nothing does
     def __str__(self): return f"{self.id}  {self.sha256[:12]}  {self.bundle}  {'same' if self.same else self.why}"
+
+# %% ../../nbs/serve/92_replay.ipynb #b12618ae
+def _vouched(store, p)->bool:
+    "Does the book of record vouch for a prediction as it stands?"
+    with store.read() as conn:
+        row = conn.execute(_rows_of('prediction').where(prediction.c.id == p.id)).mappings().one()
+        return _KINDS['prediction'][2](row) == _events(conn, ['prediction'], [p.id]).get(p.id, (0, ''))[1]
+
+# %% ../../nbs/serve/92_replay.ipynb #77f28fab
+def _as_then(store, grader, p)->Grader:
+    "The model with the operating point at which a prediction was made"
+    then = p.grading
+    if isinstance(then, Ungraded) or then.threshold in (None, grader.threshold): return grader
+    if not _vouched(store, p): return grader
+    at = copy.copy(grader)
+    at.threshold = then.threshold
+    return at
 
 # %% ../../nbs/serve/92_replay.ipynb #8611b044
 _COMPARED = 'referable', 'referable_probability', 'threshold', 'novelty', 'novel', 'quality', 'ungradable', 'trained_on'
@@ -69,7 +87,7 @@ def _difference(grader, p, data)->str:
 # %% ../../nbs/serve/92_replay.ipynb #7882c9e7
 def _replayed(store, grader, p, bundle)->Replayed:
     "One kept photograph, graded again"
-    try: why = _difference(grader, p, get_picture(store.kept_path(p.kept), p.sha256))
+    try: why = _difference(_as_then(store, grader, p), p, get_picture(store.kept_path(p.kept), p.sha256))
     except RetinaError as e: why = str(e)
     return Replayed(p.id, p.sha256, bundle, not why, why)
 

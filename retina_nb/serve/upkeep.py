@@ -16,8 +16,9 @@ from ..core import DataError, SettingError, file_to_write, move_file
 from .access import Access, deployment_digest, key_digest, revoked_digest
 from .answers import bundle_digest, image_hmac, prediction_digest, request_digest, subject_digest
 from .audit import Event, check_audit, check_salt, digest_of
+from .bucket import get_picture, pictures_at
 from .engine import VERSIONS, StoreBusy, StoreError, read_setting, store_errors, write_setting
-from .kept import PictureFolder, _writing, get_picture, is_claimed, picture_name, pictures_in
+from .kept import _writing, owners, picture_name, pictures_in
 from .photos import patient_key
 from .readers import alert_digest, feedback_digest, review_digest, reviewed_digest, seen_digest
 from .schema import (
@@ -30,9 +31,9 @@ class Upkeep(Access):
 # %% ../../nbs/serve/70_upkeep.ipynb #3fe0eb48
 @patch
 def _folders(self:Upkeep, conn)->list:
-    "The folders in which this store ever kept pictures; those that are there and are its own"
-    found = [self.kept_path(p) for p in read_setting(conn, 'pictures', [])]
-    return [PictureFolder(p) for p in found if is_claimed(p, self._mark())]
+    "The places in which this store ever kept pictures; those that are there and are its own"
+    found = [pictures_at(self.kept_path(p), make=False) for p in read_setting(conn, 'pictures', [])]
+    return [p for p in found if self._mark() in owners(p)]
 
 # %% ../../nbs/serve/70_upkeep.ipynb #1533a2c8
 @patch
@@ -42,8 +43,8 @@ def _forget_pictures(self:Upkeep, conn, ims)->tuple:
     same = image.c.sha256.in_({f.sha256 for f in files}), image.c.kept != ''
     kept = set(conn.scalars(sa.select(image.c.kept).where(*same)))
     conn.execute(image.update().where(*same).values(kept=''))
-    strays = [d.where/picture_name(f.sha256, f.kind) for d in self._folders(conn) for f in files]
-    return len(kept), sorted(kept | {self._place(p) for p in strays if p.exists()})
+    strays = [(d, d.at(picture_name(f.sha256, f.kind))) for d in self._folders(conn) for f in files]
+    return len(kept), sorted(kept | {self._place(p) for d, p in strays if d.size(p) >= 0})
 
 # %% ../../nbs/serve/70_upkeep.ipynb #f9bca248
 def _blank(conn, ims, said, asked)->None:
