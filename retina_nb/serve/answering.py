@@ -6,11 +6,12 @@
 __all__ = ['Service', 'Options', 'Answered', 'what_follows']
 
 # %% ../../nbs/serve/86_answering.ipynb #ea1677a1
-import threading, time
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
+import numpy as np
 import sqlalchemy as sa
 from fastcore.basics import patch
 
@@ -20,12 +21,13 @@ from ..deploy.pictures import heat_map
 from ..deploy.unsure import is_unsure
 from .access import Access
 from .answers import Answer, _request_key, photo
-from .journal import Journal, Meters
-from .limits import Limits, Memory, Refusal, photo_memory
+from .engine import StoreError
+from .journal import Journal, Meters, fault_of
+from .limits import Limits, Memory, Refusal, Turns, photo_memory
 from .models import Models
 from .notices import Messenger, Notify
 from .replies import UNSURE
-from .schema import alert, now, review
+from .schema import now, review
 from .uploads import Sent, patient_of
 
 # %% ../../nbs/serve/86_answering.ipynb #b7798dc1
@@ -45,22 +47,43 @@ class Service:
         self.journal, self.meters = journal or Journal(), Meters()
         self.models = Models(store, threshold=threshold, low_confidence=low_confidence)
         self.memory = Memory(self.limits.memory_mb*2**20)
+        self.turns = Turns(self.limits.in_flight, self.meters.under_way.set)
         self.messenger = Messenger(notify or Notify(), told=self._told)
         self._pool = ThreadPoolExecutor(self.limits.workers, 'grading')
         self.desk = ThreadPoolExecutor(self.limits.in_flight, 'request') # a thread for each request under way
-        self._flagging = threading.Lock()
+        self._behind = False # was a notice left out, that the store knows of?
+        self.doors = [] # ways in besides HTTP, which are closed before the service is
 
 # %% ../../nbs/serve/86_answering.ipynb #f5a6960c
 @patch
-def _told(self:Service, outcome, way):
-    "Count what became of a notice"
+def _told(self:Service, outcome, way, notice):
+    "Count what became of a notice, and write down one that was taken"
     self.meters.notices.labels(outcome).inc()
-    if outcome != 'sent': self.journal('notice', outcome=outcome, way=way)
+    if outcome == 'dropped': self._behind = True
+    if outcome != 'sent': return self.journal('notice', outcome=outcome, way=way, alert=notice['alert'])
+    try:
+        self.store.notice_taken(notice['alert'], way)
+        if self._behind and not self.messenger.waiting: self._catch_up()
+    except StoreError as e: self.journal('notice', outcome='not noted', way=way, alert=notice['alert'], **fault_of(e))
+
+# %% ../../nbs/serve/86_answering.ipynb #50880f19
+@patch
+def _catch_up(self:Service):
+    "Send the notices that the store knows to be owed"
+    self._behind = False
+    for way in self.messenger.ways:
+        for row in self.store.owed(way): self.messenger.send(_notice(row), [way])
+
+# %% ../../nbs/serve/86_answering.ipynb #44e7e430
+def _notice(row)->dict:
+    "What is said of an alert: where to look, and not what is to be seen"
+    return dict(alert=row['id'], grading=row['prediction'], why=row['why'], at=row['at'].isoformat(timespec='seconds'))
 
 # %% ../../nbs/serve/86_answering.ipynb #b51e2251
 @patch
 def close(self:Service):
     "End its threads, once what is under way is done"
+    for door in self.doors: door.close()
     self.desk.shutdown()
     self._pool.shutdown()
     self.messenger.close()
@@ -73,6 +96,7 @@ def start(self:Service,
          ):
     "Open a model, replay its golden images, and let it answer"
     begin = time.perf_counter()
+    self._catch_up() # before there can be new ones
     served = self.models.start(bundle, by=by)
     self._show_model()
     self.journal('ready', model=served.id, golden=len(served.golden), seconds=round(time.perf_counter() - begin, 1))
@@ -91,6 +115,11 @@ class Options:
     "What a client may ask for besides"
     heat_map: bool = False     # a picture of where the model looked
     grade_anyway: bool = False # a grade for what should not be graded, too
+    cam: bool = False          # the numbers behind the picture: a map for each class
+    @property
+    def looked(self)->bool:
+        "Is it asked where the model looked?"
+        return self.heat_map or self.cam
 
 # %% ../../nbs/serve/86_answering.ipynb #7a585a25
 @patch
@@ -99,7 +128,7 @@ def _grade(self:Service, served, p, options):
     name = f"{p.sha256[:12]}{'.' + p.kind if p.kind else ''}"
     try:
         with self.memory.take(photo_memory(p.data, self.limits), patience=self.limits.seconds):
-            g = served.grader(p.data, name, cam=options.heat_map, grade_anyway=True)
+            g = served.grader(p.data, name, cam=options.looked, grade_anyway=True)
     except ImageError as e: return Ungraded(name, e.what)
     except MemoryError: raise Refusal(503, 'there is not enough memory for this photograph now', retry=5) from None
     return Ungraded(name, g.ungradable, g.ungradable) if g.ungradable and not options.grade_anyway else g
@@ -126,6 +155,7 @@ class Answered:
     answer: Answer
     unsure: list = field(default_factory=list) # ids of predictions of which the model is not sure
     heat: bytes|None = None # PNG of where the model looked
+    cam: np.ndarray|None = None # (k,h,w): what it is made of
 
 # %% ../../nbs/serve/86_answering.ipynb #a90c661d
 @patch
@@ -145,34 +175,45 @@ def answer(
     a, gs = self.store.find(key, body) if key is not None else None, None
     if a is None:
         gs, served = self._grade_all(photos, options)
-        a = self._record(photos, gs, key=key, body=body, client=client, tags=sent.tags, bundle=served.id, begun=begun)
-    unsure = self._follow(a)
-    return Answered(a, unsure, self._heat(a, photos[0], gs, options) if options.heat_map else None)
+        a = self._record(photos, gs, served, key=key, body=body, client=client, tags=sent.tags, begun=begun)
+    unsure = self._unsure(a)
+    g = self._looked(a, photos[0], gs, options) if options.looked else None
+    if g is None: return Answered(a, unsure)
+    return Answered(a, unsure, self._map(g) if options.heat_map else None, g.cam if options.cam else None)
 
 # %% ../../nbs/serve/86_answering.ipynb #4b11af88
 @patch
-def _record(self:Service, photos, gs, **kwargs)->Answer:
-    "Keep an answer, and count it"
-    begin = time.perf_counter()
-    a = self.store.record(photos, gs, **kwargs)
+def _record(self:Service, photos, gs, served, **kwargs)->Answer:
+    "Keep an answer with what follows of it, and count it"
+    begin, raised, known = time.perf_counter(), [], False
+    try:
+        a = self.store.record(photos, gs, bundle=served.id, also=self._follow(served, raised), **kwargs)
+        known = True
+    finally: self._behind = self._behind or (bool(raised) and not known) # it may have been stored nevertheless
     self.meters.seconds.labels('store').observe(time.perf_counter() - begin)
-    for g in gs:
-        if isinstance(g, Ungraded): self.meters.refused.labels('ungradable' if g.ungradable else 'unreadable').inc()
-        else:
-            self.meters.grades.labels(g.model['id'], str(g.grade)).inc()
-            for stage in ('prepare', 'model'): self.meters.seconds.labels(stage).observe(g.seconds[stage])
+    for row in [] if a.repeated else raised: self.messenger.send(_notice(row))
+    for g in gs: self._count(g)
     return a
+
+# %% ../../nbs/serve/86_answering.ipynb #089c786e
+@patch
+def _count(self:Service, g):
+    "Count a grading"
+    if isinstance(g, Ungraded): self.meters.refused.labels('ungradable' if g.ungradable else 'unreadable').inc()
+    else:
+        self.meters.grades.labels(g.model['id'], str(g.grade)).inc()
+        for stage in ('prepare', 'model'): self.meters.seconds.labels(stage).observe(g.seconds[stage])
 
 # %% ../../nbs/serve/86_answering.ipynb #2496fe78
 @patch
-def _heat(self:Service, a, p, gs, options)->bytes|None:
-    "Where the model that answered looked in the first photograph; None where it cannot tell"
+def _looked(self:Service, a, p, gs, options):
+    "The grading of the first photograph with its maps; None where the model that answered has none"
     g = gs[0] if gs else a.gradings[0]
     if isinstance(g, Ungraded): return None
     if g.cam is None: # an answer that was stored has no maps
         served = self.models.opened.get(g.model['id'])
         g = self._grade(served, p, options) if served else None
-    return None if g is None or isinstance(g, Ungraded) or g.cam is None else self._map(g)
+    return None if g is None or isinstance(g, Ungraded) or g.cam is None else g
 
 # %% ../../nbs/serve/86_answering.ipynb #0e1bfb34
 @patch
@@ -193,42 +234,24 @@ def what_follows(g, # a `Grading` or `Ungraded`
 
 # %% ../../nbs/serve/86_answering.ipynb #131cb015
 @patch
-def _follow(self:Service, a)->list:
-    "Queue, alert and notify for an answer, once; the ids of its predictions of which the model is not sure"
-    ids = [p.id for p in a.predictions if p.role == 'live']
-    with self._flagging if a.repeated else nullcontext():
-        queued = self._queued(ids) if a.repeated else {}
+def _follow(self:Service, served, raised)->Callable:
+    "What writes cases and alerts beside an answer; the rows of the alerts go into `raised`"
+    def _also(conn, note, a):
+        raised.clear() # the whole may be done twice
         for p in a.predictions:
-            if p.id not in ids or p.id in queued: continue
-            model = (getattr(p.grading, 'model', None) or {}).get('id')
-            served = self.models.opened.get(model) or self.models.live
             why, text = what_follows(p.grading, served.rule)
-            if why: self._call(p.id, why, text)
-            queued[p.id] = {why}
-    return [i for i in ids if UNSURE in queued.get(i, ())]
+            if text: raised.append(self.store._alert(conn, note, 'reviewer', text, p.id, self.messenger.ways))
+            if why: self.store._queue_case(conn, note, p.id, why)
+    return _also
 
 # %% ../../nbs/serve/86_answering.ipynb #84225187
 @patch
-def _queued(self:Service, ids)->dict:
-    "Why predictions were ever queued: id to reasons, for those that were"
-    out = {}
-    q = sa.select(review.c.prediction, review.c.reason).where(review.c.prediction.in_(ids))
-    with self.store.read() as conn:
-        for id, why in conn.execute(q):
-            out.setdefault(id, set()).add(why)
-    return out
-
-# %% ../../nbs/serve/86_answering.ipynb #a56739d3
-@patch
-def _call(self:Service, id, why, text):
-    "Queue a case, and raise an alert where there is a sentence for it"
-    if text:
-        q = sa.select(alert.c.id).where(alert.c.prediction == id)
-        with self.store.read() as conn: raised = conn.scalar(q)
-        if not raised:
-            raised = self.store.raise_alert('reviewer', text, prediction=id)
-            self.messenger.send(dict(alert=raised, grading=id, why=text, at=now().isoformat(timespec='seconds')))
-    self.store.queue_review(id, why)
+def _unsure(self:Service, a)->list:
+    "The ids of an answer's predictions of which the model was not sure"
+    ids = [p.id for p in a.predictions]
+    q = sa.select(review.c.prediction).where(review.c.prediction.in_(ids), review.c.reason == UNSURE)
+    with self.store.read() as conn: queued = set(conn.scalars(q))
+    return [i for i in ids if i in queued]
 
 # %% ../../nbs/serve/86_answering.ipynb #03a840db
 @patch
@@ -237,8 +260,7 @@ def stored(self:Service,
           )->Answered:
     "An answer by its id; one that is not there is a `DataError`"
     a = self.store.answer(id)
-    queued = self._queued([p.id for p in a.predictions])
-    return Answered(a, [i for i, why in queued.items() if UNSURE in why])
+    return Answered(a, self._unsure(a))
 
 # %% ../../nbs/serve/86_answering.ipynb #bab29026
 @patch

@@ -8,7 +8,7 @@ __all__ = ['prediction_digest', 'request_digest', 'Prediction', 'Answer', 'Answe
 
 # %% ../../nbs/serve/40_answers.ipynb #b9e6ed69
 import contextlib, hashlib, hmac, math, re, secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -309,6 +309,7 @@ def record(
     role:str='live', # 'live', 'shadow' or 'candidate'
     bundle:str=None, # id of the model, where nothing could be graded
     begun:datetime=None, # when the request came in; by default now
+    also:Callable=None, # called with a connection, `note` and the answer: what is stored with it or not at all
 )->Answer: # as it is stored; `repeated` where it was there already
     "Store an answer. When this returns, it is on the disk; when it raises, nothing of it is"
     photos, gradings = (list(x) if isinstance(x, (list, tuple)) else [x] for x in (photos, gradings))
@@ -319,11 +320,11 @@ def record(
     rows = [_row(g, i, role) | dict(bundle=b) for i, (g, b) in enumerate(zip(gradings, ids))]
     head = dict(key=key, body=body, client=_clean(client), tags=tags, state='done', begun=begun or at, done=at)
     return self._keeping(photos, lambda conn, note, kept: self._record(
-        conn, note, head, list(zip(photos, kept, rows)), patient))
+        conn, note, head, list(zip(photos, kept, rows)), patient, also))
 
 # %% ../../nbs/serve/40_answers.ipynb #39f2ef48
 @patch
-def _record(self:Answers, conn, note, head, parts, patient)->Answer:
+def _record(self:Answers, conn, note, head, parts, patient, also)->Answer:
     "Write an answer, unless it is there already"
     old = self._stored(conn, head['key'], head['body'])
     if old is not None: return old
@@ -335,7 +336,9 @@ def _record(self:Answers, conn, note, head, parts, patient)->Answer:
         if kept: self._keep(p) # it is there, unless an erasure was quicker
         im = self._image(conn, note, p, kept, patient)
         said.append(self._predict(conn, note, row | dict(id=_new(), request=id, image=im['id']), im))
-    return Answer(id, head['key'], head['body'], head['client'], head['tags'], head['done'], said)
+    a = Answer(id, head['key'], head['body'], head['client'], head['tags'], head['done'], said)
+    if also: also(conn, note, a)
+    return a
 
 # %% ../../nbs/serve/40_answers.ipynb #2c1edbe4
 @patch

@@ -9,7 +9,9 @@ __all__ = ['MOST', 'Notify', 'post_json', 'send_mail', 'Messenger']
 import http.client, json, random, re, smtplib, ssl, threading, time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.message import EmailMessage
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,6 +63,8 @@ def send_mail(how:Notify, # where to
     "Send a notice by e-mail; whatever is not taken is an `OSError`"
     mail = EmailMessage()
     mail['Subject'], mail['From'], mail['To'] = 'retina_nb: a case needs a person', how.sender, how.email
+    mail['Date'] = format_datetime(datetime.now(UTC))
+    if 'alert' in notice: mail['Message-ID'] = f"<{notice['alert']}@retina_nb.invalid>" # the same if it is sent again
     mail.set_content('\n'.join(f'{k}: {v}' for k, v in notice.items()))
     u = urlsplit(how.smtp if '://' in how.smtp else f'smtp://{how.smtp}')
     kind: Any = smtplib.SMTP_SSL if u.scheme == 'smtps' else smtplib.SMTP
@@ -70,65 +74,70 @@ def send_mail(how:Notify, # where to
     except smtplib.SMTPException as e: raise OSError(f'not taken ({type(e).__name__})') from None
 
 # %% ../../nbs/serve/80_notices.ipynb #39bbc9b0
-MOST = 1000 # notices that wait at a time
+MOST = 1000 # notices that wait at a time, for each way
 
 class Messenger:
-    "Sends notices from a thread of its own"
+    "Sends notices, from a thread of its own for each way"
     def __init__(self, how:Notify, # where to
-                 *, told:Callable=None, # called with 'sent', 'again', 'given up' or 'dropped', and the way
+                 *, told:Callable=None, # called with 'sent', 'again', 'given up' or 'dropped', the way, and the notice
                 ):
         self.how, self.told = how, told or (lambda *_: None)
         self.ways = dict(webhook=lambda n: post_json(how.webhook, n, how.timeout)) if how.webhook else {}
         if how.email: self.ways['email'] = lambda n: send_mail(how, n)
-        self._waiting, self._changed, self._ends = [], threading.Condition(), None
-        self._thread = threading.Thread(target=self._work, name='notices', daemon=True)
-        if self.ways: self._thread.start()
-    def send(self, notice:dict # plain values
+        self._waiting, self._changed, self._ends = {w: [] for w in self.ways}, threading.Condition(), None
+        self._threads = [threading.Thread(target=self._work, args=(w,), name=w, daemon=True) for w in self.ways]
+        for t in self._threads: t.start()
+    def send(self, notice:dict, # plain values
+             ways=None, # by which; None: all
             ):
         "Take a notice, at once; it is sent when the other side takes it"
+        full = []
         with self._changed:
-            for way in self.ways:
-                if len(self._waiting) >= MOST: self.told('dropped', way)
-                else: self._waiting.append((time.monotonic(), 0, way, notice))
-            self._changed.notify()
-    @property
-    def waiting(self)->int:
-        "Notices that have not been taken yet"
-        return len(self._waiting)
+            for way in self.ways if ways is None else ways:
+                if len(self._waiting[way]) >= MOST: full.append(way)
+                else: self._waiting[way].append((time.monotonic(), 0, notice))
+            self._changed.notify_all()
+        for way in full: self.told('dropped', way, notice)
+
+# %% ../../nbs/serve/80_notices.ipynb #07bb0736
+@patch(as_prop=True)
+def waiting(self:Messenger)->int:
+    "Notices that have not been taken yet"
+    return sum(map(len, self._waiting.values()))
 
 # %% ../../nbs/serve/80_notices.ipynb #bbe5b95c
 @patch
-def _next(self:Messenger)->tuple|None:
-    "The next notice that is due, as soon as it is; None at the end"
+def _next(self:Messenger, way)->tuple|None:
+    "The next notice that is due this way, as soon as it is; None at the end"
+    waiting = self._waiting[way]
     with self._changed:
         while True:
             now = time.monotonic()
-            if self._ends is not None and (not self._waiting or now > self._ends): return None
-            soonest = min(self._waiting, key=lambda o: o[0], default=None)
+            if self._ends is not None and (not waiting or now > self._ends): return None
+            soonest = min(waiting, key=lambda o: o[0], default=None)
             if soonest and (soonest[0] <= now or self._ends is not None):
-                self._waiting.remove(soonest)
+                waiting.remove(soonest)
                 return soonest
             self._changed.wait(min(soonest[0] - now, 60) if soonest else 60)
 
 # %% ../../nbs/serve/80_notices.ipynb #a852e6ff
 @patch
-def _work(self:Messenger):
+def _work(self:Messenger, way):
     "Send what is due until the end"
-    while (job := self._next()) is not None:
-        _, n, way, notice = job
-        try:
-            self.ways[way](notice)
-            self.told('sent', way)
+    while (job := self._next(way)) is not None:
+        _, n, notice = job
+        try: self.ways[way](notice)
         except Exception: self._again(n + 1, way, notice) # whatever it is, the next notice may be taken
+        else: self.told('sent', way, notice)
 
 # %% ../../nbs/serve/80_notices.ipynb #65814287
 @patch
 def _again(self:Messenger, n, way, notice):
     "Put a notice back for later; after the last try it is given up"
-    if n >= self.how.tries or self._ends is not None: return self.told('given up', way)
+    if n >= self.how.tries or self._ends is not None: return self.told('given up', way, notice)
     pause = min(self.how.pause*2**(n-1), self.how.longest)
-    with self._changed: self._waiting.append((time.monotonic() + pause*(.5 + random.random()/2), n, way, notice))
-    self.told('again', way)
+    with self._changed: self._waiting[way].append((time.monotonic() + pause*(.5 + random.random()/2), n, notice))
+    self.told('again', way, notice)
 
 # %% ../../nbs/serve/80_notices.ipynb #15f05461
 @patch
@@ -137,5 +146,5 @@ def close(self:Messenger, patience:float=5. # seconds for one last try of what s
     "Try once more what waits, and end"
     with self._changed:
         self._ends = time.monotonic() + patience
-        self._changed.notify()
-    if self.ways: self._thread.join(patience + self.how.timeout)
+        self._changed.notify_all()
+    for t in self._threads: t.join(max(self._ends + self.how.timeout - time.monotonic(), 0))

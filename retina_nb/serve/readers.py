@@ -17,7 +17,7 @@ from .answers import Answers, _new
 from .audit import Event, digest_of
 from .engine import Conflict
 from .photos import _clean
-from .schema import REASONS, VERDICTS, alert, feedback, now, prediction, review
+from .schema import REASONS, VERDICTS, alert, audit, feedback, now, prediction, review
 
 # %% ../../nbs/serve/50_readers.ipynb #72a88aad
 class Readers(Answers):
@@ -92,6 +92,18 @@ def review_digest(row, # of the table `review`: its columns by name
     "The digest of a review in the audit event of its being queued"
     return digest_of([row['prediction'], row['reason'], row['probability'], row['queued'].isoformat()])
 
+# %% ../../nbs/serve/50_readers.ipynb #9d616553
+@patch
+def _queue_case(self:Readers, conn, note, id, reason, probability=1.)->str:
+    "Put a case into the queue, in a write, unless it waits there for the same reason; the id of the review"
+    same = review.c.prediction == id, review.c.reason == reason, review.c.done.is_(None)
+    there = conn.scalar(sa.select(review.c.id).where(*same))
+    if there: return there
+    row = dict(id=_new(), prediction=id, reason=reason, probability=probability, queued=now(), result={})
+    conn.execute(review.insert().values(**row))
+    note(Event('review', row['id'], review_digest(row)))
+    return row['id']
+
 # %% ../../nbs/serve/50_readers.ipynb #bfa8e02a
 @patch
 def queue_review(
@@ -106,14 +118,7 @@ def queue_review(
     if not 0 < probability <= 1: raise SettingError(f'probability is {probability}: it must lie above 0, up to 1')
     def _job(conn, note):
         self._of(conn, id)
-        same = review.c.prediction == id, review.c.reason == reason, review.c.done.is_(None)
-        there = conn.scalar(sa.select(review.c.id).where(*same))
-        if there: return there
-        new = _new()
-        row = dict(id=new, prediction=id, reason=reason, probability=float(probability), queued=now(), result={})
-        conn.execute(review.insert().values(**row))
-        note(Event('review', new, review_digest(row)))
-        return new
+        return self._queue_case(conn, note, id, reason, float(probability))
     return self.write(_job)
 
 # %% ../../nbs/serve/50_readers.ipynb #f671a317
@@ -151,7 +156,8 @@ def lease_review(
         mine = sa.and_(review.c.leased_by == who, review.c.leased_until > at)
         q = sa.select(review).where(review.c.done.is_(None), sa.or_(_free(at), mine))
         if reason: q = q.where(review.c.reason == reason)
-        r = conn.execute(q.order_by(sa.desc(mine), review.c.queued, review.c.id).limit(1)).mappings().first()
+        order = sa.desc(mine), review.c.leased_by == who, review.c.queued, review.c.id # given back: last
+        r = conn.execute(q.order_by(*order).limit(1)).mappings().first()
         if r is None: return None
         new = dict(leased_by=who, leased_until=at + timedelta(minutes=minutes))
         conn.execute(review.update().where(review.c.id == r['id']).values(**new))
@@ -181,23 +187,42 @@ def finish_review(
     id:str, # of the review
     who:str, # the reader, who has it on lease
     *,
-    grade:int, # what the reader sees
+    grade:int|None, # what the reader sees; None: it cannot be graded
     note:str='', # in their own words
 )->dict: # the row of the review
-    "End a review with a grade, which counts as feedback on the prediction"
-    if isinstance(grade, bool): raise SettingError(f'grade is {grade}: give the number of a class')
-    if isinstance(grade, bool) or not isinstance(grade, Integral):
-        raise SettingError(f'grade is {grade!r}: give the number of a class')
-    who, said = _clean(who), dict(grade=int(grade), note=_clean(note, 2000))
+    "End a review with a grade, which counts as feedback on the prediction, or with the word that there is none"
+    if isinstance(grade, bool) or not isinstance(grade, Integral|None):
+        raise SettingError(f'grade is {grade!r}: give the number of a class, or None')
+    who, said = _clean(who), dict(grade=grade if grade is None else int(grade), note=_clean(note, 2000))
     def _job(conn, tell):
         r = conn.execute(sa.select(review).where(review.c.id == id)).mappings().first()
         if r is None: raise DataError(f'{self.name}: there is no review {str(id)[:40]!r}')
         if _may_finish(r, who, said): return dict(r)
         p, _ = self._of(conn, r['prediction'])
-        self._say(conn, tell, p['id'], 'agree' if p['grade'] == grade else 'correct', grade, who, said['note'])
+        verdict = 'agree' if p['grade'] == grade else 'correct'
+        if grade is not None: self._say(conn, tell, p['id'], verdict, grade, who, said['note'])
         new = dict(done=now(), done_by=who, result=said)
         conn.execute(review.update().where(review.c.id == id).values(**new))
         tell(Event('reviewed', id, reviewed_digest(dict(r) | new)))
+        return dict(r) | new
+    return self.write(_job)
+
+# %% ../../nbs/serve/50_readers.ipynb #a55f0c40
+@patch
+def release_review(
+    self:Readers,
+    id:str, # of the review
+    who:str, # the reader, who has it on lease
+)->dict: # the row of the review
+    "Give a case back before it is done, for others to take"
+    who = _clean(who)
+    def _job(conn, note):
+        r = conn.execute(sa.select(review).where(review.c.id == id)).mappings().first()
+        if r is None: raise DataError(f'{self.name}: there is no review {str(id)[:40]!r}')
+        _may_finish(r, who, None)
+        new = dict(leased_until=now())
+        conn.execute(review.update().where(review.c.id == id).values(**new))
+        note(Event('release', id))
         return dict(r) | new
     return self.write(_job)
 
@@ -213,6 +238,16 @@ def seen_digest(row, # of the table `alert`, once somebody has seen it
     "The digest of an alert's being seen in its audit event"
     return digest_of([row['id'], row['seen_by'], row['seen'].isoformat()])
 
+# %% ../../nbs/serve/50_readers.ipynb #811c2cec
+@patch
+def _alert(self:Readers, conn, note, who, why, prediction=None, ways=())->dict:
+    "Leave an alert, in a write, and that it is to be sent out; its row"
+    row = dict(id=_new(), prediction=prediction, who=_clean(who), why=_clean(why, 1000), at=now())
+    conn.execute(alert.insert().values(**row))
+    note(Event('alert', row['id'], alert_digest(row)))
+    for way in ways: note(Event('notice', f"{row['id']}:{way}"))
+    return row
+
 # %% ../../nbs/serve/50_readers.ipynb #e6cfff4a
 @patch
 def raise_alert(
@@ -221,15 +256,12 @@ def raise_alert(
     why:str, # in a sentence
     *,
     prediction:str=None, # what it is about, where it is about an answer
+    ways=(), # ways by which it is to be sent out, such as 'webhook': it is owed until `notice_taken`
 )->str: # id of the alert
     "Leave an alert for somebody"
-    new = _new()
-    row = dict(id=new, prediction=prediction, who=_clean(who), why=_clean(why, 1000), at=now())
     def _job(conn, note):
         if prediction is not None: self._of(conn, prediction)
-        conn.execute(alert.insert().values(**row))
-        note(Event('alert', new, alert_digest(row)))
-        return new
+        return self._alert(conn, note, who, why, prediction, ways)['id']
     return self.write(_job)
 
 # %% ../../nbs/serve/50_readers.ipynb #6e499eaf
@@ -261,3 +293,29 @@ def see_alert(self:Readers,
         note(Event('seen', id, seen_digest(dict(a) | new)))
         return new['seen']
     return self.write(_job)
+
+# %% ../../nbs/serve/50_readers.ipynb #c271ff7f
+@patch
+def notice_taken(self:Readers,
+                 id:str, # of the alert
+                 way:str, # by which it was sent
+                ):
+    "Write down that somebody has taken the notice of an alert"
+    self.write(lambda conn, note: note(Event('told', f'{id}:{way}')))
+
+# %% ../../nbs/serve/50_readers.ipynb #2ce24b13
+def _noted(kind, way):
+    "Is there an event of a kind for an alert and a way?"
+    of = sa.select(audit.c.sequence).where(audit.c.kind == kind, audit.c.reference == alert.c.id + f':{way}')
+    return of.correlate(alert).exists()
+
+# %% ../../nbs/serve/50_readers.ipynb #d8248432
+@patch
+def owed(self:Readers,
+         way:str, # such as 'webhook'
+         most:int=1000, # so many
+        )->list: # rows of alerts, oldest first
+    "The alerts that nobody has seen, that were to be sent this way, and that nobody is known to have taken"
+    q = sa.select(alert).where(alert.c.seen.is_(None), alert.c.why != 'erased')
+    q = q.where(_noted('notice', way), ~_noted('told', way)).order_by(alert.c.at, alert.c.id).limit(most)
+    with self.read() as conn: return [dict(r) for r in conn.execute(q).mappings()]
