@@ -7,7 +7,7 @@ __all__ = ['TEMPLATES', 'host_name', 'given_token', 'Gate', 'door_page', 'Turned
            'Door', 'serve_page']
 
 # %% ../../nbs/deploy/72_door.ipynb #f870061c
-import hmac, os, secrets, socket, time
+import contextlib, hmac, os, secrets, signal, socket, sys, threading, time
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -213,6 +213,18 @@ class Door(Voila):
         return [(h[0], PanelPage, *h[2:]) if h[1] is TornadoVoilaHandler else h for h in super().init_handlers()]
 
 # %% ../../nbs/deploy/72_door.ipynb #7ca83b2c
-def serve_page():
+def _end_with_pipe():
+    "Wait until whoever has started this process is gone, then end it as if it had been asked to"
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096): pass
+    print('the service has ended, and the panel with it', file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+# %% ../../nbs/deploy/72_door.ipynb #4f4598b8
+def serve_page(
+    *,
+    beside:bool=False, # end when the standard input does?
+):
     "Serve the panel as `voila.json` in the current folder says, until stopped"
+    if beside: threading.Thread(target=_end_with_pipe, daemon=True).start()
     Door.launch_instance()

@@ -23,11 +23,12 @@ class Viewer(anywidget.AnyWidget):
     accept = T.Unicode('image/*,.tif,.tiff,.dcm').tag(sync=True)
     opacity = T.Float(.6).tag(sync=True)
     samples = T.List(T.Unicode()).tag(sync=True)
+    takes = T.Bool(True).tag(sync=True) # files, or does it only show?
 
     def __init__(
         self,
         heard, # called with a message and, for a whole file, its bytes; gives what became of the file, or nothing
-        **kwargs, # `max_mb` (largest file), `accept` (kinds of file), `opacity` (of heat maps), `samples` (names)
+        **kwargs, # `max_mb` (of a file), `accept` (kinds of file), `opacity` (of heat maps), `samples` (names), `takes`
     ):
         super().__init__(**kwargs)
         self.heard, self._parts = heard, {}

@@ -6,14 +6,15 @@
 __all__ = ['serve', 'retina_serve']
 
 # %% ../../nbs/serve/94_serve_command.ipynb #4cbbeb92
-import signal, socket
+import contextlib, signal, socket, threading
 
-from fastcore.script import Param
+from fastcore.script import Param, store_true
 
-from ..core import DISCLAIMER, SettingError, call_parse, command_line, one_line_errors
+from ..base import need
+from ..core import DISCLAIMER, RetinaError, SettingError, call_parse, command_line, one_line_errors
 from ..deploy.bundle import load_bundle
 from ..deploy.hosts import is_own
-from .entry import Entry
+from .entry import Entry, Guest
 from .journal import Journal
 from .limits import Limits
 from .listening import listen_on, server_of
@@ -35,6 +36,22 @@ def _address(ip, port)->str:
     host = {'0.0.0.0': '127.0.0.1', '::': '[::1]'}.get(ip, f'[{ip}]' if ':' in ip else ip)
     return f'http://{host}:{port}'
 
+# %% ../../nbs/serve/94_serve_command.ipynb #21fad65b
+def _beside(port, ip, url, guest, name, *, names, max_mb):
+    "The panel for a service, as a context that gives its process; one that does nothing where there is no port"
+    if port is None: return contextlib.nullcontext()
+    from retina_nb.deploy.page import page_process, voila_settings
+    voila = voila_settings(port, ip=ip, names=names)
+    return page_process(name, dict(bundle=url, max_mb=max_mb), voila, key=guest.key, beside=True)
+
+# %% ../../nbs/serve/94_serve_command.ipynb #48b8b9c0
+def _can_stand_beside(port, ip):
+    "Raise unless a panel can be started: its packages are there, and so is its port"
+    if port is None: return
+    for package in ('voila', 'ipywidgets', 'anywidget'): need(package)
+    from retina_nb.deploy.page import _free
+    _free(ip, port)
+
 # %% ../../nbs/serve/94_serve_command.ipynb #0c97457b
 def serve(
     bundle, # folder of a bundle, or a `Bundle`: what answers
@@ -48,19 +65,22 @@ def serve(
     limits:Limits=None, # what is taken at a time
     notify:Notify=None, # where alerts are sent
     more=(), # functions that add further routes, as for `create_app`
+    panel:int=None, # port of the panel beside the service; None: none
     **kwargs, # `threshold`, `low_confidence`, `journal`, as for `create_app`
 ):
     "Serve a model until stopped; prints where, and who is let in"
-    bundle, local = load_bundle(bundle), is_own(ip)
-    journal = kwargs.pop('journal', None) or Journal()
-    entry = Entry(local, tuple(names) + (() if local else _own_names()), tuple(origins))
+    bundle, local, guest, limits = load_bundle(bundle), is_own(ip), Guest(), limits or Limits()
+    journal, guests = kwargs.pop('journal', None) or Journal(), () if panel is None else (guest,)
+    entry = Entry(local, tuple(names) + (() if local else _own_names()), tuple(origins), guests)
+    _can_stand_beside(panel, ip)
     with Store(db or default_store(), keep_images=keep_images) as store, listen_on(ip, port) as s:
         said, url = _let_in(store, ip), _address(ip, s.getsockname()[1])
         app = create_app(store, bundle, entry=entry, limits=limits, notify=notify, journal=journal, more=more,
                          **kwargs)
         print(f'{bundle.name} is served at {url} ({said}); {url}/docs lists what can be asked; answers are kept in '
               f'{store.name}; stop with Ctrl-C\n{DISCLAIMER}', flush=True)
-        _run(server_of(app, journal), s)
+        beside = _beside(panel, ip, url, guest, bundle.name, names=names, max_mb=limits.body_mb)
+        with beside as page: _run(server_of(app, journal), s, page)
 
 # %% ../../nbs/serve/94_serve_command.ipynb #7f709c16
 def _own_names()->tuple:
@@ -68,12 +88,20 @@ def _own_names()->tuple:
     return socket.gethostname(), socket.getfqdn()
 
 # %% ../../nbs/serve/94_serve_command.ipynb #eeba1e78
-def _run(server, s):
-    "Run a server until it is stopped; a signal ends it, and is no error"
+def _run(server, s, page=None):
+    "Run a server until it is stopped; a signal ends it, and is no error; the end of the panel beside it ends it too"
+    lost = []
+    def _watch():
+        status = page.wait()
+        if server.should_exit: return # both are ending
+        lost.append(status)
+        server.should_exit = True
+    if page: threading.Thread(target=_watch, daemon=True).start()
     before = signal.signal(signal.SIGTERM, lambda *_: None) # the server takes it while it runs, and hands it on
     try: server.run(sockets=[s])
     except KeyboardInterrupt: pass
     finally: signal.signal(signal.SIGTERM, before)
+    if lost: raise RetinaError(f'the panel stopped with status {lost[0]}, and the service with it; why is said above')
 
 # %% ../../nbs/serve/94_serve_command.ipynb #6047d874
 # pyright: reportInvalidTypeForm=false
@@ -93,8 +121,10 @@ def retina_serve(
     host:Param("other names of this machine, under which it is asked for", str, nargs='*')=None, # none
     cors:Param("sites whose pages may ask, such as https://clinic.example", str, nargs='*')=None, # none
     max_mb:int=64, # megabytes that a request may have, unpacked
+    panel:store_true=False, # start the panel too: photographs, alerts and cases to be read again, in the browser
+    panel_port:int=8866, # where the panel listens
 ):
     "Serve a model over HTTP: every answer kept, cases of which it is not sure put before a person"
     serve(bundle, db, ip=ip, port=port, keep_images=keep_images, names=host or (), origins=cors or (),
           limits=Limits(body_mb=max_mb), notify=Notify(webhook=webhook, email=email, smtp=smtp),
-          threshold=threshold, low_confidence=low_confidence)
+          threshold=threshold, low_confidence=low_confidence, panel=panel_port if panel else None)

@@ -495,6 +495,35 @@ function nameControls(panel) {
   }
   for (const toggle of panel.querySelectorAll(".widget-toggle-button"))
     setAttribute(toggle, "aria-pressed", String(toggle.classList.contains("mod-active")));
+  nameTabs(panel);
+}
+
+// The tabs of a panel on a service: buttons for ipywidgets, and what they are for who reads with the ears.
+function nameTabs(panel) {
+  const box = panel.querySelector(".rnb-tabs");
+  if (!box) return;
+  setAttribute(box, "role", "tablist");
+  setAttribute(box, "aria-label", "What to do");
+  for (const tab of box.children) {
+    setAttribute(tab, "role", "tab");
+    setAttribute(tab, "aria-selected", String(tab.classList.contains("rnb-on")));
+  }
+  for (const page of panel.querySelectorAll(".rnb-tab-page")) setAttribute(page, "role", "tabpanel");
+  if (box.onkeydown) return;
+  box.onkeydown = (event) => {
+    const tabs = [...box.children];
+    const next = neighbour(tabs.indexOf(document.activeElement), tabs.length, event.key);
+    if (next == null) return;
+    tabs[next].focus();
+    tabs[next].click();
+  };
+}
+
+// Calls `tend` now and after every change of the panel.
+function watch(panel, tend) {
+  tend();
+  const watched = { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] };
+  new MutationObserver(tend).observe(panel, watched);
 }
 
 // Tables are made anew with every change: the focus goes back to the button that had it.
@@ -524,13 +553,10 @@ function tendPanel(panel, root, model) {
     model.send(message);
     if (message.t === "select") root.scrollIntoView({ behavior: "smooth", block: "nearest" });
   });
-  const tend = () => {
+  watch(panel, () => {
     nameControls(panel);
     keepFocus();
-  };
-  tend();
-  const watched = { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] };
-  new MutationObserver(tend).observe(panel, watched);
+  });
 }
 
 // ---- The widget: lays out the parts and connects them with Python
@@ -578,7 +604,9 @@ function render({ model, el: root }) {
   whole.hidden = true;
   strip.box.hidden = true;
   listenToDrops(root, drop, upload.send);
-  whenInPanel(root, (panel) => tendPanel(panel, root, model));
+  const takes = model.get("takes"); // a viewer that takes no files stands in a panel of its own, or beside one that does
+  field.hidden = !takes;
+  whenInPanel(root, (panel) => (takes ? tendPanel(panel, root, model) : watch(panel, () => nameControls(panel))));
 
   const hears = {
     done: (m) => upload.answered(m.id, m.became),
