@@ -68,6 +68,22 @@ def _export_row(p, more, said, columns)->dict:
     tags = {columns[k]: v for k, v in more['tags'].items()}
     return own | tags | dict(prediction=p.id, kept=p.kept)
 
+# %% ../../nbs/serve/93_export.ipynb #0c82507e
+def _answers(store, model, shadows=True)->list:
+    "(prediction, more) of each photograph that a model has graded, oldest first"
+    said = store.answers(bundle=model['id'], role=None)
+    return [(p, m) for p, m in said if not isinstance(p.grading, Ungraded) and (shadows or p.role != 'shadow')]
+
+# %% ../../nbs/serve/93_export.ipynb #9113df2f
+def _table(store, model, said)->pd.DataFrame:
+    "Answers as a table, a row a photograph: the word of a reader wins, then the later answer"
+    labels, columns = _labels(store, model), _tag_columns({k for _, more in said for k in more['tags']})
+    rows = [_export_row(p, more, labels.get(p.image), columns) for p, more in said]
+    rows.sort(key=lambda r: r['target'] is not None)
+    once = {r['image']: r for r in rows}
+    df = pd.DataFrame(once.values()).assign(task=model['task']['name'])
+    return df.assign(target=df['target'].astype('Int64'))
+
 # %% ../../nbs/serve/93_export.ipynb #467c9616
 def feedback_table(
     store:Store, # whose answers are asked for
@@ -75,16 +91,20 @@ def feedback_table(
 )->pd.DataFrame: # `image, patient, target, grade, p_0.., tags, prediction, kept, task`, a row a photograph
     "What a model said, and what people said it should have been"
     model = _model_of(store, bundle)
-    labels, answers = _labels(store, model), store.answers(bundle=model['id'], role=None)
-    said = [(p, more) for p, more in answers
-            if not isinstance(p.grading, Ungraded) and (bundle or p.role != 'shadow')]
+    said = _answers(store, model, shadows=bool(bundle))
     if not said: raise SettingError(f"{store.name}: {model['name']} ({model['id']}) has graded nothing yet")
-    columns = _tag_columns({k for _, more in said for k in more['tags']})
-    rows = [_export_row(p, more, labels.get(p.image), columns) for p, more in said]
-    rows.sort(key=lambda r: r['target'] is not None) # the word of a reader wins, then the later answer
-    once = {r['image']: r for r in rows}
-    df = pd.DataFrame(once.values()).assign(task=model['task']['name'])
-    return df.assign(target=df['target'].astype('Int64'))
+    return _table(store, model, said)
+
+# %% ../../nbs/serve/93_export.ipynb #6b68e9bc
+def _records(store, model)->pd.DataFrame:
+    "The labelled photographs whose pictures were kept, whichever model of the same task graded them"
+    same = sorted((b for b in store.bundles() if b['task'] == model['task']), key=lambda b: b['id'] == model['id'])
+    df = _table(store, model, [a for b in same for a in _answers(store, b)])
+    df = df[df['target'].notna() & (df['kept'] != '')]
+    own = 'image', 'patient', 'target', 'grade', 'task', 'kept', 'prediction'
+    tags = [c for c in df.columns if c not in own and not c.startswith('p_')]
+    places = [str(store.kept_path(k)) for k in df['kept']]
+    return pd.DataFrame(dict(image=places, label=df['target'], patient=df['patient'])).join(df[tags])
 
 # %% ../../nbs/serve/93_export.ipynb #9d2519e0
 def export_store(
@@ -94,15 +114,10 @@ def export_store(
     bundle:str=None, # id of a model; by default the live one, or the only one
 )->dict: # how many rows: `predictions`, `labelled`, `records`
     "Write what a model said and what people said as tables for evaluation and training"
-    df = feedback_table(store, bundle)
-    labelled = df['target'].notna()
-    records = df[labelled & (df['kept'] != '')]
-    own = 'image', 'patient', 'target', 'grade', 'task', 'kept', 'prediction'
-    tags = [c for c in df.columns if c not in own and not c.startswith('p_')]
-    records = pd.DataFrame(dict(image=[str(store.kept_path(k)) for k in records['kept']], label=records['target'],
-                                patient=records['patient'])).join(records[tags])
+    model, df = _model_of(store, bundle), feedback_table(store, bundle)
+    records = _records(store, model)
     with _writing(out, 'nothing was exported'), new_folder(out) as tmp:
         write_table(tmp/'predictions.csv', df.drop(columns='kept'))
         if len(records): write_table(tmp/'records.csv', records)
-        write_file(tmp/'task.json', _task_of_its_own(_model_of(store, bundle)['task']).to_json())
-    return dict(predictions=len(df), labelled=int(labelled.sum()), records=len(records))
+        write_file(tmp/'task.json', _task_of_its_own(model['task']).to_json())
+    return dict(predictions=len(df), labelled=int(df['target'].notna().sum()), records=len(records))

@@ -6,7 +6,7 @@
 __all__ = ['ALIASES', 'Served', 'open_model', 'Models']
 
 # %% ../../nbs/serve/82_models.ipynb #64c24c95
-import threading
+import os, threading
 from dataclasses import dataclass
 
 from fastcore.basics import patch
@@ -112,7 +112,7 @@ ALIASES = 'live', 'candidate'
 @patch
 def deploy(self:Models,
            id:str, # of a registered bundle
-           alias:str='live', # 'live' answers; a 'candidate' is opened, checked and listed
+           alias:str='live', # 'live' answers; a 'candidate' is opened, checked and listed, and answers nobody
            *, by:str='', # who decided so
           )->Served:
     "Let an alias mean another registered bundle; one that is not known, or cannot answer, is a `Refusal`"
@@ -123,15 +123,26 @@ def deploy(self:Models,
         served = self.opened.get(id) or self._opened(row)
         return self._deploy(served, alias, by, share=1. if alias == 'live' else 0.)
 
+# %% ../../nbs/serve/82_models.ipynb #83c3bf42
+def _why_not(folder, # of a bundle
+             e:RetinaError, # why it was not opened
+            )->str:
+    "Why a registered bundle cannot answer, without its folder"
+    if not os.path.isdir(folder): return 'its folder is not there any more'
+    if 'golden images come out differently' in str(e): return 'its golden images come out differently here'
+    return 'its files were changed, or are damaged'
+
 # %% ../../nbs/serve/82_models.ipynb #39aefb76
 @patch
 def _opened(self:Models, row)->Served:
     "Open a registered bundle"
     try: served = open_model(row['folder'], **self._how)
-    except RetinaError:
-        raise Refusal(409, 'this bundle cannot answer: its folder is not there any more, was changed, or its '
-                           'golden images come out differently here') from None
-    if served.id != row['id']: raise Refusal(409, 'the folder of this bundle holds another one now')
+    except RetinaError as e:
+        raise Refusal(409, f"this bundle cannot answer: {_why_not(row['folder'], e)}; the model that was live "
+                           'goes on') from None
+    if served.id != row['id']:
+        raise Refusal(409, 'this bundle cannot answer: its folder holds another one now; the model that was live goes '
+                           'on')
     return served
 
 # %% ../../nbs/serve/82_models.ipynb #125c72d8

@@ -6,38 +6,62 @@
 __all__ = ['ACTIONS', 'retina_store']
 
 # %% ../../nbs/serve/95_store_commands.ipynb #5a1140ca
-import os
+import os, re
 from pathlib import Path
 
 from fastcore.script import Param
 
 from ..core import (
-    DataError, SettingError, call_parse, next_command, one_line_errors, unknown)
+    DataError, SettingError, call_parse, command_line, next_command, one_line_errors, unknown)
 from .access import ACCESS
 from .engine import StoreError, store_url
-from .export import export_store
+from .export import _model_of, export_store
 from .photos import _clean
 from .replay import replay_store
 from .store import Store, default_store
 
+# %% ../../nbs/serve/95_store_commands.ipynb #0cc549eb
+def _counted(n, what)->str: return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+# %% ../../nbs/serve/95_store_commands.ipynb #0f6f431c
+def _live(store)->str:
+    "Which model answers, since when"
+    now, last = store.deployed(), (store.deployments('live') or [None])[-1]
+    if now is None: return 'none'
+    by = f" by {last['by']}" if last['by'] else ''
+    return f"{now['name']} {now['id']}, since {last['since']:%Y-%m-%d %H:%M} UTC{by}"
+
 # %% ../../nbs/serve/95_store_commands.ipynb #99131891
 def _status(store, words, opt):
-    "Counts, the live model, the queue, and the last hash of the audit chain"
-    told = store.status()
-    hash_, queue = told.pop('audit'), told.pop('queue')
-    for k, v in told.items(): print(f"{k:<11} {'none' if v is None else v}")
-    print('queue      ', ', '.join(f'{n} {r}' for r, n in queue.items()) or 'empty')
-    print(f"audit       {hash_['rows']} events, the last is {hash_['hash']}")
+    "What there is, what waits for people, and the last hash of the audit chain"
+    t = store.status()
+    waits, last = sum(t['queue'].values()), t['audit']['hash']
+    valid = [k for k in store.keys() if not k['revoked']]
+    said = dict(store=t['store'], live=_live(store), models=f"{t['bundles']:,} registered",
+                answers=f"{_counted(t['request'], 'request')}, {_counted(t['prediction'], 'prediction')}",
+                photographs=f"{t['image']:,}, {t['kept']:,} kept, {_counted(t['subject'], 'known patient')}",
+                feedback=_counted(t['feedback'], 'grade') + ' by people',
+                reviews=_counted(waits, 'case') + ' to be read again' + ': '*bool(waits) +
+                        ', '.join(f'{n:,} {r}' for r, n in sorted(t['queue'].items())),
+                alerts=f"{t['alerts']:,} not seen", keys=_counted(len(valid), 'valid key') if valid else 'none, so only the machine itself is served',
+                schema=t['schema'], audit=_counted(t['audit']['rows'], 'event'), last=last)
+    for k, v in said.items(): print(f'{k:<12} {v}')
+    print('write the last hash down: later', command_line('retina_store', store.name, 'check', last='HASH'), 'tells '
+          'whether all up to it is still there')
 
 # %% ../../nbs/serve/95_store_commands.ipynb #fdd3d8ed
 def _export(store, words, opt):
     "Predictions with feedback, and records, into --out"
     if not opt['out']: raise SettingError('export where to? Name a new folder with --out')
     if len(opt['bundle']) > 1: raise SettingError('export one model at a time: give --bundle once, with its id')
-    n = export_store(store, opt['out'], bundle=opt['bundle'][0] if opt['bundle'] else None)
-    print(f"{n['predictions']} predictions, {n['labelled']} of them with a reader's grade; "
-          f"{n['records']} records with pictures")
-    if n['labelled']: next_command('retina_evaluate', Path(opt['out'])/'predictions.csv', out=Path(opt['out'])/'scores')
+    id, out = opt['bundle'][0] if opt['bundle'] else None, Path(opt['out'])
+    n, model = export_store(store, out, bundle=id), _model_of(store, id)
+    print(f"{n['predictions']} predictions, {n['labelled']} of them with a reader's grade, of {model['name']} "
+          f"{model['id']}; {n['records']} records with pictures, whichever model graded them")
+    others = [b['id'] for b in store.bundles() if b['id'] != model['id']]
+    if others: print(f"for another model's predictions name it: --bundle {' or '.join(others)}")
+    if n['records']: print('to train on them:', command_line('retina_train', out/'records.csv'))
+    if n['labelled']: next_command('retina_evaluate', out/'predictions.csv', out=out/'scores')
 
 # %% ../../nbs/serve/95_store_commands.ipynb #2170d158
 def _replay(store, words, opt):
@@ -66,11 +90,16 @@ def _erase(store, words, opt):
 # %% ../../nbs/serve/95_store_commands.ipynb #5f624fcd
 def _check(store, words, opt):
     "Everything looked at"
-    faults = store.check()
+    last = (opt['last'] or '').strip().lower() or None
+    if last and not re.fullmatch('[0-9a-f]{64}', last):
+        raise SettingError(f'--last {last[:70]}: is no hash; it has 64 digits, and status and check print it')
+    faults = store.check(last=last)
     for f in faults: print(f)
     if faults: raise StoreError(f'{len(faults)} fault{"s" if len(faults) > 1 else ""} found; the first: {faults[0]}')
     print('no faults: the audit chain holds, all that it vouches for is as it was (free texts, names of files and '
           'leases are not in it), and so is every kept picture')
+    if last: print(f'{last[:12]}... is still part of the chain')
+    print(f"the last hash is {store.status()['audit']['hash']}")
 
 # %% ../../nbs/serve/95_store_commands.ipynb #a60c8dc8
 def _backup(store, words, opt):
@@ -104,7 +133,7 @@ def _key(store, words, opt):
 # %% ../../nbs/serve/95_store_commands.ipynb #c7f86069
 ACTIONS = dict(status=_status, export=_export, replay=_replay, erase=_erase, check=_check, backup=_backup, key=_key)
 _WORDS = dict(erase=1, backup=1, key=2) # how many words may follow
-_OPTIONS = dict(export=('out', 'bundle'), replay=('bundle',), backup=('out',), key=('role',)) # which options may
+_OPTIONS = dict(export=('out', 'bundle'), replay=('bundle',), backup=('out',), key=('role',), check=('last',)) # which options may
 
 def _action(words)->tuple:
     "(action, the words after it); an unknown action is a `SettingError`"
@@ -146,11 +175,12 @@ def retina_store(
     out:str=None, # with export: a new folder; with backup: a file
     role:str=None, # with key add: reader, grader, reviewer or admin; left out: reader
     bundle:Param(_BUNDLE, str, nargs='*')=None, # an id, or folders
+    last:str=None, # with check: a hash that was written down, to see that nothing up to it was made anew
 ):
     "Keep a store of gradings: what is in it, tables of it, photographs graded again, patients forgotten, copies, keys"
     words = list(words or [])
     if db in ACTIONS: db, words = default_store(), [db, *words]
     do, rest = _action(words)
-    opt = dict(out=out, role=role, bundle=bundle)
+    opt = dict(out=out, role=role, bundle=bundle, last=last)
     _option_faults(do, opt)
     with _opened(db, words) as store: ACTIONS[do](store, rest, opt | dict(bundle=list(bundle or [])))

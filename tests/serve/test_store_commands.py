@@ -38,9 +38,16 @@ def room(url, bundle, eyes, tmp_path):
 
 def test_status_and_check(room, retina_store):
     r = retina_store(room, 'status')
-    assert r.returncode == 0 and 'prediction  9' in r.stdout and 'kept        9' in r.stdout, r.stderr
+    told = dict(line.split(maxsplit=1) for line in r.stdout.splitlines())
+    assert r.returncode == 0 and told['answers'] == '9 requests, 9 predictions' and told['photographs'].startswith('9, 9 kept, 4 known'), r.stderr
+    assert told['live'].startswith('run ') and 'since 2' in told['live'] and told['feedback'].startswith('6 ') and told['reviews'] == '0 cases to be read again'
     r = retina_store(room, 'check')
-    assert r.returncode == 0 and 'no faults' in r.stdout
+    assert r.returncode == 0 and 'no faults' in r.stdout and told['last'] in r.stdout
+    assert 'still part' in retina_store(room, 'check', '--last', told['last']).stdout
+    for last, why in [('1'*64, 'written anew'), ('12ab', 'is no hash'), ('', 'what? Give a value')]:
+        r = retina_store(room, 'check', '--last', last)
+        assert r.returncode == 2 and why in r.stderr and r.stderr.count('\n') == 1, r
+    assert 'no meaning with replay' in retina_store(room, 'replay', '--last', told['last']).stderr
     with Store(room) as s: s.write(lambda conn, note: conn.execute(prediction.update().values(threshold=.1)))
     r = retina_store(room, 'check')
     assert r.returncode == 2 and '9 faults' in r.stderr and r.stderr.count('\n') == 1
@@ -119,6 +126,34 @@ def test_replay(room, retina_store, bundle, tmp_path):
         s.write(lambda conn, note: conn.execute(prediction.update().where(prediction.c.id == p.id).values(probabilities=ps)))
     r = retina_store(room, 'replay')
     assert r.returncode == 2 and p.id in r.stdout and '1 of 9' in r.stderr and r.stderr.count('\n') == 1
+
+def test_replay_uses_the_operating_point_of_then(url, bundle, eyes, retina_store, tmp_path):
+    "`retina_serve --threshold` refers at a point of its own; one that was written into the database is a difference"
+    with Store(url, keep_images=tmp_path/'pictures') as s:
+        for at in (.2, .9, None): s.record(photo(eyes[0]), Grader(s.register(bundle) and bundle, threshold=at)(eyes[0]))
+        assert [r.same for r in replay_store(s)] == [True]*3
+        s.write(lambda conn, note: conn.execute(prediction.update().where(prediction.c.threshold == .9).values(threshold=.8)))
+        why = sorted(r.why for r in replay_store(s))
+        assert why[:2] == ['', ''] and 'threshold 0.8 then, 0.4 now' in why[2]
+    assert retina_store(url, 'replay').returncode == 2
+
+def test_records_of_every_model(room, bundle, tmp_path):
+    "After a model was replaced, what readers said before still trains the next one; a photograph counts once"
+    from conftest import a_grading
+    with Store(room, keep_images=tmp_path/'pictures') as s:
+        old = s.bundles()[0]['id']
+        s.deploy(add_model(s, 'd'*12))
+        for i, seen in enumerate([b'new one', next(p for p, _ in s.answers()).kept]):
+            data = seen if i == 0 else s.kept_path(seen).read_bytes()
+            a = s.record(photo(data, patient='P9'), a_grading(i, model='d'*12), tags=dict(HOSPITAL='C'))
+            s.give_feedback(a.predictions[0].id, 'correct', grade=4, who='Ben')
+        n = export_store(s, tmp_path/'out')
+        assert n == dict(predictions=2, labelled=2, records=7)
+        assert export_store(s, tmp_path/'old', bundle=old)['records'] == 7
+    records = load_records(tmp_path/'out/records.csv', warn=False)
+    assert len(set(records['image'])) == 7 and sorted(records['label']) == [0, 1, 2, 3, 4, 4, 4]
+    columns = [c.lower() for c in records.columns]
+    assert len(set(columns)) == len(columns)
 
 @pytest.mark.parametrize('column,value', [('threshold', .123), ('referable', None), ('positive', .5), ('novelty', 9.), ('novel', None), ('quality', dict(ok=True))])
 def test_replay_compares_the_whole_answer(room, column, value):
