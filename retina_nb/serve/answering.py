@@ -176,7 +176,7 @@ def answer(
     if a is None:
         gs, served = self._grade_all(photos, options)
         a = self._record(photos, gs, served, key=key, body=body, client=client, tags=sent.tags, begun=begun)
-    unsure = self._unsure(a)
+    unsure = self._unsure(a) if a.repeated else _now_unsure(a, served)
     g = self._looked(a, photos[0], gs, options) if options.looked else None
     if g is None: return Answered(a, unsure)
     return Answered(a, unsure, self._map(g) if options.heat_map else None, g.cam if options.cam else None)
@@ -252,6 +252,11 @@ def _unsure(self:Service, a)->list:
     q = sa.select(review.c.prediction).where(review.c.prediction.in_(ids), review.c.reason == UNSURE)
     with self.store.read() as conn: queued = set(conn.scalars(q))
     return [i for i in ids if i in queued]
+
+# %% ../../nbs/serve/86_answering.ipynb #ac998f8a
+def _now_unsure(a, served)->list:
+    "The same of an answer that was just given, without a look into the store"
+    return [p.id for p in a.predictions if what_follows(p.grading, served.rule)[0] == UNSURE]
 
 # %% ../../nbs/serve/86_answering.ipynb #03a840db
 @patch

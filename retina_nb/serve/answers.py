@@ -259,7 +259,7 @@ def _subject(self:Answers, conn, note, patient)->dict:
     if found: return dict(found)
     id = _new()
     row = dict(id=id, key=key, secret=secrets.token_hex(32), made=now())
-    conn.execute(subject.insert().values(**row))
+    conn.execute(subject.insert(), row)
     note(Event('subject', id, subject_digest(row)))
     return row
 
@@ -271,14 +271,14 @@ def _image(self:Answers, conn, note, p, kept, patient)->dict:
     mac = image_hmac(s['secret'], p.sha256) if s else ''
     row = dict(id=_new(), sha256=p.sha256, subject=s.get('id'), hmac=mac, size=p.size, kind=p.kind, name=p.name,
                kept=kept, at=now())
-    conn.execute(image.insert().values(**row))
+    conn.execute(image.insert(), row)
     return row
 
 # %% ../../nbs/serve/40_answers.ipynb #9f4a8e35
 @patch
 def _predict(self:Answers, conn, note, row, im)->Prediction:
     "Write a prediction and its event"
-    conn.execute(prediction.insert().values(**row))
+    conn.execute(prediction.insert(), row)
     note(Event('prediction', row['id'], prediction_digest(row, im)))
     return self._prediction(conn, row | dict(sha256=im['sha256'], kept=im['kept'], file=im['name'], kind=im['kind']))
 
@@ -315,9 +315,10 @@ def record(
     photos, gradings = (list(x) if isinstance(x, (list, tuple)) else [x] for x in (photos, gradings))
     ids, body = self._checked(photos, gradings, role, bundle), body or self.body_hash(photos, tags)
     (tags, patient), key = split_tags(tags), _request_key(key)
-    old, at = None if key is None else self.find(key, body), now()
-    if old is not None: return old
+    old = self.find(key, body) if key is not None and self.pictures is not None else None
+    if old is not None: return old # so that nothing is kept for it; else `_record` looks
     rows = [_row(g, i, role) | dict(bundle=b) for i, (g, b) in enumerate(zip(gradings, ids))]
+    at = now()
     head = dict(key=key, body=body, client=_clean(client), tags=tags, state='done', begun=begun or at, done=at)
     return self._keeping(photos, lambda conn, note, kept: self._record(
         conn, note, head, list(zip(photos, kept, rows)), patient, also))
@@ -330,7 +331,7 @@ def _record(self:Answers, conn, note, head, parts, patient, also)->Answer:
     if old is not None: return old
     id, said = _new(), []
     head = head | dict(id=id, body=_sealed(head['body'], secrets.token_hex(16)))
-    conn.execute(request.insert().values(**head))
+    conn.execute(request.insert(), head)
     note(Event('request', id, request_digest(head)))
     for p, kept, row in parts:
         if kept: self._keep(p) # it is there, unless an erasure was quicker

@@ -269,19 +269,23 @@ def migrate(engine:sa.Engine, # as from `open_engine`
             if not _is_current(conn, where): _upgrade(conn) # nobody else was first
 
 # %% ../../nbs/serve/15_engine.ipynb #fa6ed456
+_READ = sa.select(setting.c.value).where(setting.c.name == sa.bindparam('of')) # made once: read at every write
+
 def read_setting(conn, # a connection
                  name:str, # such as 'salt'
                  default=None, # where it was never written
                 )->Any: # what JSON can hold
     "A value that the store keeps about itself"
-    found = conn.execute(sa.select(setting.c.value).where(setting.c.name == name)).first()
+    found = conn.execute(_READ, dict(of=name)).first()
     return default if found is None else found[0]
 
 # %% ../../nbs/serve/15_engine.ipynb #3dd6f983
+_WRITE = setting.update().where(setting.c.name == sa.bindparam('of'))
+
 def write_setting(conn, # a connection, in a write
                   name:str, # such as 'salt'
                   value, # what JSON can hold
                  ):
     "Keep a value under a name"
-    done = conn.execute(setting.update().where(setting.c.name == name).values(value=value)).rowcount
-    if not done: conn.execute(setting.insert().values(name=name, value=value))
+    done = conn.execute(_WRITE, dict(of=name, value=value)).rowcount
+    if not done: conn.execute(setting.insert(), dict(name=name, value=value))

@@ -100,7 +100,7 @@ def _queue_case(self:Readers, conn, note, id, reason, probability=1.)->str:
     there = conn.scalar(sa.select(review.c.id).where(*same))
     if there: return there
     row = dict(id=_new(), prediction=id, reason=reason, probability=probability, queued=now(), result={})
-    conn.execute(review.insert().values(**row))
+    conn.execute(review.insert(), row)
     note(Event('review', row['id'], review_digest(row)))
     return row['id']
 
@@ -243,7 +243,7 @@ def seen_digest(row, # of the table `alert`, once somebody has seen it
 def _alert(self:Readers, conn, note, who, why, prediction=None, ways=())->dict:
     "Leave an alert, in a write, and that it is to be sent out; its row"
     row = dict(id=_new(), prediction=prediction, who=_clean(who), why=_clean(why, 1000), at=now())
-    conn.execute(alert.insert().values(**row))
+    conn.execute(alert.insert(), row)
     note(Event('alert', row['id'], alert_digest(row)))
     for way in ways: note(Event('notice', f"{row['id']}:{way}"))
     return row
