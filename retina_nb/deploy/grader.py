@@ -20,6 +20,7 @@ from ..data.provenance import source_badge
 from .bundle import load_bundle
 from .grading import Grading, Ungraded
 from .guard import open_session, sound_answer
+from .unsure import is_unsure as unsure_by_rule
 from ..disk import shown_name
 from ..image.gradable import BLANK, ungradable
 from ..image.read import IMAGE_TYPES, is_image_file, read_image
@@ -55,6 +56,21 @@ class Grader:
 @patch
 def __repr__(self:Grader):
     return f'Grader({self.bundle.name}, {self.task.name}, {self.precision}, threshold {self.threshold:.2f})'
+
+# %% ../../nbs/deploy/45_grader.ipynb #9832d32b
+@patch(as_prop=True)
+def config(self:Grader)->dict:
+    "The bundle's settings and figures"
+    return self.bundle.config
+
+# %% ../../nbs/deploy/45_grader.ipynb #f766ac8c
+@patch
+def is_unsure(
+    self:Grader,
+    g:Grading, # as it gave it
+)->bool:
+    "Should a person look, because the model is not sure? By the bundle's rule, or that of even money"
+    return unsure_by_rule(g, self.config.get('unsure'))
 
 # %% ../../nbs/deploy/45_grader.ipynb #956da753
 ANYWAY = '--grade_anyway (grade_anyway=True) grades it all the same'

@@ -13,7 +13,11 @@ import ipywidgets as W
 from fastcore.basics import patch
 
 from ..core import RetinaError
+from .alerts import AlertLine
+from .client import ServiceError
+from .desk import open_desk
 from .pictures import panel_samples
+from .remote import RemoteGrader
 from .session import Session, too_large
 from .sheets import patient_sheets
 from .stage import Stage
@@ -25,28 +29,27 @@ from ..image.read import IMAGE_TYPES
 # %% ../../nbs/deploy/70_panel.ipynb #86fc9f5f
 class GradingPanel(W.VBox):
     "Upload or choose a photograph; see it, its grade, why, and whether to refer; agree or correct"
+    session: Session
     def __init__(
         self,
-        grader, # `Grader`, or the folder of a bundle
+        grader, # `Grader`, folder of a bundle, or address of a service, such as http://127.0.0.1:8000
         *,
+        key:str=None, # of the service
         samples=None, # folder or list of image files for the sample menu; by default synthetic eyes
         feedback=None, # CSV for agreement and corrections; by default in the user's data folder
         max_mb:int=64, # largest file that is taken, in megabytes
         gate:bool=True, # withhold the grade where none should be given, until asked?
     ):
-        self.session = Session(grader, feedback=feedback, max_mb=max_mb, gate=gate)
-        self._samples, self._sent, self._paper = panel_samples(samples, self.session.task), set(), {}
-        accept = ','.join(['image/*', *sorted(IMAGE_TYPES)])
-        self.viewer = Viewer(self._hear, max_mb=max_mb, accept=accept, samples=list(self._samples))
-        self.stage = Stage(self.session, self.viewer)
-        self._make_left()
-        self._make_right()
-        self._make_bottom()
-        body = W.Box([self.left, self.right]).add_class('rnb-body')
-        super().__init__([W.HTML(head_html(self.session.grader)), body, self.bottom])
+        super().__init__()
         self.add_class('rnb-panel')
-        self.refresh(new=True)
-    def __repr__(self): return f'GradingPanel({self.session.grader!r}, {len(self.session.cases)} photographs)'
+        def begin(): self._fill(Session(grader, key=key or '', feedback=feedback, max_mb=max_mb, gate=gate), samples)
+        try: begin()
+        except ServiceError as e:
+            if not e.passes: raise
+            self._wait(e, begin)
+    def __repr__(self):
+        s = getattr(self, 'session', None)
+        return f'GradingPanel({s.grader!r}, {len(s.cases)} photographs)' if s else 'GradingPanel(not open yet)'
 
 # %% ../../nbs/deploy/70_panel.ipynb #ac9621ea
 def _card(*children): return W.VBox(list(children)).add_class('rnb-card')
@@ -60,6 +63,94 @@ def _button(text, f, tip='', main=False):
     b = W.Button(description=text, tooltip=tip or text)
     b.on_click(lambda _: f())
     return b.add_class('rnb-main') if main else b
+
+# %% ../../nbs/deploy/70_panel.ipynb #87ea217b
+@patch
+def _fill(self:GradingPanel, session, samples):
+    "Everything, once it is known what grades"
+    self.session = session
+    self._samples, self._sent, self._paper = panel_samples(samples, session.task), set(), {}
+    accept = ','.join(['image/*', *sorted(IMAGE_TYPES)])
+    self.viewer = Viewer(self._hear, max_mb=session.max_mb, accept=accept, samples=list(self._samples),
+                         **_fate(session))
+    self.stage, self.head, self.alerts = Stage(session, self.viewer), W.HTML(), AlertLine(session, self._again)
+    self._make_left()
+    self._make_right()
+    self._make_bottom()
+    body = W.Box([self.left, self.right]).add_class('rnb-body')
+    self.children = [self.head, self.alerts, *self._in_tabs([body, self.bottom])]
+    self.refresh(new=True)
+
+# %% ../../nbs/deploy/70_panel.ipynb #bdcc7a5f
+def _fate(s)->dict:
+    "What becomes of photographs, where that is something else than the viewer says of its own accord"
+    if not isinstance(s.grader, RemoteGrader): return {}
+    return dict(fate=f'They are sent to the service at {s.grader.client.url}, which keeps its answers, and the '
+                     'photographs where it was told to.')
+
+# %% ../../nbs/deploy/70_panel.ipynb #03280347
+@patch
+def _wait(self:GradingPanel, e, begin):
+    "A service does not answer yet: say so, and try again when asked to"
+    said = W.HTML(f'<p role="alert">{escape(str(e))}</p>')
+    def again():
+        try: begin()
+        except ServiceError as e: said.value = f'<p role="alert">{escape(str(e))}</p>'
+    self.children = [_card(said, _button('Try again', again, 'Ask the service again', main=True))]
+
+# %% ../../nbs/deploy/70_panel.ipynb #ab208648
+@patch
+def _again(self:GradingPanel):
+    "Ask the service again, for photographs that wait too"
+    self.viewer.send(dict(t='say', text='Asking the service again'))
+    self.session.retry()
+    self.viewer.send(dict(t='say', text=''))
+    self.alerts.look(now=True)
+    self.refresh(new=True)
+
+# %% ../../nbs/deploy/70_panel.ipynb #0f69fb89
+@patch
+def _in_tabs(self:GradingPanel, grading)->list:
+    "What is below the head: on a service in two tabs, of which the second one is the desk for cases to be read again"
+    grader, s = self.session.grader, self.session
+    self.desk, self.no_desk, self.tabs, self._known = None, '', [], 0
+    if not isinstance(grader, RemoteGrader): return grading
+    self.desk, self.no_desk = open_desk(grader.client, task=s.task)
+    if self.desk is None:
+        why = f'<summary>Where are the cases to be read again?</summary>{escape(self.no_desk)}'
+        return [*grading, W.HTML(f'<details class="rnb-soft rnb-small-text">{why}</details>')]
+    self.desk.remove_class('rnb-panel')
+    self.pages = [W.VBox(o).add_class('rnb-tab-page') for o in (grading, [self.desk])]
+    self.tabs = [_button('Grade', lambda: self._turn(0), 'Have photographs graded'),
+                 _button('Read again', lambda: self._turn(1), "Cases that wait for a reader, without the model's answer")]
+    self.desk.changed = self._count
+    self._turn(0)
+    return [W.Box(self.tabs).add_class('rnb-tabs'), *self.pages]
+
+# %% ../../nbs/deploy/70_panel.ipynb #0b43f94b
+@patch
+def _turn(self:GradingPanel, to):
+    "Bring a tab to the front"
+    for i, (tab, page) in enumerate(zip(self.tabs, self.pages)):
+        page.layout.display = None if i == to else 'none'
+        (tab.add_class if i == to else tab.remove_class)('rnb-on')
+    if to and self.desk.case is None: self.desk.look()
+    self._count()
+
+# %% ../../nbs/deploy/70_panel.ipynb #b40fdc1f
+@patch
+def _count(self:GradingPanel):
+    "How many cases wait, on the tab"
+    n = sum(self.desk.waits.values())
+    self.tabs[1].description = f'Read again ({n})' if n else 'Read again'
+
+# %% ../../nbs/deploy/70_panel.ipynb #110cfbc2
+@patch
+def _recount(self:GradingPanel):
+    "Count what waits after each photograph: the last one may have joined"
+    n = len(self.session.cases)
+    if self.desk and n > self._known: self.desk.look()
+    self._known = n
 
 # %% ../../nbs/deploy/70_panel.ipynb #6851fea6
 @patch
@@ -97,12 +188,11 @@ def _make_moves(self:GradingPanel):
 @patch
 def _make_referral(self:GradingPanel):
     "Whether to refer, at a threshold that can be moved"
-    own = self.session.grader.threshold
     self.refer = W.HTML()
     self.threshold = W.FloatSlider(value=self.session.threshold, min=0, max=1, step=.001, description='Threshold',
                                    readout=False, style=dict(description_width='auto')).add_class('rnb-grow')
     self.threshold.observe(self._move_threshold, 'value')
-    def back(): self.threshold.value = own
+    def back(): self.threshold.value = self.session.grader.threshold
     self.default = _button('Reset', back, "Back to the bundle's own operating point")
     self.refer_card = _card(self.refer, _row(self.threshold, self.default))
 
@@ -249,6 +339,7 @@ def refresh(
     "Show what the session knows"
     s, c = self.session, self.session.current
     graded, asks = s.state == 'graded', bool(s.task.positive)
+    self.head.value = head_html(s.grader) # a service may have another model by now
     self.verdict.value = verdict_html(c, s.task, s.threshold)
     self._show_cards(graded, asks)
     if graded and asks: self.refer.value = referral_html(s)
@@ -257,6 +348,8 @@ def refresh(
     self.patients.value, self.table.value = patients_html(s), table_html(s)
     self._send_strip(all_thumbs)
     self._send_sheets(all_thumbs)
+    self.alerts.look() if new else self.alerts.show()
+    self._recount()
     if not new: return
     if not (c and c.feedback): self.grade.value, self.reason.value = -1, ''
     self.stage.show(reset=True)

@@ -9,7 +9,7 @@ __all__ = ['final_grade', 'final_referral', 'open_reasons', 'PatientResult', 'of
 # %% ../../nbs/deploy/55_patients.ipynb #cd0a4572
 from dataclasses import dataclass, field
 
-from .session import Case, Session
+from .session import Case, Session, case_reasons
 
 # %% ../../nbs/deploy/55_patients.ipynb #4b8c0bcf
 def final_grade(
@@ -33,7 +33,7 @@ def open_reasons(
     c:Case, # any
 )->list: # texts; empty where there is none, or a person has judged the photograph
     "Why a person should still look at a photograph"
-    if c.state == 'graded': return [] if c.feedback else c.grading.reasons(s.threshold)
+    if c.state == 'graded': return [] if c.feedback else case_reasons(c, s.threshold)
     return ['could not be graded' if c.state == 'failed' else 'was not graded']
 
 # %% ../../nbs/deploy/55_patients.ipynb #148f6ef9

@@ -13,7 +13,8 @@ import cv2, numpy as np
 
 from ..core import get_task
 from ..disk import read_bytes, shown_name
-from .grader import Grader, image_files
+from .grader import image_files
+from .grades import Grades
 from ..image.read import MAX_BYTES, read_image
 
 # %% ../../nbs/deploy/48_pictures.ipynb #5099a35d
@@ -39,7 +40,7 @@ def _at_most(a, side)->np.ndarray:
 
 # %% ../../nbs/deploy/48_pictures.ipynb #3ff60784
 def case_pictures(
-    grader:Grader, # its preprocessing says what the model sees
+    grader:Grades, # its preprocessing says what the model sees
     src, # bytes, or an array
 )->tuple: # name to encoded picture; frame of the model's square, as fractions; SHA-256 of the pixels
     "What the panel shows of a photograph: 'taken', 'seen' (by the model), 'thumb', and 'page' for a printed page"

@@ -12,6 +12,7 @@ from ..core import DISCLAIMER
 from .card import test_figures
 from .grading import bars_html, decision
 from .patients import of_eye, open_reasons, patient_results, result_grade
+from .session import case_reasons
 from .words import case_badge, meaning_of, model_text, said_text, why_withheld
 
 # %% ../../nbs/deploy/64_sheets.ipynb #94109c7f
@@ -23,7 +24,7 @@ def _picture(c)->str:
 # %% ../../nbs/deploy/64_sheets.ipynb #6668148f
 def _refers(s, c)->str:
     "Whether a photograph is positive, with its numbers; empty where the task does not ask"
-    word = decision(s.refers(c), c.grading.reasons(s.threshold))
+    word = decision(s.refers(c), case_reasons(c, s.threshold))
     if not word: return ''
     numbers = f'probability {c.grading.referable_probability:.3f}, threshold {s.threshold:.3f}'
     name = html.escape(s.task.positive_name[:1].upper() + s.task.positive_name[1:])
@@ -43,7 +44,7 @@ def _graded(s, c)->str:
     g, e = c.grading, html.escape
     said = said_text(c, s.task).replace('You', 'The reader', 1) or 'Not judged by a reader.'
     clash = g.contradiction(s.threshold)
-    why = [clash if clash and 'contradict' in o else o for o in g.reasons(s.threshold)]
+    why = [clash if clash and 'contradict' in o else o for o in case_reasons(c, s.threshold)]
     why = ''.join(f'<li>{e(o[:1].upper() + o[1:])}</li>' for o in why)
     good = f'<p>Image quality good ({g.quality["score"]:.2f} of 1).</p>' if g.quality.get('ok') else ''
     parts = [_grade(c, s.task), bars_html(g.probabilities, s.task, g.grade), _refers(s, c), good]
@@ -100,9 +101,9 @@ def _footer(s)->str:
     "Which model, what is known of it, and what the page is not for"
     g, e = s.grader, html.escape
     trained = f', {g.trained_on}' if g.trained_on else ''
-    known = test_figures(g.bundle.config, g.task)
+    known = test_figures(g.config, g.task)
     if known: known += f' The threshold was {g.threshold:.3f}.'
-    parts = [f'Model {g.bundle.name}: {model_text(g)}{trained}.', known]
+    parts = [f"Model {g.identity['name']}: {model_text(g)}{trained}.", known]
     return ''.join(f'<p>{e(o)}</p>' for o in parts if o) + f'<p><b>{e(DISCLAIMER)}</b></p>'
 
 # %% ../../nbs/deploy/64_sheets.ipynb #e86c4eef

@@ -8,7 +8,7 @@ __all__ = ['EMPTY', 'model_text', 'head_html', 'case_badge', 'why_withheld', 'st
            'patients_html']
 
 # %% ../../nbs/deploy/62_words.ipynb #6cfda79c
-import html
+import html, os
 
 import numpy as np
 
@@ -16,21 +16,22 @@ from ..core import DISCLAIMER
 from .card import test_figures
 from .grading import bars_html, decision
 from .patients import patient_results, result_grade
+from .session import case_reasons
 
 # %% ../../nbs/deploy/62_words.ipynb #4cf66079
 def _pill(text, kind)->str: return f'<span class="rnb-pill {kind}">{html.escape(text)}</span>'
 
 # %% ../../nbs/deploy/62_words.ipynb #a51eed17
 def model_text(
-    grader, # a `Grader`
+    grader, # as `Grades` describes it
 )->str: # such as 'resnet18 at 224 px, model 0123456789ab'
     "Which model it is"
-    about = f"{grader.bundle.config.get('arch')} at {grader.preprocess.size} px, model {grader.bundle.id}"
+    about = f"{grader.config.get('arch')} at {grader.preprocess.size} px, model {grader.identity['id']}"
     return about + (', int8' if grader.precision == 'int8' else '')
 
 # %% ../../nbs/deploy/62_words.ipynb #8db39543
 def head_html(
-    grader, # a `Grader`
+    grader, # as `Grades` describes it
 )->str: # HTML
     "Title, model, what it was trained on, and what it is not for"
     e, badge = html.escape, grader.trained_on
@@ -137,7 +138,7 @@ def verdict_html(
         return _alert(c, 'Not to be graded', 'rnb-warn', text)
     g = c.grading
     badge = f'<p class="rnb-below">{_pill(g.trained_on, "rnb-warn")}</p>' if g.trained_on else ''
-    parts = _title(c), grade_html(c, task), reasons_html(g.reasons(threshold))
+    parts = _title(c), grade_html(c, task), reasons_html(case_reasons(c, threshold))
     return ''.join(parts) + bars_html(g.probabilities, task, g.grade) + _quality_html(g.quality) + badge
 
 # %% ../../nbs/deploy/62_words.ipynb #d1efa11b
@@ -152,7 +153,7 @@ def _moved(curve, threshold)->str:
 # %% ../../nbs/deploy/62_words.ipynb #4e67e2b2
 def _stands_for(s)->str:
     "What is known of the session's threshold"
-    config = s.grader.bundle.config
+    config = s.grader.config
     own, known = s.grader.threshold, test_figures(config, s.task)
     moved = _moved(config.get('operating_curve'), s.threshold) if s.threshold != own else ''
     if known: return f'{known} That was at {own:.3f}.' + moved
@@ -163,7 +164,7 @@ def _decision(s, c)->tuple:
     "The word on the pill, its look, and what stands beside it"
     yes, p = s.refers(c), c.grading.referable_probability
     numbers = f'probability {p:.3f}, threshold {s.threshold:.3f}'
-    word = decision(yes, c.grading.reasons(s.threshold))
+    word = decision(yes, case_reasons(c, s.threshold))
     if word == 'to a person': numbers = f'the model alone says no: {numbers}'
     return _upper(word), {'yes': 'rnb-yes', 'no': 'rnb-no'}.get(word, 'rnb-warn'), numbers
 
@@ -196,10 +197,12 @@ def said_text(
 
 # %% ../../nbs/deploy/62_words.ipynb #8eb9434c
 def kept_html(
-    path, # of the file of agreement and corrections
+    where, # a path, or words such as 'the service at ...'
 )->str: # HTML
     "Where the user's word is kept"
-    return f'<p class="rnb-soft rnb-small-text rnb-kept">Your word is kept in <code>{html.escape(str(path))}</code></p>'
+    place = html.escape(str(where))
+    if isinstance(where, os.PathLike): place = f'<code>{place}</code>'
+    return f'<p class="rnb-soft rnb-small-text rnb-kept">Your word is kept in {place}</p>'
 
 # %% ../../nbs/deploy/62_words.ipynb #8736054c
 def counts_text(
@@ -222,14 +225,14 @@ def _said(s, c)->str:
 # %% ../../nbs/deploy/62_words.ipynb #7f7704ba
 def _remark(s, c)->str:
     "What a reader should know of a case, in few words"
-    if c.state == 'graded': return '; '.join(c.grading.reasons(s.threshold))
+    if c.state == 'graded': return '; '.join(case_reasons(c, s.threshold))
     return c.error or why_withheld(c)
 
 # %% ../../nbs/deploy/62_words.ipynb #e39f5475
 def _cells(s, c)->list:
     "A case as the texts of a row after its name; nothing of its grade unless it is shown"
     g = c.grading if c.state == 'graded' else None
-    refers = decision(s.refers(c), g.reasons(s.threshold)) if g else ''
+    refers = decision(s.refers(c), case_reasons(c, s.threshold)) if g else ''
     return [c.eye, g.name if g else 'not graded', f'{g.confidence:.0%}' if g else '',
             refers, _remark(s, c), _said(s, c)]
 

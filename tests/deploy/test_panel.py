@@ -11,7 +11,7 @@ from retina_nb.core import DISCLAIMER, SettingError
 from retina_nb.deploy import Case, Grader, Grading, GradingPanel, Session, export, heat_map, patient_results, patient_sheets, voila_settings
 from retina_nb.deploy.grading import UNLIKE
 from retina_nb.deploy.pictures import panel_samples
-from retina_nb.deploy.session import FEEDBACK
+from retina_nb.deploy.feedback import FEEDBACK
 from retina_nb.deploy.words import referral_html, verdict_html
 from retina_nb.synth import synth_eye
 from dicoms import rgb_dicom
@@ -285,7 +285,7 @@ def test_a_sample_that_is_a_pipe_is_refused_at_once(tmp_path, panel):
 @pytest.mark.parametrize('fixed', (False, True))
 def test_corrections_of_an_earlier_version_come_along_from_another_disk(tmp_path, monkeypatch, fixed):
     "Also where the earlier file cannot be removed"
-    import errno, retina_nb.deploy.session as S
+    import errno, retina_nb.deploy.feedback as S
     monkeypatch.setenv('RETINA_NB_CACHE', str(tmp_path/'cache')); monkeypatch.setattr('platformdirs.user_data_path', lambda *a, **k: tmp_path/'data')
     earlier, move, text = S.cache_dir()/'feedback'/'m.csv', os.replace, ','.join(FEEDBACK) + '\r\n1,2\r\n'
     earlier.parent.mkdir(parents=True); earlier.write_bytes(text.encode())
