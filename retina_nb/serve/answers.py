@@ -320,8 +320,7 @@ def record(
     rows = [_row(g, i, role) | dict(bundle=b) for i, (g, b) in enumerate(zip(gradings, ids))]
     at = now()
     head = dict(key=key, body=body, client=_clean(client), tags=tags, state='done', begun=begun or at, done=at)
-    return self._keeping(photos, lambda conn, note, kept: self._record(
-        conn, note, head, list(zip(photos, kept, rows)), patient, also))
+    return self._keeping(photos, lambda *o: self._record(*o[:2], head, list(zip(photos, o[2], rows)), patient, also))
 
 # %% ../../nbs/serve/40_answers.ipynb #39f2ef48
 @patch

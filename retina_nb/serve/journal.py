@@ -53,6 +53,8 @@ class Meters:
         self.seconds = _make(Histogram, 'seconds', 'Seconds that a stage took', ('stage',), buckets=_STAGES)
         self.grades = _make(Counter, 'grades', 'Photographs by the grade they got', ('model', 'grade'))
         self.refused = _make(Counter, 'ungraded', 'Photographs that got no grade', ('why',))
+        self.tensors = _make(Counter, 'tensors', 'Prepared pictures that were answered, and not kept', ('model',))
+        self.wrong_keys = _make(Counter, 'wrong_keys', 'Requests with a key that is not known')
         self.notices = _make(Counter, 'notices', 'Alerts that were sent out, or not', ('outcome',))
         self.queue = _make(Gauge, 'reviews_open', 'Cases that wait to be read again', ('reason',))
         self.alerts = _make(Gauge, 'alerts_open', 'Alerts that nobody has seen')
@@ -72,17 +74,28 @@ class Watch:
     def __init__(self, app:Callable, # of ASGI
                  journal:Journal, # where lines go
                  meters:Meters, # what counts
-                ): self.app, self.journal, self.meters = app, journal, meters
+                 also:Callable=None, # told of each request that is over: its scope, and what was seen of it
+                ): self.app, self.journal, self.meters, self.also = app, journal, meters, also
     async def __call__(self, scope, receive, send):
         if scope['type'] != 'http': return await self.app(scope, receive, send)
         seen = dict(id=secrets.token_hex(8), begin=time.perf_counter(), status=None)
         scope.setdefault('state', {})['request_id'] = seen['id']
-        try: await self.app(scope, receive, _noting(send, seen))
+        try: await self.app(scope, _hearing(receive, seen), _noting(send, seen))
         except Exception as e:
             self.journal('fault', id=seen['id'], **fault_of(e))
             sorry = Refusal(500, f"a fault of the service; its log tells more under the number {seen['id']}")
             if seen['status'] is None: await refuse(scope, None, _noting(send, seen), sorry)
         finally: self._tell(scope, seen)
+
+# %% ../../nbs/serve/74_journal.ipynb #16f1c24c
+def _hearing(receive, seen)->Callable:
+    "`receive` of ASGI, which notes how long it took until all of the body had come"
+    async def _receive():
+        message = await receive()
+        over = message['type'] == 'http.request' and not message.get('more_body', False)
+        if over: seen.setdefault('read', time.perf_counter() - seen['begin'])
+        return message
+    return _receive
 
 # %% ../../nbs/serve/74_journal.ipynb #01f5fece
 def _noting(send, seen)->Callable:
@@ -108,6 +121,7 @@ def _tell(self:Watch, scope, seen):
     self.meters.seconds.labels('request').observe(seconds)
     self.journal('request', id=seen['id'], method=method, route=route, status=status, ms=round(1000*seconds, 1),
                  key=(who.id or None) if who else None, answer=scope['state'].get('answer'))
+    if self.also: self.also(scope, seen | dict(method=method, route=route, told=status, seconds=seconds))
 
 # %% ../../nbs/serve/74_journal.ipynb #4167f28d
 _METHODS = 'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS'

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIXEL_BYTES', 'ADDRESS', 'HEADERS', 'SMALL', 'Refusal', 'Limits', 'machine_mb', 'photo_memory', 'Memory',
-           'check_head', 'read_body', 'is_grading', 'refuse', 'Intake']
+           'check_head', 'read_body', 'is_grading', 'refuse', 'Turns', 'Intake']
 
 # %% ../../nbs/serve/72_limits.ipynb #bd453cd5
 import asyncio, json, os, threading, zlib
@@ -70,7 +70,7 @@ def photo_memory(
     try: w, h = image_size(data)
     except ImageError: return 0
     if w*h > limits.pixels: raise Refusal(413, f'has {w:,} x {h:,} pixels; the limit is {limits.pixels:,}')
-    return int(w*h*PIXEL_BYTES)
+    return int(max(w*h*PIXEL_BYTES, 4*max(w, h)**2)) # the second for a strip, which gets a square around it
 
 # %% ../../nbs/serve/72_limits.ipynb #31b74fb3
 class Memory:
@@ -99,41 +99,43 @@ ADDRESS, HEADERS = 2048, 2**14 # bytes
 
 def check_head(scope # of ASGI
               ):
-    "Raise a `Refusal` for an address or headers that are too long"
+    "Raise a `Refusal` for an address or headers that are too long, and for a body whose end can be read in two ways"
     if len(scope.get('raw_path') or b'') + len(scope.get('query_string') or b'') > ADDRESS:
         raise Refusal(414, f'the address has more than {ADDRESS:,} bytes')
     if sum(len(k) + len(v) for k, v in scope['headers']) > HEADERS:
         raise Refusal(431, f'the headers have more than {HEADERS:,} bytes')
+    if {b'content-length', b'transfer-encoding'} <= {k for k, _ in scope['headers']}:
+        raise Refusal(400, 'Content-Length contradicts Transfer-Encoding', headers={'Connection': 'close'})
 
 # %% ../../nbs/serve/72_limits.ipynb #f8c13292
 _PIECE = 2**20 # bytes that are unpacked at a time
 
 class _Unpacker:
-    "Unpacks gzip in pieces"
-    def __init__(self): self._z = zlib.decompressobj(31)
+    "Unpacks gzip or deflate in pieces"
+    def __init__(self, kind): self.kind, self._z = kind, zlib.decompressobj(dict(gzip=31, deflate=15)[kind])
     def __call__(self, data)->Iterator[bytes]:
         "The content of a part of the packed bytes"
         try:
             while True:
-                if data and self._z.eof: raise Refusal(400, 'there is more behind the end of the gzip body')
+                if data and self._z.eof: raise Refusal(400, f'there is more behind the end of the {self.kind} body')
                 piece = self._z.decompress(data, _PIECE)
                 yield piece
                 data = self._z.unconsumed_tail or self._z.unused_data
                 if not data and len(piece) < _PIECE: return
-        except zlib.error: raise Refusal(400, 'the body is not gzip, as its Content-Encoding says') from None
+        except zlib.error: raise Refusal(400, f'the body is not {self.kind}, as its Content-Encoding says') from None
     def end(self):
         "Raise unless everything has come"
-        if not self._z.eof: raise Refusal(400, 'the gzip body ends too soon')
+        if not self._z.eof: raise Refusal(400, f'the {self.kind} body ends too soon')
 
 # %% ../../nbs/serve/72_limits.ipynb #d33fca4f
 def _announced(headers, cap):
-    "Look at what a request says of its body; whether it is packed"
+    "Look at what a request says of its body; how it is packed, or an empty text"
     coding, length = headers.get('content-encoding', 'identity').strip().lower(), headers.get('content-length', '')
     known = length.isascii() and length.isdigit()
     if known and (len(length) > 18 or int(length) > cap): raise _too_large(cap)
-    if coding not in ('identity', 'gzip', 'x-gzip', ''):
-        raise Refusal(415, 'bodies may be packed with gzip, or not at all')
-    return coding.endswith('gzip')
+    if coding not in ('identity', 'gzip', 'x-gzip', 'deflate', ''):
+        raise Refusal(415, 'bodies may be packed with gzip or deflate, or not at all')
+    return coding.removeprefix('x-').removeprefix('identity')
 
 # %% ../../nbs/serve/72_limits.ipynb #e336fb21
 def _too_large(cap)->Refusal:
@@ -147,18 +149,19 @@ async def read_body(
     cap:int, # bytes, unpacked
 )->bytes|None: # None where the client has gone
     "The body of a request, unpacked; one that is too large is a `Refusal` as soon as that is known"
-    unpack, out = _Unpacker() if _announced(headers, cap) else None, bytearray()
-    more = True
+    kind = _announced(headers, cap)
+    unpack, pieces, n, more = _Unpacker(kind) if kind else None, [], 0, True
     while more:
         message = await receive()
         if message['type'] == 'http.disconnect': return None
         data, more = message.get('body', b''), message.get('more_body', False)
         for piece in unpack(data) if unpack else [data]:
-            out += piece
-            if len(out) > cap: raise _too_large(cap)
+            pieces.append(piece)
+            n += len(piece)
+            if n > cap: raise _too_large(cap)
             if unpack: await asyncio.sleep(0) # others may be served meanwhile
     if unpack: unpack.end()
-    return bytes(out)
+    return b''.join(pieces)
 
 # %% ../../nbs/serve/72_limits.ipynb #aa063eb4
 _EVERY_KIND = 'GET', 'HEAD', 'OPTIONS', 'TRACE'
@@ -207,26 +210,46 @@ class _Ear:
         self.over = not message.get('more_body', False)
         return message
 
+# %% ../../nbs/serve/72_limits.ipynb #ba56db16
+class Turns:
+    "So many gradings at a time, whichever way they come; safe to share between threads"
+    def __init__(self, most:int, # under way at a time
+                 shown:Callable=None, # called with how many are
+                ): self.most, self.under_way, self._shown, self._lock = most, 0, shown or (lambda n: None), threading.Lock()
+    def take(self)->bool: # False where all are taken
+        "Take a turn, if there is one"
+        with self._lock:
+            if self.under_way >= self.most: return False
+            self.under_way += 1
+            self._shown(self.under_way)
+            return True
+    def give(self):
+        "Give it back"
+        with self._lock:
+            self.under_way -= 1
+            self._shown(self.under_way)
+
+
 # %% ../../nbs/serve/72_limits.ipynb #51f4ef88
 class Intake:
     "Reads the body of a request within limits, then calls the application inside; so many gradings at a time"
     def __init__(self, app:Callable, # of ASGI
                  limits:Limits,
-                 shown:Callable=None, # called with how many gradings are under way
-                ): self.app, self.limits, self.shown, self.under_way = app, limits, shown or (lambda n: None), 0
+                 turns:Turns=None, # of which each grading takes one; by default its own
+                ): self.app, self.limits, self.turns = app, limits, turns or Turns(limits.in_flight)
     async def __call__(self, scope, receive, send):
         if scope['type'] != 'http' or scope['method'] in _EVERY_KIND:
             return await self.app(scope, receive, send)
         grading = is_grading(scope['method'], scope['path'])
-        if grading and self.under_way >= self.limits.in_flight:
+        if grading and not self.turns.take():
             return await refuse(scope, receive, send, Refusal(429, 'everybody is busy: try again', retry=1))
-        self.under_way += grading
-        self.shown(self.under_way)
         try: await self._read(scope, receive, send, self.limits.body_mb*2**20 if grading else SMALL)
-        finally: self.under_way -= grading
+        finally:
+            if grading: self.turns.give()
     async def _read(self, scope, receive, send, cap):
         headers, receive = Headers(scope=scope), _Ear(receive)
-        try: body = await asyncio.wait_for(read_body(headers, receive, cap), self.limits.seconds)
+        try:
+            async with asyncio.timeout(self.limits.seconds): body = await read_body(headers, receive, cap)
         except TimeoutError: return await refuse(scope, None, send, Refusal(408, 'it took too long to arrive'))
         except Refusal as e: return await refuse(scope, receive, send, e)
         if body is None: return

@@ -6,13 +6,15 @@
 __all__ = ['PATIENCE', 'listen_on', 'server_of', 'Running']
 
 # %% ../../nbs/serve/89_listening.ipynb #77260703
-import logging, socket, threading, time
+import json, logging, socket, threading, time
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http import h11_impl
 
 from ..core import RetinaError, SettingError
-from .journal import Journal
+from .journal import SAFE, Journal
+from .limits import Refusal, refuse
 
 # %% ../../nbs/serve/89_listening.ipynb #66bbcbfe
 def listen_on(ip:str, # address of this machine; 0.0.0.0 for all of them
@@ -34,13 +36,41 @@ def listen_on(ip:str, # address of this machine; 0.0.0.0 for all of them
 
 # %% ../../nbs/serve/89_listening.ipynb #897a8878
 class _ToJournal(logging.Handler):
-    "Warnings of the server as lines of the journal"
+    "Warnings of the server as lines of the journal; of other libraries only who warns, as they may quote a photograph"
     def __init__(self, journal):
         super().__init__(logging.WARNING)
         self.journal = journal
     def emit(self, record):
         error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
-        self.journal('server', level=record.levelname.lower(), said=str(record.msg)[:200], error=error)
+        said = str(record.msg)[:200] if record.name.startswith('uvicorn') else record.name
+        self.journal('server', level=record.levelname.lower(), said=' '.join(said.split()), error=error)
+
+# %% ../../nbs/serve/89_listening.ipynb #d892f54c
+_h11 = h11_impl.h11 # the very library that uvicorn uses
+
+class _Http(h11_impl.H11Protocol):
+    "HTTP as uvicorn reads it"
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.most, self.limit_concurrency, self._inside = self.limit_concurrency, None, self.app
+        self.app = self._bounded
+    async def _bounded(self, scope, receive, send):
+        if len(self.connections) < self.most: return await self._inside(scope, receive, send)
+        self.logger.warning('Too many connections.')
+        await refuse(scope, None, send, Refusal(503, 'there are too many connections: try again', retry=1))
+    def send_400_response(self, msg):
+        if self.conn.our_state in (_h11.IDLE, _h11.SEND_RESPONSE):
+            body = json.dumps(dict(error='the request is not HTTP, or its headers are too long')).encode()
+            more = {'Content-Type': 'application/json', 'Content-Length': str(len(body)), 'Connection': 'close', **SAFE}
+            raw = [(k.lower().encode(), v.encode()) for k, v in more.items()]
+            for part in (_h11.Response(status_code=400, headers=raw, reason=b'Bad Request'), _h11.Data(data=body)):
+                self.transport.write(self.conn.send(part))
+        self.transport.close()
+    def eof_received(self):
+        c = self.cycle
+        if c is None or c.response_complete or c.more_body: return None # nothing is owed: close
+        c.keep_alive = False
+        return True
 
 # %% ../../nbs/serve/89_listening.ipynb #a5c902a5
 PATIENCE = 90 # seconds for what is under way when the server is told to stop
@@ -54,10 +84,9 @@ def server_of(app:Any, # an ASGI application
     log.handlers, log.propagate = [_ToJournal(journal)], False
     log.setLevel(logging.WARNING)
     return uvicorn.Server(uvicorn.Config(
-        app, http='h11', ws='none', loop='asyncio', lifespan='on', log_config=None, access_log=False,
+        app, http=_Http, ws='none', loop='asyncio', lifespan='on', log_config=None, access_log=False,
         server_header=False, proxy_headers=False, h11_max_incomplete_event_size=2**15, timeout_keep_alive=15,
-        limit_concurrency=most,
-        timeout_graceful_shutdown=PATIENCE))
+        limit_concurrency=most, timeout_graceful_shutdown=PATIENCE))
 
 # %% ../../nbs/serve/89_listening.ipynb #f99101ed
 class Running:

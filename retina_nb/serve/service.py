@@ -14,19 +14,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
 
 from ..core import DISCLAIMER, RetinaError
 from .access import Visitor
 from .answering import Service
-from .entry import Entry, Gate
+from .entry import OPEN, Entry, Gate
+from .inference import add_inference
 from .journal import Journal, Watch, fault_of
 from .limits import Intake, Limits
 from .notices import Notify
 from .replies import answer_out
-from retina_nb.serve.routes import (
-    READER, add_alerts, add_answers, add_gradings, add_health, add_heat_map, add_models, add_pictures, add_reviews,
-    an_id, faults,
-    not_blind, refusal_of)
+from .routes import (
+    READER, add_alerts, add_answers, add_gradings, add_health, add_heat_map, add_models,
+    add_pictures, add_release, add_reviews, add_session, an_id, faults, not_blind, refusal_of)
 from .store import Store
 
 # %% ../../nbs/serve/91_service.ipynb #bb5c0f8b
@@ -45,7 +46,15 @@ def _say_errors(api, service):
         where = '.'.join(str(p) for p in first['loc'][1:])[:60]
         return _json(422, f"{where}: {first['msg']}" if where else first['msg'])
     @api.exception_handler(HTTPException)
-    async def _router(request, e): return _json(e.status_code, str(e.detail), e.headers)
+    async def _router(request, e):
+        headers = dict(Allow=_allowed(api, request.scope)) if e.status_code == 405 else e.headers
+        return _json(e.status_code, str(e.detail), headers)
+
+# %% ../../nbs/serve/91_service.ipynb #0b14d16b
+def _allowed(api, scope)->str:
+    "The methods that an address takes: the router itself names those of one of its functions only"
+    fit = [r for r in api.routes if r.matches(scope)[0] is not Match.NONE]
+    return ', '.join(sorted({m for r in fit for m in getattr(r, 'methods', None) or ()}))
 
 # %% ../../nbs/serve/91_service.ipynb #750dc6b9
 def _add_history(api, service):
@@ -81,9 +90,21 @@ def docs_page(described:dict # as `FastAPI.openapi` gives it
             f"<h1>{e(described['info']['title'])}</h1><p>{e(described['info']['description'])}</p>"
             f'<p>For programs: <a href="/openapi.json">/openapi.json</a></p>{"".join(rows)}</html>')
 
+# %% ../../nbs/serve/91_service.ipynb #10bb3545
+_KEYS = dict(bearer=dict(type='http', scheme='bearer', description='a key that retina_store key add has made'),
+             header={'type': 'apiKey', 'in': 'header', 'name': 'X-API-Key', 'description': 'the same'})
+
+def _with_keys(described)->dict:
+    "A description that says where a key is needed: once there is one in the store, everywhere but for the health"
+    described['components']['securitySchemes'] = _KEYS
+    for path, methods in described['paths'].items():
+        for o in methods.values(): o['security'] = [] if path in OPEN else [{k: []} for k in _KEYS]
+    return described
+
 # %% ../../nbs/serve/91_service.ipynb #f10ac204
 def _add_docs(api):
     "The description, for programs and for people"
+    api.openapi_schema = _with_keys(api.openapi()) # FastAPI keeps it there
     @api.get('/openapi.json', include_in_schema=False)
     def openapi(who:Visitor=READER): return JSONResponse(api.openapi())
     @api.get('/', include_in_schema=False)
@@ -92,17 +113,20 @@ def _add_docs(api):
         return Response(docs_page(api.openapi()), media_type='text/html; charset=utf-8')
 
 # %% ../../nbs/serve/91_service.ipynb #51eb58fa
-ROUTES = (add_gradings, add_answers, add_heat_map, _add_history, add_reviews, add_pictures, add_models, add_alerts,
-          add_health)
+ROUTES = (add_gradings, add_answers, add_heat_map, _add_history, add_reviews, add_release, add_pictures,
+          add_models, add_session, add_alerts, add_health, add_inference)
 
 def _layers(api, service, entry):
     "What every request passes, innermost first"
-    api.add_middleware(Intake, limits=service.limits, shown=service.meters.under_way.set)
-    api.add_middleware(Gate, store=service.store, entry=entry)
+    def _noticed(n, address):
+        service.meters.wrong_keys.inc()
+        if n >= 10 and str(n).strip('0') == '1': service.journal('wrong keys', address=address, count=n)
+    api.add_middleware(Intake, limits=service.limits, turns=service.turns)
+    api.add_middleware(Gate, store=service.store, entry=entry, noticed=_noticed)
     if entry.origins:
         api.add_middleware(CORSMiddleware, allow_origins=list(entry.origins), allow_methods=['GET', 'PUT', 'POST'],
                            allow_headers=['authorization', 'content-type', 'idempotency-key', 'x-api-key'])
-    api.add_middleware(Watch, journal=service.journal, meters=service.meters)
+    api.add_middleware(Watch, journal=service.journal, meters=service.meters, also=service.tracer)
 
 # %% ../../nbs/serve/91_service.ipynb #9ac9b909
 def _life(service, bundle):
@@ -110,8 +134,12 @@ def _life(service, bundle):
     def _open():
         try: service.start(bundle, by='retina_serve')
         except Exception as e: service.journal('not ready', **fault_of(e), why=str(e)[:500])
+    def _stray(loop, told): # what no request is to blame for, as a connection that breaks in an odd way
+        e = told.get('exception')
+        service.journal('stray', said=str(told.get('message'))[:100], **(fault_of(e) if e else {}))
     @asynccontextmanager
     async def _span(api):
+        asyncio.get_running_loop().set_exception_handler(_stray)
         opening = asyncio.create_task(asyncio.to_thread(_open))
         yield
         await opening
