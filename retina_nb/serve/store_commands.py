@@ -36,14 +36,15 @@ def _status(store, words, opt):
     "What there is, what waits for people, and the last hash of the audit chain"
     t = store.status()
     waits, last = sum(t['queue'].values()), t['audit']['hash']
-    valid = [k for k in store.keys() if not k['revoked']]
+    keys = store.keys()
+    valid = sum(not k['revoked'] for k in keys)
     said = dict(store=t['store'], live=_live(store), models=f"{t['bundles']:,} registered",
                 answers=f"{_counted(t['request'], 'request')}, {_counted(t['prediction'], 'prediction')}",
                 photographs=f"{t['image']:,}, {t['kept']:,} kept, {_counted(t['subject'], 'known patient')}",
                 feedback=_counted(t['feedback'], 'grade') + ' by people',
                 reviews=_counted(waits, 'case') + ' to be read again' + ': '*bool(waits) +
                         ', '.join(f'{n:,} {r}' for r, n in sorted(t['queue'].items())),
-                alerts=f"{t['alerts']:,} not seen", keys=_counted(len(valid), 'valid key') if valid else 'none, so only the machine itself is served',
+                alerts=f"{t['alerts']:,} not seen", keys=f'{valid:,} valid' if keys else 'none, so only the machine itself is served',
                 schema=t['schema'], audit=_counted(t['audit']['rows'], 'event'), last=last)
     for k, v in said.items(): print(f'{k:<12} {v}')
     print('write the last hash down: later', command_line('retina_store', store.name, 'check', last='HASH'), 'tells '
