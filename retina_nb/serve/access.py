@@ -66,6 +66,7 @@ def add_key(self:Access,
     return f'rnb_{id}_{secret}'
 
 # %% ../../nbs/serve/60_access.ipynb #d0cf2c93
+_BY_ID = sa.select(access).where(access.c.id == sa.bindparam('of'))
 _KEY = re.compile(r'rnb_([0-9a-f]{12})_([\w-]{43})')
 
 @patch
@@ -75,17 +76,18 @@ def visitor(self:Access,
     "Whose key is it? One that is not known takes as long as one that is"
     m = _KEY.fullmatch(key or '')
     with self.read() as conn:
-        r = conn.execute(sa.select(access).where(access.c.id == (m[1] if m else ''))).mappings().first()
+        r = conn.execute(_BY_ID, dict(of=m[1] if m else '')).mappings().first()
     right = hmac.compare_digest(_hash(m[2] if m else ''), r['hash'] if r else _hash('nobody'))
     return Visitor(r['id'], r['name'], r['role']) if r and right and r['revoked'] is None else None
 
 # %% ../../nbs/serve/60_access.ipynb #5249728b
+_SHOWN = 'id', 'name', 'role', 'made', 'revoked'
+_KEYS = sa.select(*(access.c[k] for k in _SHOWN)).order_by(access.c.made) # made once: asked at every request
+
 @patch
 def keys(self:Access)->list: # dictionaries with `id`, `name`, `role`, `made`, `revoked`; oldest first
     "The access keys there are, without what would let somebody in"
-    cols = [access.c[k] for k in ('id', 'name', 'role', 'made', 'revoked')]
-    q = sa.select(*cols).order_by(access.c.made)
-    with self.read() as conn: return [dict(r) for r in conn.execute(q).mappings()]
+    with self.read() as conn: return [dict(r) for r in conn.execute(_KEYS).mappings()]
 
 # %% ../../nbs/serve/60_access.ipynb #2d4705f1
 def revoked_digest(row, # of the table `key`, once it was taken back
