@@ -1,11 +1,14 @@
 "A service under attack and under load: bodies of every kind, addresses and headers, bombs, floods, a process that is killed"
-import gzip, json, random, re, shutil, socket, struct, time, zlib
+import collections, gzip, json, random, re, shutil, socket, statistics, struct, threading, time, zlib
 
-import pytest
+import psutil, pytest, schemathesis
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import events, from_schema
 
 from retina_nb.serve import Store
 from random_model import shared
-from clients import Process, form, large, picture, together
+from clients import Client, Process, form, large, picture, together
+from strangers import KINDS, WHO, http, replies
 
 @pytest.fixture(scope='module')
 def bundle(tmp_path_factory): return shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model')
@@ -135,75 +138,163 @@ def test_a_named_site_may_ask(bundle, tmp_path):
         assert r.status == 403 and r.headers['access-control-allow-origin'] is None
 
 # --- bodies of every kind
-def _mutated(rng, data):
-    data = bytearray(data)
-    for _ in range(rng.randint(1, 8)):
-        i, n = rng.randrange(len(data) + 1), rng.choice((0, 1, 2, 16, 200))
-        data[i:i+n] = rng.choice((b'', rng.randbytes(rng.choice((1, 4, 64))), b'\r\n--', b'"', b'\0', data[:n]))
-    return bytes(data)
+def _sent(port, data):
+    "What comes back for some bytes; where nothing does, the client closes its side and listens on"
+    out = b''
+    with socket.create_connection(('127.0.0.1', port), timeout=.4) as s:
+        try:
+            s.sendall(data)
+            try:
+                while got := s.recv(65536): out += got
+            except TimeoutError:
+                s.settimeout(10)
+                s.shutdown(socket.SHUT_WR)
+                while got := s.recv(65536): out += got
+        except ConnectionError: pass # it does not want to hear more
+    return replies(out)
 
-def _value(rng, depth=0):
-    plain = [None, True, -1, 0, 2, 10**400, 1.5, float('nan'), float('inf'), '', 'agree', 'correct', 'Anna', '\ud800', '\0', 'a'*5000, '../x', "'"]
-    if depth > 3 or rng.random() < .7: return rng.choice(plain)
-    if rng.random() < .5: return [_value(rng, depth + 1) for _ in range(rng.randint(0, 3))]
-    return {rng.choice(('verdict', 'grade', 'who', 'a', '')): _value(rng, depth + 1) for _ in range(rng.randint(0, 3))}
+class Watcher:
+    "Asks for the health again and again; how long that took"
+    def __init__(self, ask): self.ask, self.took, self.over = ask, [], threading.Event()
+    def _look(self):
+        while not self.over.wait(.05):
+            start = time.perf_counter()
+            assert self.ask('GET', '/v1/health/live').status == 200
+            self.took.append(time.perf_counter() - start)
+    def __enter__(self):
+        self.thread = threading.Thread(target=self._look)
+        self.thread.start()
+        return self
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
 
-def _bad_request(rng, ids):
-    "(path, body, type, headers): a request of which something is wrong, or nearly so"
-    what = rng.random()
-    if what < .35: # a photograph or its form, damaged
-        body, kind = form([_mutated(rng, picture(0, 64)) if rng.random() < .5 else picture(0, 64)], {'a': 1})
-        return '/v1/gradings', body if rng.random() < .4 else _mutated(rng, body), kind, {}
-    if what < .55: # tags
-        tags = json.dumps(_value(rng)).encode() if rng.random() < .7 else rng.choice((b'{"a":'*9999, b'\xff', b'NaN', b'{"patient": "\\u0000"}'))
-        body, kind = form([picture(0, 64)], more=[('tags', tags)])
-        return '/v1/gradings', body, kind, {}
-    if what < .9: # JSON
-        path = rng.choice((f'/v1/gradings/{ids[0]}/feedback', '/v1/reviews/lease', f'/v1/reviews/{ids[1]}/finish', '/v1/deployments', f'/v1/alerts/{ids[1]}/seen'))
-        keys = ('verdict', 'grade', 'reason', 'who', 'minutes', 'note', 'bundle', 'alias')
-        body = json.dumps({k: _value(rng) for k in rng.sample(keys, rng.randint(0, 4))}).encode()
-        return path, body if rng.random() < .8 else _mutated(rng, body), rng.choice(('application/json', 'text/plain', '')), {}
-    kind = rng.choice(('multipart/form-data', 'multipart/form-data; boundary="', 'multipart/form-data; boundary=' + 'b'*300, 'application/json', 'image/jpeg'))
-    return '/v1/gradings', rng.randbytes(rng.randint(0, 3000)), kind, rng.choice(({}, dict(Content_Encoding='gzip'), dict(Idempotency_Key='a'*300)))
+def _documented(ask):
+    "Called with the first line of a request: the statuses that the description names for it"
+    paths = [(re.sub(r'\{\w+\}', '[^/]+', p), ms) for p, ms in ask('GET', '/openapi.json').json['paths'].items()]
+    def _of(data):
+        method, path = (data.split(b' ', 2) + [b'', b''])[:2]
+        fit = [ms for p, ms in paths if re.fullmatch(p, path.decode('latin-1').partition('?')[0])]
+        known = set().union(*(ms.get(method.decode('latin-1').lower(), {}).get('responses', {}) for ms in fit))
+        return known | ({'405'} if fit else {'404', '405', '200'}) | {'400', '401', '403', '414', '431'} # those of every address
+    return _of
 
-@pytest.mark.parametrize('n', [pytest.param(300, id='300'), pytest.param(10_000, id='10000', marks=pytest.mark.full)])
-def test_bad_bodies(ask, n):
-    "Every one is answered, with a status that the description names, and no traceback"
-    rng, doc = random.Random(91), ask('GET', '/openapi.json').json['paths']
-    ids = [ask.grade(picture(0, 64)).json['id'], 'ab'*12]
-    known = {re.sub(r'\{\w+\}', '[^/]+', p): set(ms['post']['responses']) for p, ms in doc.items() if 'post' in ms}
-    for i in range(n):
-        path, body, kind, headers = _bad_request(rng, ids)
-        r = ask('POST', path, body, kind, **headers)
-        assert r.status != 500 and (r.status == 200 or list(r.json) == ['error']), (i, path, r.status, r.body[:300])
-        documented = next(s for p, s in known.items() if re.fullmatch(p, path))
-        assert str(r.status) in documented, (i, path, r.status, r.body[:200])
+@pytest.mark.parametrize('n', [pytest.param(299, id='299'), pytest.param(10_000, id='10000', marks=pytest.mark.full)])
+def test_what_strangers_send(ask, room, n):
+    "Each is answered with a status that the description names and a sentence, in bounded memory, while the health is answered; no word of theirs gets into the log"
+    p, rng, ids = room[0], random.Random(91), [ask.grade(picture(0, 64)).json['id'], 'ab'*12]
+    process, documented, statuses, files = psutil.Process(p.proc.pid), _documented(ask), collections.Counter(), set(room[1].parent.rglob('*'))
+    before, most = process.memory_info().rss, 0
+    with Watcher(ask) as health:
+        for i in range(n):
+            data = KINDS[i % len(KINDS)](rng, ids)
+            for status, headers, body in _sent(ask.port, data):
+                what = i, KINDS[i % len(KINDS)].__name__, status, body[:200], data[:300]
+                statuses[status] += 1
+                assert str(status) in documented(data) and status != 500, what
+                if status >= 400 and not data.startswith(b'HEAD'):
+                    assert headers['content-type'] == 'application/json' and list(json.loads(body)) == ['error'], what
+                assert 'x-evil' not in headers and headers['x-content-type-options'] == 'nosniff', what
+            most = max(most, process.memory_info().rss)
+    assert len(statuses) >= 9, statuses # all of it is tried
+    assert statistics.median(health.took) < .1, sorted(health.took)[-5:]
+    assert most - before < 2**30, f'{(most - before) >> 20} MB more'
+    text = p.text()
+    assert [l for l in text.splitlines() if not l.startswith('{')] == [] and 'Traceback' not in text
+    assert {json.loads(l)['event'] for l in text.splitlines()} <= {'ready', 'request', 'server'}
+    assert not [w for w in WHO if w in text]
+    assert all(room[1]/'store' in f.parents for f in set(room[1].parent.rglob('*')) - files)
 
-# --- killed
-@pytest.mark.parametrize('kills', [pytest.param(2, id='2'), pytest.param(40, id='40', marks=pytest.mark.full)])
-def test_killed(bundle, tmp_path, kills):
-    "What a client was told is there; what it was not told, it asks again, and there is one row"
-    rng, told, tried = random.Random(3), {}, set()
-    eyes = [picture(i, 96) for i in range(4)]
-    for run in range(kills):
-        p = Process(tmp_path, bundle, tmp_path/'s', low_confidence='1.').ready()
-        def _client(i):
-            for n in range(500):
-                key = f'{run}-{i}-{n}'
-                tried.add(key)
-                told[key] = p.ask.grade(eyes[i], key=key).json
-        def _one(i):
-            if i < 4: return _client(i)
-            time.sleep(.3 + rng.random())
-            p.kill()
-        together(5, _one)
-    with Process(tmp_path, bundle, tmp_path/'s', low_confidence='1.') as q:
-        q.ready()
-        for key in sorted(told)[:40]: assert q.ask.grade(eyes[int(key.split('-')[1])], key=key).json == told[key]
-        lost = sorted(tried - set(told))
-        for key in lost: assert q.ask.grade(eyes[int(key.split('-')[1])], key=key).status == 200
-    with Store(tmp_path/'s') as s:
-        keys = [s.answer(o.id).key for o, _ in s.answers()]
-        assert len(keys) == len(set(keys)) == len(tried) and set(keys) == tried and s.check() == []
-        assert len(s.reviews()) == len(tried) # and nobody who should be seen by a person is forgotten
-    assert told and lost
+def test_no_second_request_is_hidden_in_a_first(ask):
+    "Two readings of where a body ends: the second request is answered only where both agree"
+    hidden = http('GET', '/v1/health/live')
+    inner = b'0\r\n\r\n' + hidden
+    for heads in ((f'Content-Length: {len(inner)}', 'Transfer-Encoding: chunked'), ('Transfer-Encoding: chunked', 'Content-Length: 4'), ('Transfer-Encoding: chunked', 'Transfer-Encoding: x'),
+                  ('Transfer-Encoding : chunked', f'Content-Length: {len(inner)}'), ('Content-Length: 5', 'Content-Length: 6'), ('Content-Length: 5, 6',), ('Transfer-Encoding: xchunked',)):
+        for method in ('GET', 'POST'):
+            rs = _sent(ask.port, http(method, '/v1/reviews/lease', inner, 'Content-Type: application/json', *heads, length=False, close=False))
+            assert [r[0] for r in rs] == [400], (heads, rs)
+    two = http('GET', '/v1/health/live', close=False) + hidden # and where nothing is hidden, both are
+    assert [r[0] for r in _sent(ask.port, two)] == [200, 200]
+
+def test_a_client_that_closes_its_side_gets_its_answer(ask):
+    body, kind = form([picture(4)])
+    with socket.create_connection(('127.0.0.1', ask.port), timeout=10) as s:
+        s.sendall(http('PUT', '/v1/gradings/half', body, f'Content-Type: {kind}', close=False))
+        s.shutdown(socket.SHUT_WR)
+        out = b''
+        while got := s.recv(65536): out += got
+    assert replies(out)[0][0] == 200
+
+# --- the description
+@pytest.fixture(scope='module')
+def keyed(bundle, tmp_path_factory):
+    "(a service with a key for each role, the keys by role)"
+    d = tmp_path_factory.mktemp('keyed')
+    with Store(d/'s') as s: keys = {role: s.add_key(role, role) for role in ('reader', 'grader', 'reviewer', 'admin')}
+    with Process(d, bundle, d/'s', low_confidence='1.', limits='Limits(body_mb=4)') as p: yield p.ready(), keys
+
+def _breaches(port, key, **config):
+    "(what of the description does not hold, how many requests were tried)"
+    headers = {'Authorization': f'Bearer {key}'}
+    checks = dict(positive_data_acceptance=dict(enabled=False), # no random file is a photograph
+                  allow_header_conformance=dict(enabled=False)) # two descriptions share an address: PUT with a key, GET with an id
+    config = SchemathesisConfig.from_dict({'seed': 16, 'headers': headers, 'checks': checks, 'suppress-health-check': ['all'], 'continue-on-failure': True, 'request-timeout': 20, **config})
+    schema, found, n = schemathesis.openapi.from_url(f'http://127.0.0.1:{port}/openapi.json', config=config, headers=headers), [], 0
+    for e in from_schema(schema).execute():
+        if isinstance(e, (events.NonFatalError, events.FatalError)): found.append(str(getattr(e, 'value', None) or e.exception))
+        if isinstance(e, events.ScenarioFinished):
+            n += len(e.recorder.interactions)
+            for checks in e.recorder.checks.values():
+                found += [(c.name, c.failure_info.failure.message[:300], c.failure_info.code_sample[:300]) for c in checks if c.failure_info]
+    return found, n
+
+FEW = dict(generation={'max-examples': 2, 'database': 'none'}, phases=dict(examples=dict(enabled=False), coverage=dict(enabled=False), stateful=dict(enabled=False)))
+MANY = dict(generation={'max-examples': 40, 'database': 'none'})
+
+@pytest.mark.parametrize('role, how', [pytest.param('admin', FEW, id='few'), *(pytest.param(r, MANY, id=f'many-{r}', marks=pytest.mark.full) for r in ('reader', 'grader', 'reviewer', 'admin'))])
+def test_the_description_holds(keyed, role, how):
+    "schemathesis: no fault, no status, type or form that the description does not name, nothing taken that it forbids, no way in without a key"
+    p, keys = keyed
+    found, n = _breaches(p.ask.port, keys[role], **how)
+    assert found == [] and n > 40
+    assert not [l for l in p.lines() if l['event'] in ('fault', 'trouble', 'stray')]
+
+def test_methods_that_an_address_does_not_take(keyed):
+    p, keys = keyed
+    ask = Client(p.ask.port, keys['admin'])
+    for path, ms in ask('GET', '/openapi.json').json['paths'].items():
+        for method in {'GET', 'PUT', 'POST', 'DELETE', 'PATCH', 'TRACE', 'PROPFIND'} - {m.upper() for m in ms}:
+            r = ask(method, path.replace('{id}', 'ab'*12), X_HTTP_Method_Override='GET', X_Method_Override='GET')
+            if path in ('/v1/gradings/{id}', '/v1/gradings/{key}'): assert r.status in (404, 405, 415) # they share an address
+            else: assert r.status == 405 and r.headers['allow'] and list(r.json) == ['error'], (method, path, r.status)
+
+def test_a_key_tells_nothing_and_wrong_ones_are_counted(keyed):
+    "Never there, taken back, or right but for its end: the same answer; many of them are slowed, and right ones are not"
+    p, keys = keyed
+    with Store(p.folder/'s') as s:
+        gone = s.add_key('gone')
+        s.revoke_key('gone')
+    def _plain(r): return r.status, r.body, *sorted((k.lower(), v) for k, v in r.headers.items() if k.lower() not in ('date', 'x-request-id', 'connection'))
+    said = [Client(p.ask.port, k)(method, path) for k in (gone, 'rnb_' + '0'*12 + '_' + 'a'*43, keys['admin'][:-1] + '~', keys['admin'] + ' ' + keys['admin'])
+            for method, path in (('GET', '/v1/models'), ('GET', '/v1/nothing'), ('DELETE', '/v1/models'))]
+    assert len({_plain(r) for r in said}) == 1 and said[0].status == 401 and len(said) == 12
+    start = time.perf_counter()
+    assert Client(p.ask.port, keys['reader'])('GET', '/v1/models').status == 200
+    right = time.perf_counter() - start
+    start = time.perf_counter()
+    assert Client(p.ask.port, 'x')('GET', '/v1/models').status == 401
+    assert right < .4 < time.perf_counter() - start
+    noticed = [l for l in p.lines() if l['event'] == 'wrong keys']
+    assert [l['count'] for l in noticed] == [10] and noticed[0]['address'] == '127.0.0.1'
+    assert b'retina_wrong_keys_total 13.0' in Client(p.ask.port, keys['reader'])('GET', '/metrics').body
+
+def test_whoever_was_passed_on_is_no_neighbour(ask):
+    "Without keys, a proxy on this machine lets nobody in, whatever it or its client writes"
+    for name in ('X-Forwarded-For', 'X-Forwarded-Host', 'X-Forwarded-Proto', 'X-Real-IP', 'X-Client-IP', 'True-Client-IP', 'CF-Connecting-IP', 'Forwarded', 'Via'):
+        for said in ('127.0.0.1', '::1', 'for=127.0.0.1', 'localhost', ''):
+            assert ask('GET', '/v1/models', **{name: said}).status == 401, (name, said)
+    for said in ('127.0.0.1', 'evil.example'):
+        assert _sent(ask.port, http('GET', '/v1/models', b'', f'X-Forwarded-Host: {said}', host='evil.example'))[0][0] == 403
+    assert _sent(ask.port, http('GET', 'http://127.0.0.1/v1/models', host='evil.example'))[0][0] == 403 # DNS rebinding
+    assert _sent(ask.port, http('GET', 'http://evil.example/v1/models'))[0][0] in (200, 403, 404)
