@@ -179,7 +179,7 @@ def bodies():
         shared=inp(parameters=dict(shared_memory_region='a', shared_memory_byte_size=9)), size_and_data=inp(**size(N)), size_alone=dict(inputs=[X | size(N)]),
         size_negative=dict(inputs=[X | size(-1)]), size_truth=dict(inputs=[X | size(True)]), size_text=dict(inputs=[X | size(str(N))]), size_huge=dict(inputs=[X | size(2**70)]))
     for what, o in objects.items(): yield what, json.dumps(o).encode(), {}
-    for what, text in dict(nothing=b'', blank=b' ', half=b'{"inputs": [', not_utf8=b'\xff\xfe{}', utf16=json.dumps(GOOD).encode('utf-16'), nan=b'{"inputs": NaN}', name_twice=b'{"inputs": [], "inputs": []}',
+    for what, text in dict(nothing=b'', blank=b' ', half=b'{"inputs": [', not_utf8=b'\xff\xfe{}', utf16=json.dumps(GOOD).encode('utf-16'), nan=b'{"inputs": NaN}', name_twice=b'{"inputs": [], ' + json.dumps(GOOD).encode()[1:],
                            deep=b'['*10**6, deep_data=json.dumps(GOOD).encode().replace(b'[0, 0', b'['*2000 + b'0, 0', 1), long_number=b'9'*10**5, more=json.dumps(GOOD).encode() + b'{}',
                            a_bomb=b'{"inputs": [' + b'[],'*10**5 + b'[]]}').items(): yield what, text, {}
     binary, head = bytes(N), json.dumps(dict(inputs=[X | size(N)])).encode()
