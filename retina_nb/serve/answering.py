@@ -52,6 +52,7 @@ class Service:
         self._pool = ThreadPoolExecutor(self.limits.workers, 'grading')
         self.desk = ThreadPoolExecutor(self.limits.in_flight, 'request') # a thread for each request under way
         self._behind = False # was a notice left out, that the store knows of?
+        self.tracer = None # told of each request that is over, where somebody wants to know
         self.doors = [] # ways in besides HTTP, which are closed before the service is
 
 # %% ../../nbs/serve/86_answering.ipynb #f5a6960c
@@ -87,6 +88,7 @@ def close(self:Service):
     self.desk.shutdown()
     self._pool.shutdown()
     self.messenger.close()
+    if self.tracer: self.tracer.close()
 
 # %% ../../nbs/serve/86_answering.ipynb #c3603836
 @patch
@@ -156,6 +158,7 @@ class Answered:
     unsure: list = field(default_factory=list) # ids of predictions of which the model is not sure
     heat: bytes|None = None # PNG of where the model looked
     cam: np.ndarray|None = None # (k,h,w): what it is made of
+    stored: float = 0. # seconds that storing took; 0 for an answer that was there already
 
 # %% ../../nbs/serve/86_answering.ipynb #a90c661d
 @patch
@@ -172,14 +175,16 @@ def answer(
     photos = [photo(data, patient=patient_of(data)) for data in sent.files]
     body = self.store.body_hash(photos, sent.tags)
     if options.grade_anyway: body = json_hash([body, 'grade_anyway'], 64)
-    a, gs = self.store.find(key, body) if key is not None else None, None
+    a, gs, stored = self.store.find(key, body) if key is not None else None, None, 0.
     if a is None:
         gs, served = self._grade_all(photos, options)
+        begin = time.perf_counter()
         a = self._record(photos, gs, served, key=key, body=body, client=client, tags=sent.tags, begun=begun)
+        stored = time.perf_counter() - begin
     unsure = self._unsure(a) if a.repeated else _now_unsure(a, served)
     g = self._looked(a, photos[0], gs, options) if options.looked else None
-    if g is None: return Answered(a, unsure)
-    return Answered(a, unsure, self._map(g) if options.heat_map else None, g.cam if options.cam else None)
+    if g is None: return Answered(a, unsure, stored=stored)
+    return Answered(a, unsure, self._map(g) if options.heat_map else None, g.cam if options.cam else None, stored)
 
 # %% ../../nbs/serve/86_answering.ipynb #4b11af88
 @patch

@@ -35,8 +35,7 @@ def _live(store)->str:
 def _status(store, words, opt):
     "What there is, what waits for people, and the last hash of the audit chain"
     t = store.status()
-    waits, last = sum(t['queue'].values()), t['audit']['hash']
-    keys = store.keys()
+    waits, last, keys = sum(t['queue'].values()), t['audit']['hash'], store.keys()
     valid = sum(not k['revoked'] for k in keys)
     said = dict(store=t['store'], live=_live(store), models=f"{t['bundles']:,} registered",
                 answers=f"{_counted(t['request'], 'request')}, {_counted(t['prediction'], 'prediction')}",
@@ -44,7 +43,8 @@ def _status(store, words, opt):
                 feedback=_counted(t['feedback'], 'grade') + ' by people',
                 reviews=_counted(waits, 'case') + ' to be read again' + ': '*bool(waits) +
                         ', '.join(f'{n:,} {r}' for r, n in sorted(t['queue'].items())),
-                alerts=f"{t['alerts']:,} not seen", keys=f'{valid:,} valid' if keys else 'none, so only the machine itself is served',
+                alerts=f"{t['alerts']:,} not seen",
+                keys=f'{valid:,} valid' if keys else 'none, so only the machine itself is served',
                 schema=t['schema'], audit=_counted(t['audit']['rows'], 'event'), last=last)
     for k, v in said.items(): print(f'{k:<12} {v}')
     print('write the last hash down: later', command_line('retina_store', store.name, 'check', last='HASH'), 'tells '
@@ -134,7 +134,8 @@ def _key(store, words, opt):
 # %% ../../nbs/serve/95_store_commands.ipynb #c7f86069
 ACTIONS = dict(status=_status, export=_export, replay=_replay, erase=_erase, check=_check, backup=_backup, key=_key)
 _WORDS = dict(erase=1, backup=1, key=2) # how many words may follow
-_OPTIONS = dict(export=('out', 'bundle'), replay=('bundle',), backup=('out',), key=('role',), check=('last',)) # which options may
+_OPTIONS = dict(export=('out', 'bundle'), replay=('bundle',), backup=('out',), key=('role',),
+                check=('last',)) # which options may
 
 def _action(words)->tuple:
     "(action, the words after it); an unknown action is a `SettingError`"

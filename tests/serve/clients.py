@@ -64,7 +64,7 @@ class Process:
     def __init__(self, folder, bundle, db, **kwargs):
         self.folder = Path(folder)
         said = ', '.join(f'{k}={v}' for k, v in kwargs.items())
-        code = ('from retina_nb.serve import Entry, Limits, Notify, serve\n'
+        code = ('from retina_nb.serve import Entry, Limits, Notify, serve, trace_to\n'
                 f'serve({str(bundle)!r}, {str(db)!r}, port=0, {said})\n')
         self.log = open(self.folder/f'log{time.monotonic_ns()}', 'w+b')
         self.proc = subprocess.Popen([sys.executable, '-c', code], cwd=self.folder, stdout=subprocess.PIPE, stderr=self.log,

@@ -25,7 +25,7 @@ def bundle(tmp_path_factory): return shutil.copytree(shared()[1], tmp_path_facto
 def test_spans(bundle, tmp_path):
     got = Server(Collector, got=[], status=200)
     trace, parent = '4bf92f3577b34da6a3ce929d0e0e4736', '00f067aa0ba902b7'
-    with Process(tmp_path, bundle, tmp_path/'s', trace=repr(got.url)) as p:
+    with Process(tmp_path, bundle, tmp_path/'s', more=f'[trace_to({got.url!r})]') as p:
         p.ready()
         body, kind = form([picture(1), picture(2)], dict(hospital='Seven Oaks', patient='Mrs Example'))
         r = p.ask('PUT', '/v1/gradings/Example-1952', body, kind, traceparent=f'00-{trace}-{parent}-01', tracestate='who=Example', baggage='who=Example')
@@ -56,7 +56,7 @@ def test_a_collector_that_does_not_work(bundle, tmp_path, kind):
         s.bind(('127.0.0.1', 0))
         if kind == 'silent': s.listen() # takes the line, and never answers
         url = got.url if kind == 'failing' else f'http://127.0.0.1:{s.getsockname()[1]}'
-        with Process(tmp_path, bundle, tmp_path/'s', trace=repr(url)) as p:
+        with Process(tmp_path, bundle, tmp_path/'s', more=f'[trace_to({url!r})]') as p:
             p.ready()
             start = time.time()
             for i in range(4): assert p.ask.grade(picture(i)).status == 200
