@@ -1,12 +1,13 @@
 "A service is killed at any moment: what it has acknowledged is there, nothing is there by half, a retry gives one row, and nobody who should be told is forgotten"
-import http.client, json, os, random, shutil, signal, subprocess, sys, time
+import email, email.policy, http.client, json, os, random, resource, shutil, signal, socket, socketserver, subprocess, sys, threading, time
 
 import pytest
 
 from retina_nb.serve import Store
 from random_model import shared
 from servers import Handler, Server
-from clients import Client, picture, together
+from clients import Client, Process, form, picture, together
+from strangers import http, replies
 
 # A process that has imported everything forks one service after another: a new interpreter for each would take most of the time.
 NURSERY = '''
@@ -118,9 +119,9 @@ def ready(ask, seconds=60):
 HOW = 'at random', 'between statements', 'before commit', 'after commit', 'before reply', 'before it is noted'
 
 @pytest.mark.parametrize('kills', [pytest.param(6, id='6'), pytest.param(500, id='500', marks=pytest.mark.full)])
-def test_killed(bundle, nursery, tmp_path, kills):
+def test_killed(bundle, nursery, url, kills):
     rng, told, tried, eyes = random.Random(16), {}, {}, [picture(i, 64, 'JPEG') for i in range(3)]
-    hook, db = Server(Hook, got=[], open=True), tmp_path/'s'
+    hook, db = Server(Hook, got=[], open=True), url
     with Store(db) as s: first = s.check()
     assert first == []
     for run in range(kills):
@@ -186,3 +187,173 @@ def test_notices_outlive_a_kill(bundle, nursery, tmp_path):
     assert sorted(g['alert'] for g in hook.got) == sorted(a['id'] for a in [*alerts[1:], new])
     assert all(set(g) == {'alert', 'grading', 'why', 'at'} for g in hook.got)
     hook.shutdown()
+
+# --- an end that was asked for
+def test_what_was_accepted_is_answered_before_the_end(bundle, tmp_path):
+    "SIGTERM while one client is still sending, one waits for its answer and one holds its connection open: who was heard gets an answer, and the end is none of a fault"
+    body, kind = form([picture(1)])
+    def _open(path, n):
+        s = socket.create_connection(('127.0.0.1', p.ask.port), timeout=30)
+        s.sendall(http('PUT', path, body, f'Content-Type: {kind}', close=False)[:n])
+        return s
+    def _rest(s):
+        out = b''
+        while got := s.recv(65536): out += got
+        return replies(out)
+    with Process(tmp_path, bundle, tmp_path/'s') as p:
+        p.ready()
+        length = len(http('PUT', '/v1/gradings/slow', body, f'Content-Type: {kind}', close=False))
+        idle, slow, slower, unheard = _open('/v1/gradings/idle', length), _open('/v1/gradings/slow', 400), _open('/v1/gradings/slow', 400), _open('/v1/gradings/slow', 20)
+        first = idle.recv(65536)
+        assert b' 200 ' in first.split(b'\r\n')[0]
+        start, ended = time.time(), []
+        stopping = threading.Thread(target=lambda: ended.append(p.stop()))
+        stopping.start()
+        time.sleep(.5)
+        data = http('PUT', '/v1/gradings/slow', body, f'Content-Type: {kind}', close=False)
+        for s in (slow, slower): s.sendall(data[400:900])
+        time.sleep(.3)
+        for s in (slow, slower): s.sendall(data[900:])
+        said = [_rest(s) for s in (slow, slower)]
+        assert [[r[0] for r in rs] for rs in said] == [[200], [200]] and len({rs[0][2] for rs in said}) == 1
+        assert _rest(idle) == [] and _rest(unheard) == [] # closed, and nothing of theirs is lost
+        with pytest.raises(OSError): socket.create_connection(('127.0.0.1', p.ask.port), timeout=5)
+        stopping.join(60)
+        assert ended == [0] and time.time() - start < 20 and p.lines()[-1]['event'] == 'stopped'
+    for s in (idle, slow, slower, unheard): s.close()
+    with Store(tmp_path/'s') as s:
+        assert sorted(s.answer(x.id).key for x, _ in s.answers()) == ['idle', 'slow'] and s.check() == []
+
+# --- databases and disks
+def test_a_morning_on_either_database(bundle, nursery, url):
+    ask, eye = nursery.start(bundle, url), picture(1, 64)
+    assert ready(ask)
+    first = ask.grade(eye, dict(hospital='A', patient='P1'), key='k').json
+    assert ask.grade(eye, dict(hospital='A', patient='P1'), key='k').json == first and ask.grade(picture(2, 64), key='k').status == 409
+    rs = together(4, lambda i: ask.grade(eye, key=f'same {i%2}'.replace(' ', '%20')))
+    assert {r.status for r in rs} == {200} and len({r.json['id'] for r in rs}) == 2
+    assert ask('GET', f"/v1/gradings/{first['id']}").json == first
+    assert ask('POST', f"/v1/gradings/{first['id']}/feedback", dict(verdict='correct', grade=3, who='Anna')).json['grade'] == 3
+    case = ask('POST', '/v1/reviews/lease', dict(who='Anna')).json['review']
+    assert ask('GET', f"/v1/gradings/{first['id']}").status == 409 # the oldest case is hers
+    assert ask('POST', f"/v1/reviews/{case['id']}/finish", dict(grade=2, who='Anna')).status == 200
+    alerts = ask('GET', '/v1/alerts').json['alerts']
+    assert len(alerts) == 3 and ask('POST', f"/v1/alerts/{alerts[0]['id']}/seen").status == 200
+    assert len(ask('GET', f"/v1/gradings/{first['id']}/history").json['feedback']) == 2
+    assert ask('GET', '/v1/gradings/' + 'ab'*12).status == 404 and ask('GET', '/metrics').status == 200
+    nursery.kill(signal.SIGTERM)
+    with Store(url) as s: assert s.check() == [] and s.status()['request'] == 3
+
+def test_the_database_goes_away_and_comes_back(bundle, nursery, cluster):
+    url, eye = cluster.new(), picture(1, 64)
+    ask = nursery.start(bundle, url)
+    assert ready(ask) and ask.grade(eye, key='before').status == 200
+    cluster._run('pg_ctl', '-D', cluster.folder/'data', '-m', 'immediate', '-w', 'stop')
+    try:
+        for r in (ask.grade(eye, key='meanwhile'), ask('GET', '/v1/models'), ask('GET', '/v1/alerts'), ask('GET', '/metrics')):
+            assert r.status == 503 and int(r.headers['retry-after']) > 0 and list(r.json) == ['error'] and str(cluster.folder) not in r.error
+        assert ask('GET', '/v1/health/live').status == 200
+    finally:
+        options = f"-c listen_addresses='' -c unix_socket_directories={cluster.folder} -c fsync=off -c max_connections=200"
+        cluster._run('pg_ctl', '-D', cluster.folder/'data', '-l', cluster.folder/'log', '-o', options, '-w', '-t', '60', 'start')
+    assert ready(ask) and ask.grade(eye, key='before').headers['idempotent-replayed'] == 'true'
+    one, two = (ask.grade(eye, key='meanwhile') for _ in range(2))
+    assert one.status == 200 and one.json == two.json
+    nursery.kill(signal.SIGTERM)
+    with Store(url) as s: assert s.check() == [] and s.status()['request'] == 2
+
+def test_a_full_disk_and_a_service_that_lives_on(bundle, nursery, tmp_path):
+    "No file may grow any longer, that of the log neither: a clear answer, and everything as before once there is room"
+    db, eye = tmp_path/'s', picture(1, 64)
+    ask = nursery.start(bundle, db)
+    assert ready(ask) and ask.grade(eye, key='before').status == 200
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(nursery.pid, resource.RLIMIT_FSIZE, (4096, hard))
+    said = [ask.grade(eye, key=f'full{i}') for i in range(3)]
+    assert {r.status for r in said} == {503} and all('disk' in r.error and int(r.headers['retry-after']) > 0 for r in said), [r.body for r in said]
+    assert ask.grade(eye, key='before').status == 200 and ask('GET', '/v1/models').status == 200 # what is there can be read
+    resource.prlimit(nursery.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    assert [ask.grade(eye, key=f'full{i}').status for i in range(3)] == [200]*3
+    nursery.kill(signal.SIGTERM)
+    with Store(db) as s: assert s.check() == [] and s.status()['request'] == 4
+
+def test_a_folder_that_may_only_be_read(bundle, nursery, tmp_path):
+    "A disk that is mounted anew for reading, as after a fault: a clear answer, and everything as before afterwards"
+    disk, eye = tmp_path/'disk', picture(1, 64)
+    disk.mkdir()
+    r = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=20m', 'tmpfs', str(disk)], capture_output=True, text=True)
+    if r.returncode: pytest.skip(f'no right to mount a small disk ({r.stderr.strip()[:80]})')
+    try:
+        ask = nursery.start(bundle, disk/'s')
+        assert ready(ask) and ask.grade(eye, key='before').status == 200
+        nursery.kill(signal.SIGTERM)
+        subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
+        assert nursery.start(bundle, disk/'s') is None and 'Traceback' not in (tmp_path/f'out{nursery.n}').read_text()
+        subprocess.run(['mount', '-o', 'remount,rw', str(disk)], check=True)
+        ask = nursery.start(bundle, disk/'s')
+        assert ready(ask)
+        (disk/'fill').write_bytes(bytes(2**20))
+        with open(disk/'fill', 'ab') as f: # until nothing is left
+            try:
+                while True: f.write(bytes(2**16)); f.flush()
+            except OSError: pass
+        r = ask.grade(eye, key='full')
+        assert r.status == 503 and 'disk' in r.error and r.headers['retry-after']
+        (disk/'fill').unlink()
+        assert ask.grade(eye, key='full').status == 200
+        nursery.kill(signal.SIGTERM)
+        with Store(disk/'s') as s: assert s.check() == [] and s.status()['request'] == 2
+    finally: subprocess.run(['umount', '-l', str(disk)])
+
+# --- e-mail
+class Post(socketserver.ThreadingTCPServer):
+    "A server that takes e-mail; what it does is its `mood`, one for each connection, the last one from then on"
+    allow_reuse_address = daemon_threads = True
+    def __init__(self, *mood):
+        super().__init__(('127.0.0.1', 0), Letter)
+        self.mood, self.got, self.times = list(mood), [], []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+    def handle_error(self, *_): pass # a client that has had enough
+
+class Letter(socketserver.StreamRequestHandler):
+    def handle(self):
+        post = self.server
+        mood = post.mood.pop(0) if len(post.mood) > 1 else post.mood[0]
+        post.times.append(time.monotonic())
+        def _say(line): self.wfile.write(line.encode() + b'\r\n')
+        if mood == 'away': return None
+        if mood == 'busy': return _say('421 later')
+        if mood == 'silent': return time.sleep(30)
+        if mood == 'slow': time.sleep(1)
+        _say('220 post')
+        while line := self.rfile.readline().strip().upper():
+            if line.startswith(b'RCPT') and mood == 'refuses': _say('550 nobody of that name')
+            elif line.startswith(b'DATA'):
+                _say('354 go on')
+                letter = b''
+                while (more := self.rfile.readline()) not in (b'.\r\n', b''): letter += more
+                post.got.append(email.message_from_bytes(letter, policy=email.policy.default))
+                _say('250 taken')
+            else: _say('221 bye' if line.startswith(b'QUIT') else '250 well')
+
+def test_an_alert_by_email(bundle, nursery, tmp_path):
+    "Away, busy, refusing and silent servers are tried again with longer pauses, no grading waits for them; what arrives names the alert and nobody"
+    post, eye = Post('away', 'busy', 'refuses', 'silent', 'slow', 'well'), picture(1, 64)
+    ask = nursery.start(bundle, tmp_path/'s', email='anna@clinic.example, ben@clinic.example', smtp=f'127.0.0.1:{post.server_address[1]}', pause=.1, timeout=1.5)
+    assert ready(ask)
+    start = time.monotonic()
+    said = [ask.grade(eye, dict(patient='Zyxwhite', hospital='A'), key=f'k{i}').json for i in range(2)]
+    assert time.monotonic() - start < 3
+    end = time.time() + 40
+    while len(post.got) < 2 and time.time() < end: time.sleep(.02)
+    alerts = ask('GET', '/v1/alerts').json['alerts']
+    assert {m['Message-ID'] for m in post.got} == {f"<{a['id']}@retina_nb.invalid>" for a in alerts}
+    for m in post.got:
+        assert m['To'] == 'anna@clinic.example, ben@clinic.example' and m['Date'] and 'a case needs a person' in m['Subject']
+        text = m.get_content()
+        a = next(a for a in alerts if a['id'] in text)
+        assert a['prediction'] in text and 'Zyxwhite' not in m.as_string() and said[0]['name'] not in text
+    assert len(post.times) >= 6 # four times in vain
+    nursery.kill(signal.SIGTERM)
+    with Store(tmp_path/'s') as s: assert s.owed('email') == []
+    post.shutdown()
