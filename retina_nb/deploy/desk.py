@@ -6,7 +6,7 @@
 __all__ = ['TELLING', 'CANNOT', 'SHARED', 'NO_CASE', 'waiting_text', 'lease_text', 'not_kept_html', 'agreement_text',
            'stored_text', 'answer_html', 'trouble_text', 'ReviewDesk', 'open_desk']
 
-# %% ../../nbs/deploy/69_desk.ipynb #6fde0b07
+# %% ../../nbs/deploy/69_desk.ipynb #22d64ace
 from datetime import UTC, datetime
 from html import escape
 
@@ -19,7 +19,7 @@ from .grading import bars_html
 from .pictures import enhance_contrast
 from .viewer import Viewer
 
-# %% ../../nbs/deploy/69_desk.ipynb #be37f4f4
+# %% ../../nbs/deploy/69_desk.ipynb #ead6425b
 TELLING = 'near the threshold', 'disagreement' # reasons that say something of the model's answer
 
 def waiting_text(
@@ -32,7 +32,7 @@ def waiting_text(
     parts = [f'{v} for {k}' for k,v in told.items()] + [f'{other} for other reasons']*bool(other)
     return f"{n} {'case waits' if n == 1 else 'cases wait'}: {', '.join(parts)}."
 
-# %% ../../nbs/deploy/69_desk.ipynb #1f1bc248
+# %% ../../nbs/deploy/69_desk.ipynb #29ea8d47
 def lease_text(
     case:dict, # as `ServiceClient.lease` gives it
 )->str:
@@ -42,7 +42,7 @@ def lease_text(
     if left < 0: return 'Your time with this case is over: somebody else may have taken it.'
     return f"Yours until {until.astimezone():%H:%M}, {left} minute{'s'*(left != 1)} from now."
 
-# %% ../../nbs/deploy/69_desk.ipynb #cb33e625
+# %% ../../nbs/deploy/69_desk.ipynb #67b2d315
 def not_kept_html(
     case:dict, # as `ServiceClient.lease` gives it
 )->str: # HTML
@@ -54,7 +54,7 @@ def not_kept_html(
             f'the SHA-256 of its file is {mark}. Grade it from there, or give it back. Photographs are kept when the '
             'service is started with --keep_images.</p></div>')
 
-# %% ../../nbs/deploy/69_desk.ipynb #a16ec27a
+# %% ../../nbs/deploy/69_desk.ipynb #fcd52869
 CANNOT = 'cannot be graded'
 
 def agreement_text(
@@ -67,7 +67,7 @@ def agreement_text(
     said = [f'that it {CANNOT}' if g is None else task.classes[g] for g in (mine, model)]
     return f'You said {said[0]}; the model said {said[1]}.'
 
-# %% ../../nbs/deploy/69_desk.ipynb #f2364716
+# %% ../../nbs/deploy/69_desk.ipynb #8424ed3d
 def stored_text(
     done:dict, # a case that is done
 )->str:
@@ -77,7 +77,7 @@ def stored_text(
     note = ', with your note' if done['result']['note'] else ''
     return f"Stored: {what}{note}, by {done['done_by']}. The case was in the queue for this reason: {done['reason']}."
 
-# %% ../../nbs/deploy/69_desk.ipynb #84581797
+# %% ../../nbs/deploy/69_desk.ipynb #2430f6d1
 def answer_html(
     done:dict, # a case that is done
     task:Task,
@@ -89,7 +89,7 @@ def answer_html(
     else: said = bars_html(g['probabilities'], task, g['grade'])
     return f'<h2>The model</h2>{head}{said}<p class="rnb-soft rnb-small-text rnb-below">{kept}</p>'
 
-# %% ../../nbs/deploy/69_desk.ipynb #2bb910ed
+# %% ../../nbs/deploy/69_desk.ipynb #7cf1d3d3
 def trouble_text(
     e:RetinaError, # what happened when a grade was to be stored
 )->str:
@@ -100,7 +100,7 @@ def trouble_text(
     if getattr(e, 'passes', False): return f'Not stored yet: {e}. Your grade and your note stand here: finish again.'
     return f'Not stored: {e}'
 
-# %% ../../nbs/deploy/69_desk.ipynb #6e638e73
+# %% ../../nbs/deploy/69_desk.ipynb #4b849871
 SHARED = 'this machine', 'panel' # names behind which there may be more than one reader
 
 class ReviewDesk(W.VBox):
@@ -127,7 +127,7 @@ class ReviewDesk(W.VBox):
         self.refresh()
     def __repr__(self): return f'ReviewDesk({sum(self.waits.values())} waiting)'
 
-# %% ../../nbs/deploy/69_desk.ipynb #3f4e7c90
+# %% ../../nbs/deploy/69_desk.ipynb #e2bd7864
 def _button(text, f, tip, main=False):
     "A button that calls `f()`"
     b = W.Button(description=text, tooltip=tip)
@@ -136,7 +136,7 @@ def _button(text, f, tip, main=False):
 
 def _card(*children): return W.VBox(list(children)).add_class('rnb-card')
 
-# %% ../../nbs/deploy/69_desk.ipynb #3d74fa45
+# %% ../../nbs/deploy/69_desk.ipynb #d159a7e2
 @patch
 def _make_left(self:ReviewDesk):
     "The photograph, or why there is none"
@@ -146,7 +146,7 @@ def _make_left(self:ReviewDesk):
     self.looks = W.Box([self.enhanced]).add_class('rnb-row')
     self.left = W.VBox([self.viewer, self.blank, self.looks]).add_class('rnb-left')
 
-# %% ../../nbs/deploy/69_desk.ipynb #04a9fbbc
+# %% ../../nbs/deploy/69_desk.ipynb #293143e8
 @patch
 def _make_queue(self:ReviewDesk):
     "What waits, who reads, and the button that takes a case"
@@ -161,7 +161,7 @@ def _make_queue(self:ReviewDesk):
     self.answer = W.HTML()
     self.answer_card, self.said = _card(self.answer), W.HTML()
 
-# %% ../../nbs/deploy/69_desk.ipynb #a50d0364
+# %% ../../nbs/deploy/69_desk.ipynb #7262296a
 @patch
 def _make_case(self:ReviewDesk):
     "The grades, the note, and the ways out of a case"
@@ -176,7 +176,7 @@ def _make_case(self:ReviewDesk):
                   'finished.</p>')
     self.case_card = _card(what, self.grade, W.Box([self.note.add_class('rnb-grow')]).add_class('rnb-row'), ways, self.time)
 
-# %% ../../nbs/deploy/69_desk.ipynb #add11a9a
+# %% ../../nbs/deploy/69_desk.ipynb #a0bb9198
 NO_CASE = ('<div class="rnb-empty"><b>No case taken</b>The photograph of the case that you take is shown here, and '
            'nothing of what the model said of it.</div>')
 
@@ -195,7 +195,7 @@ def refresh(self:ReviewDesk):
     for w, on in shown.items(): w.layout.display = None if on else 'none'
     self.changed()
 
-# %% ../../nbs/deploy/69_desk.ipynb #c18f6d3c
+# %% ../../nbs/deploy/69_desk.ipynb #32c373df
 @patch
 def show(
     self:ReviewDesk,
@@ -207,20 +207,20 @@ def show(
     pane = dict(title='as taken', alt='photograph of the case', picture=0, heat=None, type='image/jpeg')
     self.viewer.send(dict(t='panes', panes=[pane]*bool(picture), reset=reset), [picture] if picture else [])
 
-# %% ../../nbs/deploy/69_desk.ipynb #cb35571d
+# %% ../../nbs/deploy/69_desk.ipynb #4e19fd31
 @patch
 def _hear(self:ReviewDesk, m):
     "What the viewer reports: a page has opened"
     if m.get('t') == 'ready': self.show(reset=True)
 
-# %% ../../nbs/deploy/69_desk.ipynb #b481d946
+# %% ../../nbs/deploy/69_desk.ipynb #51c630ce
 @patch
 def _say(self:ReviewDesk, text, bad=False):
     "A line below the cards"
     kind = 'rnb-bad' if bad else 'rnb-soft'
     self.said.value = f'<p role="status" class="{kind}">{escape(text)}</p>' if text else ''
 
-# %% ../../nbs/deploy/69_desk.ipynb #ac0fee2b
+# %% ../../nbs/deploy/69_desk.ipynb #2e109a19
 @patch
 def look(self:ReviewDesk):
     "Count again what waits"
@@ -229,7 +229,7 @@ def look(self:ReviewDesk):
     self._say('')
     self.refresh()
 
-# %% ../../nbs/deploy/69_desk.ipynb #674a15a4
+# %% ../../nbs/deploy/69_desk.ipynb #0bd56381
 @patch
 def take(self:ReviewDesk):
     "Take the oldest case that nobody has"
@@ -243,7 +243,7 @@ def take(self:ReviewDesk):
     self._fetch()
     self.refresh()
 
-# %% ../../nbs/deploy/69_desk.ipynb #88448e69
+# %% ../../nbs/deploy/69_desk.ipynb #2ce0ed6f
 @patch
 def _fetch(self:ReviewDesk):
     "The photograph of the case, or why there is none"
@@ -257,10 +257,11 @@ def _fetch(self:ReviewDesk):
             self.lost = 'picture' # so that the case can be taken again
     self.show(reset=True)
 
-# %% ../../nbs/deploy/69_desk.ipynb #580ed7f3
+# %% ../../nbs/deploy/69_desk.ipynb #90f8dafb
 @patch
 def finish(self:ReviewDesk):
     "Store the reader's grade; then show what the model said"
+    if self.case is None: return # a second click, while the first one was on its way
     if self.grade.value is None: return self._say(f'Choose a grade first, or that it {CANNOT}.', bad=True)
     grade = None if self.grade.value < 0 else self.grade.value
     try: self.done = self.client.finish(self.case['id'], grade, note=self.note.value, who=self.who.value.strip())
@@ -272,10 +273,11 @@ def finish(self:ReviewDesk):
     self._say('')
     self.look()
 
-# %% ../../nbs/deploy/69_desk.ipynb #93133800
+# %% ../../nbs/deploy/69_desk.ipynb #962cd707
 @patch
 def give_back(self:ReviewDesk):
     "Give the case back, for others to take"
+    if self.case is None: return
     try: self.client.release(self.case['id'], who=self.who.value.strip())
     except RetinaError as e:
         if getattr(e, 'status', None) != 409: return self._say(f'Not given back: {e}', bad=True)
@@ -284,7 +286,7 @@ def give_back(self:ReviewDesk):
     self.look()
     self._say('The case was given back: nothing of it was stored.')
 
-# %% ../../nbs/deploy/69_desk.ipynb #7d829f15
+# %% ../../nbs/deploy/69_desk.ipynb #40ead898
 def open_desk(
     client, # `ServiceClient`
     **kwargs, # for `ReviewDesk`

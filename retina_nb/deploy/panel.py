@@ -147,9 +147,11 @@ def _count(self:GradingPanel):
 # %% ../../nbs/deploy/70_panel.ipynb #110cfbc2
 @patch
 def _recount(self:GradingPanel):
-    "Count what waits after each photograph: the last one may have joined"
-    n = len(self.session.cases)
-    if self.desk and n > self._known: self.desk.look()
+    "After each photograph that was answered: it may have raised an alert, and joined the queue"
+    s, n = self.session, len(self.session.cases)
+    if n > self._known and s.current and s.current.waiting is None:
+        self.alerts.look(now=True)
+        if self.desk: self.desk.look()
     self._known = n
 
 # %% ../../nbs/deploy/70_panel.ipynb #6851fea6

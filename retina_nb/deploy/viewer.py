@@ -24,11 +24,12 @@ class Viewer(anywidget.AnyWidget):
     opacity = T.Float(.6).tag(sync=True)
     samples = T.List(T.Unicode()).tag(sync=True)
     takes = T.Bool(True).tag(sync=True) # files, or does it only show?
+    fate = T.Unicode('They are held in memory while this page is open, and never stored.').tag(sync=True) # of files
 
     def __init__(
         self,
         heard, # called with a message and, for a whole file, its bytes; gives what became of the file, or nothing
-        **kwargs, # `max_mb` (of a file), `accept` (kinds of file), `opacity` (of heat maps), `samples` (names), `takes`
+        **kwargs, # `max_mb` (of a file), `accept` (kinds of file), `opacity` (of heat maps), and further traits
     ):
         super().__init__(**kwargs)
         self.heard, self._parts = heard, {}

@@ -388,7 +388,7 @@ function makeDrop(model, send) {
     input.value = "";
   };
   const kinds = `JPEG, PNG, TIFF and others, up to ${model.get("max_mb")} MB each.`;
-  const small = `${kinds} They are held in memory while this page is open, and never stored.`;
+  const small = `${kinds} ${model.get("fate")}`;
   const invite = element("b", "", {}, "Drop photographs here");
   const words = element(
     "span",
