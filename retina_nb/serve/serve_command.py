@@ -6,6 +6,7 @@
 __all__ = ['serve', 'retina_serve']
 
 # %% ../../nbs/serve/94_serve_command.ipynb #4cbbeb92
+# pyright: reportInvalidTypeForm=false
 import contextlib, signal, socket, threading
 
 from fastcore.script import Param, store_true
@@ -15,12 +16,12 @@ from ..core import DISCLAIMER, RetinaError, SettingError, call_parse, command_li
 from ..deploy.bundle import load_bundle
 from ..deploy.hosts import is_own
 from .entry import Entry, Guest
-from .journal import Journal
 from .limits import Limits
-from .listening import listen_on, server_of
+from .listening import listen_on, server_of, to_journal
 from .notices import Notify
 from .service import create_app
 from .store import Store, default_store
+from .tracing import trace_to
 
 # %% ../../nbs/serve/94_serve_command.ipynb #6df97028
 def _let_in(store, ip)->str:
@@ -52,6 +53,19 @@ def _can_stand_beside(port, ip):
     from retina_nb.deploy.page import _free
     _free(ip, port)
 
+# %% ../../nbs/serve/94_serve_command.ipynb #ea569e17
+@contextlib.contextmanager
+def _dicom(app, where, peers):
+    "Take DICOM within this context; it gives what is to be said of it"
+    if where is None:
+        yield ''
+        return
+    ip, _, port = str(where).rpartition(':')
+    if not port.isdecimal(): raise SettingError(f'--dicom is {str(where)[:40]!r}: write a port, or ADDRESS:PORT')
+    from retina_nb.serve.dicom_intake import DicomIntake
+    with DicomIntake(app.state.service, port=int(port), ip=ip.strip('[]') or '127.0.0.1', peers=peers) as door:
+        yield f'; DICOM is taken at {door.ip}:{door.port} as {door.title} ({door.let_in})'
+
 # %% ../../nbs/serve/94_serve_command.ipynb #0c97457b
 def serve(
     bundle, # folder of a bundle, or a `Bundle`: what answers
@@ -64,23 +78,36 @@ def serve(
     origins=(), # sites whose pages may ask
     limits:Limits=None, # what is taken at a time
     notify:Notify=None, # where alerts are sent
-    more=(), # functions that add further routes, as for `create_app`
+    more=(), # functions that add to the application, as for `create_app`
     panel:int=None, # port of the panel beside the service; None: none
+    dicom=None, # where DICOM is taken: a port of this machine, or 'address:port'; None: nowhere
+    dicom_peers=(), # AE titles that may send, as for `DicomIntake`
     **kwargs, # `threshold`, `low_confidence`, `journal`, as for `create_app`
 ):
     "Serve a model until stopped; prints where, and who is let in"
-    bundle, local, guest, limits = load_bundle(bundle), is_own(ip), Guest(), limits or Limits()
-    journal, guests = kwargs.pop('journal', None) or Journal(), () if panel is None else (guest,)
-    entry = Entry(local, tuple(names) + (() if local else _own_names()), tuple(origins), guests)
+    bundle, limits, guest = load_bundle(bundle), limits or Limits(), Guest()
+    entry = _entry(ip, names, origins, () if panel is None else (guest,))
     _can_stand_beside(panel, ip)
     with Store(db or default_store(), keep_images=keep_images) as store, listen_on(ip, port) as s:
-        said, url = _let_in(store, ip), _address(ip, s.getsockname()[1])
-        app = create_app(store, bundle, entry=entry, limits=limits, notify=notify, journal=journal, more=more,
-                         **kwargs)
-        print(f'{bundle.name} is served at {url} ({said}); {url}/docs lists what can be asked; answers are kept in '
-              f'{store.name}; stop with Ctrl-C\n{DISCLAIMER}', flush=True)
-        beside = _beside(panel, ip, url, guest, bundle.name, names=names, max_mb=limits.body_mb)
-        with beside as page: _run(server_of(app, journal), s, page)
+        app = create_app(store, bundle, entry=entry, limits=limits, notify=notify, more=more, **kwargs)
+        page = lambda url: _beside(panel, ip, url, guest, bundle.name, names=names, max_mb=limits.body_mb)
+        _stand(app, s, ip, bundle.name, _let_in(store, ip), page, (dicom, dicom_peers))
+
+# %% ../../nbs/serve/94_serve_command.ipynb #6ec02137
+def _entry(ip, names, origins, guests)->Entry:
+    "Who comes in over HTTP"
+    local = is_own(ip)
+    return Entry(local, tuple(names) + (() if local else _own_names()), tuple(origins), guests)
+
+# %% ../../nbs/serve/94_serve_command.ipynb #29eb4592
+def _stand(app, s, ip, name, said, page, dicom):
+    "Say where an application listens, and run it, with what stands beside it"
+    service, url = app.state.service, _address(ip, s.getsockname()[1])
+    to_journal(service.journal)
+    with _dicom(app, *dicom) as heard, page(url) as beside:
+        print(f'{name} is served at {url} ({said}); {url}/docs lists what can be asked; answers are kept in '
+              f'{service.store.name}{heard}; stop with Ctrl-C\n{DISCLAIMER}', flush=True)
+        _run(server_of(app, service.journal), s, beside)
 
 # %% ../../nbs/serve/94_serve_command.ipynb #7f709c16
 def _own_names()->tuple:
@@ -103,8 +130,16 @@ def _run(server, s, page=None):
     finally: signal.signal(signal.SIGTERM, before)
     if lost: raise RetinaError(f'the panel stopped with status {lost[0]}, and the service with it; why is said above')
 
+# %% ../../nbs/serve/94_serve_command.ipynb #35186564
+def _as_typed(o)->dict:
+    "The options of the command as `serve` takes them"
+    own = {k: o[k] for k in ('bundle', 'db', 'ip', 'port', 'keep_images', 'threshold', 'low_confidence', 'dicom')}
+    told = dict(limits=Limits(body_mb=o['max_mb']), notify=Notify(o['webhook'], o['email'], o['smtp']))
+    beside = dict(panel=o['panel_port'] if o['panel'] else None, dicom_peers=o['dicom_peer'] or ())
+    more = [trace_to(o['trace'])] if o['trace'] else []
+    return own | told | beside | dict(names=o['host'] or (), origins=o['cors'] or (), more=more)
+
 # %% ../../nbs/serve/94_serve_command.ipynb #6047d874
-# pyright: reportInvalidTypeForm=false
 @call_parse
 @one_line_errors
 def retina_serve(
@@ -123,8 +158,9 @@ def retina_serve(
     max_mb:int=64, # megabytes that a request may have, unpacked
     panel:store_true=False, # start the panel too: photographs, alerts and cases to be read again, in the browser
     panel_port:int=8866, # where the panel listens
+    dicom:str=None, # port on which DICOM's C-STORE is taken, or ADDRESS:PORT for other machines; left out: none
+    dicom_peer:Param("AE titles that may send, as TITLE or TITLE=hospital", str, nargs='*')=None, # this machine
+    trace:str=None, # address of an OpenTelemetry collector, such as http://127.0.0.1:4318; left out: nothing is sent
 ):
-    "Serve a model over HTTP: every answer kept, cases of which it is not sure put before a person"
-    serve(bundle, db, ip=ip, port=port, keep_images=keep_images, names=host or (), origins=cors or (),
-          limits=Limits(body_mb=max_mb), notify=Notify(webhook=webhook, email=email, smtp=smtp),
-          threshold=threshold, low_confidence=low_confidence, panel=panel_port if panel else None)
+    "Serve a model over HTTP, and DICOM: every answer kept, cases of which it is not sure put before a person"
+    serve(**_as_typed(locals()))

@@ -8,11 +8,11 @@ __all__ = ['Sent', 'read_upload', 'patient_of']
 # %% ../../nbs/serve/78_uploads.ipynb #fd4a4528
 import json, logging
 from dataclasses import dataclass, field
-from io import BytesIO
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from ..image.dicom import _dicom_set
 from .kept import picture_kind
 from .limits import Limits, Refusal
 
@@ -86,8 +86,7 @@ def patient_of(data:bytes # a file
               )->str: # '' where it is no DICOM file, or does not say
     "The patient's number in a DICOM file"
     if picture_kind(data) != 'dicom': return ''
-    import pydicom
     try:
-        ds = pydicom.dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=['PatientID'])
+        ds = _dicom_set(bytes(data), 'DICOM', stop_before_pixels=True, specific_tags=['PatientID'])
         return str(ds.get('PatientID') or '').strip()
     except Exception: return '' # the decoder says what is wrong with it
