@@ -89,13 +89,18 @@ def _erase(store, words, opt):
     print(f'note: {rest}')
 
 # %% ../../nbs/serve/95_store_commands.ipynb #5f624fcd
+_SHOWN = 20 # faults
+
 def _check(store, words, opt):
     "Everything looked at"
     last = (opt['last'] or '').strip().lower() or None
     if last and not re.fullmatch('[0-9a-f]{64}', last):
         raise SettingError(f'--last {last[:70]}: is no hash; it has 64 digits, and status and check print it')
     faults = store.check(last=last)
-    for f in faults: print(f)
+    for f in faults[:_SHOWN]: print(f)
+    if len(faults) > _SHOWN: print(f'and {len(faults) - _SHOWN:,} more')
+    if any('No such file' in f for f in faults):
+        print('note: pictures are looked for beside the database; the copy of a store needs a copy of that folder too')
     if faults: raise StoreError(f'{len(faults)} fault{"s" if len(faults) > 1 else ""} found; the first: {faults[0]}')
     print('no faults: the audit chain holds, all that it vouches for is as it was (free texts, names of files and '
           'leases are not in it), and so is every kept picture')

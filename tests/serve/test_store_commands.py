@@ -127,6 +127,17 @@ def test_replay(room, retina_store, bundle, tmp_path):
     r = retina_store(room, 'replay')
     assert r.returncode == 2 and p.id in r.stdout and '1 of 9' in r.stderr and r.stderr.count('\n') == 1
 
+def test_a_copy_without_its_pictures(bundle, eyes, retina_store, tmp_path):
+    with Store(tmp_path/'s', keep_images=tmp_path/'s/pictures') as s:
+        g = Grader(bundle)(eyes[0])
+        s.register(bundle)
+        for i in range(25): s.record(photo(eyes[0].read_bytes() + bytes([i])), g)
+    assert retina_store(tmp_path/'s', 'backup', '--out', tmp_path/'away/copy.db').returncode == 0
+    r = retina_store(tmp_path/'away/copy.db', 'check')
+    assert r.returncode == 2 and '25 faults' in r.stderr and r.stdout.count('\n') == 22 and 'and 5 more' in r.stdout and 'looked for beside' in r.stdout
+    shutil.copytree(tmp_path/'s/pictures', tmp_path/'away/pictures')
+    assert retina_store(tmp_path/'away/copy.db', 'check').returncode == 0
+
 def test_replay_uses_the_operating_point_of_then(url, bundle, eyes, retina_store, tmp_path):
     "`retina_serve --threshold` refers at a point of its own; one that was written into the database is a difference"
     with Store(url, keep_images=tmp_path/'pictures') as s:
