@@ -108,6 +108,7 @@ def __call__(
 )->KeptGrading:
     "Have one photograph graded and the answer kept"
     data, name = _content(src, name)
+    if not data: raise ImageError(name, 'the file is empty (0 bytes)')
     if len(data) > self.max_mb*2**20 - 2**16:
         raise ImageError(name, f'has {len(data)/2**20:,.0f} MB; the service takes {self.max_mb} MB: save it as JPEG')
     said = self._answer(data, name, cam, grade_anyway)
@@ -139,6 +140,17 @@ def _another_model(self:RemoteGrader, said):
     if (said.get('model') or {}).get('id') != self.identity['id']:
         raise ServiceError(f'{self.client.url}: the answer is that of another model: try again', 503)
 
+# %% ../../nbs/deploy/49_remote.ipynb #49b8792b
+def _or_none(kind, d, k):
+    "A value of a kind, or None where there is none"
+    return None if d[k] is None else kind(d[k])
+
+# %% ../../nbs/deploy/49_remote.ipynb #aa2d6db5
+def _quality(told)->dict:
+    "What a service says of the quality of a photograph; empty where it is not judged"
+    if told == {}: return {}
+    return dict(ok=bool(told['ok']), score=float(told['score']), reasons=[str(o) for o in told['reasons']])
+
 # %% ../../nbs/deploy/49_remote.ipynb #1fea7b71
 @patch
 def _grading(self:RemoteGrader, said, name)->KeptGrading:
@@ -146,15 +158,15 @@ def _grading(self:RemoteGrader, said, name)->KeptGrading:
     try:
         one = said['gradings'][0]
         p, grade = [float(o) for o in one['probabilities']], int(one['grade'])
-        positive = one['referable_probability']
-        positive = None if positive is None else float(positive)
+        positive = _or_none(float, one, 'referable_probability')
         sound = len(p) == len(self.task) and all(0 <= o <= 1 for o in [*p, positive or 0]) and grade in range(len(p))
         if not sound: raise ValueError('numbers that cannot be')
-        facts = {k: one[k] for k in ('referable', 'threshold', 'quality', 'seconds', 'novelty', 'novel')}
-        facts |= {k: str(one[k]) for k in ('trained_on', 'ungradable', 'id')}
+        facts = {k: str(one[k]) for k in ('trained_on', 'ungradable', 'id')} | dict(seconds=dict(one['seconds']))
+        for kind, keys in ((float, ('threshold', 'novelty')), (bool, ('referable', 'novel'))):
+            facts |= {k: _or_none(kind, one, k) for k in keys}
         return KeptGrading(name, grade, self.task.classes[grade], p, referable_probability=positive, task=self.task,
-                           model=dict(self.identity), cam=_maps(said.get('cam'), len(p)),
-                           low_confidence=bool(one['low_confidence']), **facts)
+                           quality=_quality(one['quality']), model=dict(self.identity),
+                           cam=_maps(said.get('cam'), len(p)), low_confidence=bool(one['low_confidence']), **facts)
     except (KeyError, TypeError, ValueError, IndexError) as e:
         raise ServiceError(f'{self.client.url}: gave an answer that is no grading ({type(e).__name__}: {e})') from None
 
