@@ -157,6 +157,7 @@ if hasattr(os, 'register_at_fork'): # not on Windows
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 _LIBRARY = re.compile(rb'(_?TIFF|libpng|libtiff|libjpeg|tempfile\.tif|JPEGLib|OJPEG|Fax|Horiz|LZMA|'
+                      rb'MissingRequired|setExtraSamples|CheckDirCount|(Estimate|Chop|allocChop|BuildMap|Bad)[A-Z]\w*|'
                       rb'\w*(Decode|Predict|Setup|LogL|PixarLog|ZIP|ZSTD|LZW|WebP|LERC|JBIG|Tile|Strip)\w*)[^\n]*[:.]')
 _DECODING = re.compile(r'\w*Decode\w*|Fax\w*|JPEGLib')
 
@@ -189,7 +190,7 @@ def quiet_decoders():
                 f.seek(0)
                 lines = f.read(2**20).splitlines(keepends=True)
                 said += [o.decode(errors='replace').strip() for o in lines if _LIBRARY.match(o)]
-                with contextlib.suppress(OSError): os.write(2, b''.join(o for o in lines if not _LIBRARY.match(o)))
+                with contextlib.suppress(OSError): os.write(2, b''.join(o for o in lines if o.strip() and not _LIBRARY.match(o)))
 
 # %% ../../nbs/image/07_damage.ipynb #df0ecb00
 def decoding_fault(said # lines of `quiet_decoders`

@@ -55,7 +55,7 @@ def _bomb(rng):
 def _odd_picture(rng):
     "A picture that is whole, and not what an eye looks like"
     im, a = _eye(), np.asarray(_eye())
-    deep = Image.fromarray((a[..., 0].astype(np.uint16)*257))
+    deep = Image.fromarray(a[..., 0].astype(np.uint16)*257)
     return rng.choice((
         lambda: _file(im.resize((1, 1)), rng.choice(('PNG', 'JPEG', 'TIFF', 'GIF', 'BMP'))), lambda: _file(deep, 'PNG'), lambda: _file(deep, 'TIFF'),
         lambda: _file(im.convert('CMYK'), 'JPEG'), lambda: _file(im.convert('CMYK'), 'TIFF'),
@@ -63,7 +63,8 @@ def _odd_picture(rng):
         lambda: _file(im.resize((1, 20_000)), 'PNG'), lambda: _file(im.resize((20_000, 1)), 'PNG'), lambda: _file(im.convert('F'), 'TIFF'),
         lambda: _file(im, 'TIFF', save_all=True, append_images=[im.resize((8, 8))]*3), lambda: _file(im.convert('LA'), 'PNG'), lambda: _file(im.convert('1'), 'TIFF'),
         lambda: _file(im, 'JPEG', exif=b'Exif\0\0II*\0\xff\xff\xff\xff'), lambda: _file(im, 'JPEG', icc_profile=rng.randbytes(300)),
-        lambda: _file(im, 'JPEG', comment=b'a'*60_000), lambda: _file(im, 'PNG', pnginfo=None, icc_profile=b'\0'*200), lambda: _file(im.convert('YCbCr'), 'TIFF'),
+        lambda: _file(im, 'JPEG', comment=b'a'*60_000), lambda: _file(im, 'PNG', pnginfo=None, icc_profile=b'\0'*200), lambda: _file(im.convert('YCbCr'), 'TIFF'), lambda: _file(im, 'TIFF').replace(struct.pack('<HH', 273, 4), struct.pack('<HH', 9273, 4)), # without its strips
+        lambda: _file(im, 'TIFF').replace(struct.pack('<HHIHH', 277, 3, 1, 3, 0), struct.pack('<HHIHH', 277, 3, 1, 802, 0)),
         lambda: _file(Image.new('RGB', (64, 64)), 'PNG'), lambda: _file(Image.new('RGB', (300, 300), 'white'), 'JPEG')))()
 
 def _archive(rng):
@@ -139,7 +140,7 @@ def json_texts(rng, ids):
 
 def tags(rng, ids):
     text = rng.choice((lambda: json.dumps(value(rng)).encode(), lambda: json.dumps({f'k{i}': value(rng, 9) for i in range(rng.choice((3, 60)))}).encode(),
-                       lambda: json.dumps({k: WHO[0] for k in ('patient', 'Patient Name', 'dob', 'mrn', 'hospital')}).encode(),
+                       lambda: json.dumps(dict.fromkeys(('patient', 'Patient Name', 'dob', 'mrn', 'hospital'), WHO[0])).encode(),
                        lambda: rng.choice((b'{"a":'*9999, b'\xff', b'NaN', b'{"patient": "\\u0000"}', b'{"a": "\\ud83d"}', b'{"' + b'k'*9000 + b'": 1}', b'{"a": [1]}', b'{"": 1}', b'{"a": 1, "A ": 2, "a\\n": 3}', b''))))()
     return upload(rng, [_files()[0]], more=[('tags', text)]*rng.choice((1, 1, 1, 2)))
 

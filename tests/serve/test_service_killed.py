@@ -77,6 +77,7 @@ class Nursery:
             time.sleep(.01)
         return Client(int(text.split('is served at http://127.0.0.1:')[1].split()[0]))
     def alive(self):
+        if not self.n: return False
         try: os.kill(self.pid, 0)
         except ProcessLookupError: return False
         return True
@@ -86,7 +87,6 @@ class Nursery:
         while self.alive() and time.time() < end: time.sleep(.01)
         assert not self.alive()
     def close(self):
-        if self.n: self.kill()
         self.proc.stdin.close()
         self.proc.stdout.close()
         self.proc.wait(60)
@@ -94,11 +94,16 @@ class Nursery:
 @pytest.fixture(scope='module')
 def bundle(tmp_path_factory): return shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model')
 
-@pytest.fixture
-def nursery(tmp_path):
-    n = Nursery(tmp_path)
+@pytest.fixture(scope='module')
+def _nursery(tmp_path_factory):
+    n = Nursery(tmp_path_factory.mktemp('nursery'))
     yield n
     n.close()
+
+@pytest.fixture
+def nursery(_nursery):
+    yield _nursery
+    _nursery.kill()
 
 class Hook(Handler):
     "A webhook that remembers what it was told, and takes nothing for as long as it is closed"
@@ -118,7 +123,8 @@ def ready(ask, seconds=60):
 
 HOW = 'at random', 'between statements', 'before commit', 'after commit', 'before reply', 'before it is noted'
 
-@pytest.mark.parametrize('kills', [pytest.param(6, id='6'), pytest.param(500, id='500', marks=pytest.mark.full)])
+@pytest.mark.parametrize('url, kills', [pytest.param('sqlite', 6, id='sqlite-6'), pytest.param('postgresql', 2, id='postgresql-2'),
+                                        *(pytest.param(db, 500, id=f'{db}-500', marks=pytest.mark.full) for db in ('sqlite', 'postgresql'))], indirect=['url'])
 def test_killed(bundle, nursery, url, kills):
     rng, told, tried, eyes = random.Random(16), {}, {}, [picture(i, 64, 'JPEG') for i in range(3)]
     hook, db = Server(Hook, got=[], open=True), url
@@ -137,7 +143,9 @@ def test_killed(bundle, nursery, url, kills):
                 told[key] = ask.grade(eyes[i], dict(n=n), key=key).json # until it dies
         def _one(i):
             if i < 3: return _client(i)
-            time.sleep(.05 + rng.random()*.3)
+            pause, end = rng.random()*.3, time.time() + 20
+            while not any(k.startswith(f'{run}-') for k in list(told)) and nursery.alive() and time.time() < end: time.sleep(.01)
+            time.sleep(pause)
             nursery.kill()
         together(4, _one)
     hook.open = True
@@ -288,7 +296,7 @@ def test_a_folder_that_may_only_be_read(bundle, nursery, tmp_path):
         assert ready(ask) and ask.grade(eye, key='before').status == 200
         nursery.kill(signal.SIGTERM)
         subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
-        assert nursery.start(bundle, disk/'s') is None and 'Traceback' not in (tmp_path/f'out{nursery.n}').read_text()
+        assert nursery.start(bundle, disk/'s') is None and 'Traceback' not in (nursery.folder/f'out{nursery.n}').read_text()
         subprocess.run(['mount', '-o', 'remount,rw', str(disk)], check=True)
         ask = nursery.start(bundle, disk/'s')
         assert ready(ask)
