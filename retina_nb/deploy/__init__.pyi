@@ -26,9 +26,13 @@ from .golden import golden_images as golden_images
 from .golden import retina_check as retina_check
 from .card import card_text as card_text
 from .card import test_figures as test_figures
+from .client import ServiceClient as ServiceClient
+from .client import ServiceError as ServiceError
 from .exporter import export as export
 from .exporter import operating_curve as operating_curve
 from .exporter import retina_export as retina_export
+from .grades import Grades as Grades
+from .grades import Keeps as Keeps
 from .grading import Grading as Grading
 from .grading import Ungraded as Ungraded
 from .grading import bars_html as bars_html
@@ -41,12 +45,14 @@ from .pictures import case_pictures as case_pictures
 from .pictures import enhance_contrast as enhance_contrast
 from .pictures import heat_map as heat_map
 from .pictures import heat_scale as heat_scale
+from .remote import RemoteGrader as RemoteGrader
 from .session import Case as Case
 from .session import Session as Session
 from .patients import PatientResult as PatientResult
 from .patients import patient_results as patient_results
 from .viewer import Viewer as Viewer
 from .sheets import patient_sheets as patient_sheets
+from .desk import ReviewDesk as ReviewDesk
 from .panel import GradingPanel as GradingPanel
 from .door import Gate as Gate
 from .door import door_page as door_page
@@ -63,4 +69,4 @@ from .triton import retina_triton as retina_triton
 from .triton import to_triton as to_triton
 from .triton import triton_config as triton_config
 
-__all__ = ['MAX_MEMORY', 'MAX_WORK', 'graph_cost', 'DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer', 'parity', 'to_onnx', 'Cloud', 'add_novelty', 'fit_novelty', 'novelty_by_formula', 'texture', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'card_text', 'test_figures', 'export', 'operating_curve', 'retina_export', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'Grader', 'image_files', 'grade_to_csv', 'retina_grade', 'case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale', 'Case', 'Session', 'PatientResult', 'patient_results', 'Viewer', 'patient_sheets', 'GradingPanel', 'Gate', 'door_page', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config']
+__all__ = ['MAX_MEMORY', 'MAX_WORK', 'graph_cost', 'DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer', 'parity', 'to_onnx', 'Cloud', 'add_novelty', 'fit_novelty', 'novelty_by_formula', 'texture', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'card_text', 'test_figures', 'ServiceClient', 'ServiceError', 'export', 'operating_curve', 'retina_export', 'Grades', 'Keeps', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'Grader', 'image_files', 'grade_to_csv', 'retina_grade', 'case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale', 'RemoteGrader', 'Case', 'Session', 'PatientResult', 'patient_results', 'Viewer', 'patient_sheets', 'ReviewDesk', 'GradingPanel', 'Gate', 'door_page', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config']

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['READER', 'GRADER', 'REVIEWER', 'ADMIN', 'visitor_of', 'needs', 'name_of', 'faults', 'an_id', 'answer_json', 'take',
-           'add_gradings', 'add_answers', 'add_heat_map', 'not_blind', 'case_out', 'add_reviews', 'add_pictures',
-           'add_models', 'add_alerts', 'add_health', 'refusal_of']
+           'add_gradings', 'add_answers', 'add_heat_map', 'not_blind', 'case_out', 'add_reviews', 'add_release',
+           'add_pictures', 'add_models', 'model_out', 'add_session', 'add_alerts', 'add_health', 'refusal_of']
 
 # %% ../../nbs/serve/88_routes.ipynb #28fb40c9
 import asyncio, base64, re
@@ -19,11 +19,12 @@ from ..core import BundleError, DataError, ImageError, RetinaError, SettingError
 from ..deploy.pictures import case_pictures
 from .access import ACCESS, Visitor
 from .answering import Answered, Options, Service
+from .bucket import get_picture
 from .engine import Conflict, ReadOnlyStore, StoreBusy, StoreError, StoreFull
-from .kept import get_picture
 from .limits import Refusal
+from .models import Served
 from .replies import (
-    AnswerOut, DeployIn, Fault, FeedbackIn, FinishIn, LeaseIn, answer_out, grading_out)
+    AnswerOut, DeployIn, Fault, FeedbackIn, FinishIn, LeaseIn, ReleaseIn, answer_out, grading_out)
 from .schema import REASONS, now
 from .uploads import read_upload
 
@@ -37,7 +38,7 @@ def needs(role:str # one of `ACCESS`
          )->Any: # a dependency of FastAPI; it gives the `Visitor`
     "Turn away whoever may not do this"
     if role not in ACCESS: raise ValueError(role)
-    def _check(request:Request)->Visitor:
+    async def _check(request:Request)->Visitor: # waits for nothing, and so needs no thread
         who = visitor_of(request)
         if not who.may(role): raise Refusal(403, f'your key is that of a {who.role}; this needs a {role}')
         return who
@@ -92,6 +93,9 @@ def answer_json(said:Answered # as the service gives it
     "An answer as a response"
     out = answer_out(said.answer, said.unsure)
     if said.heat is not None: out['heat_map'] = base64.b64encode(said.heat).decode()
+    if said.cam is not None:
+        numbers = base64.b64encode(said.cam.astype('<f4').tobytes()).decode()
+        out['cam'] = dict(shape=list(said.cam.shape), data=numbers)
     return JSONResponse(out, headers={'Idempotent-Replayed': 'true'} if said.answer.repeated else None)
 
 # %% ../../nbs/serve/88_routes.ipynb #9ed60c86
@@ -107,7 +111,7 @@ async def take(service:Service,
         sent = read_upload(body, kind, service.limits)
         return service.answer(sent, key=key, client=who.name if who.id else '', options=options)
     said = await asyncio.get_running_loop().run_in_executor(service.desk, _work)
-    request.state.answer = said.answer.id # for the log
+    request.state.answer, request.state.said = said.answer.id, said # for the log, and for who looks at times
     return answer_json(said)
 
 # %% ../../nbs/serve/88_routes.ipynb #ec5526ab
@@ -116,14 +120,15 @@ def add_gradings(api:FastAPI, service:Service):
     how: Any = dict(response_model=AnswerOut, openapi_extra=_SENT, tags=['gradings'], responses=faults(*_BODY, 429))
     @api.put('/v1/gradings/{key}', **how)
     async def put_grading(request:Request, key:str, heat_map:bool=False, grade_anyway:bool=False,
-                          who:Visitor=GRADER):
+                          cam:bool=False, who:Visitor=GRADER):
         "Grade photographs under a key of your own: the same again gets the stored answer, something else 409"
-        return await take(service, request, who, key, Options(heat_map, grade_anyway))
+        return await take(service, request, who, key, Options(heat_map, grade_anyway, cam))
     @api.post('/v1/gradings', **how)
-    async def post_grading(request:Request, heat_map:bool=False, grade_anyway:bool=False, who:Visitor=GRADER):
+    async def post_grading(request:Request, heat_map:bool=False, grade_anyway:bool=False, cam:bool=False,
+                           who:Visitor=GRADER):
         "Grade photographs; `Idempotency-Key` in the header is a key as above"
         key = request.headers.get('idempotency-key')
-        return await take(service, request, who, key, Options(heat_map, grade_anyway))
+        return await take(service, request, who, key, Options(heat_map, grade_anyway, cam))
 
 # %% ../../nbs/serve/88_routes.ipynb #46af6db8
 def add_answers(api:FastAPI, service:Service):
@@ -194,7 +199,7 @@ def case_out(r:dict, # a row of the queue
     p = next(p for p in service.store.answer(r['prediction']).predictions if p.id == r['prediction'])
     out = dict(id=r['id'], reason=r['reason'], probability=r['probability'], leased_by=r['leased_by'],
                done_by=r['done_by'],
-               picture=bool(p.kept), **iso)
+               picture=bool(p.kept), sha256=p.sha256, **iso)
     if r['done'] is None: return out
     return out | dict(result=r['result'], grading=grading_out(p, r['reason'] == 'low confidence'))
 
@@ -214,8 +219,22 @@ def add_reviews(api:FastAPI, service:Service):
         return dict(review=r and case_out(r, service))
     @api.post('/v1/reviews/{id}/finish', tags=['reviews'], responses=faults(*_BODY))
     def finish_review(id:str, said:FinishIn, who:Visitor=REVIEWER):
-        "Say what you see; it counts as feedback, and now the model's answer is shown"
+        "Say what you see, null where it cannot be graded; it counts as feedback, and now the model's answer is shown"
         r = service.store.finish_review(an_id(id), name_of(who, said.who), grade=said.grade, note=said.note)
+        return dict(review=case_out(r, service))
+
+# %% ../../nbs/serve/88_routes.ipynb #f6c19df4
+def add_release(api:FastAPI, service:Service):
+    "How many cases wait, and a case that a reader gives back"
+    @api.get('/v1/reviews/waiting', tags=['reviews'], responses=faults())
+    def get_waiting(who:Visitor=REVIEWER):
+        "How many cases nobody has, by reason"
+        free = [r['reason'] for r in service.store.reviews('free')]
+        return dict(waiting={reason: free.count(reason) for reason in REASONS})
+    @api.post('/v1/reviews/{id}/release', tags=['reviews'], responses=faults(*_BODY))
+    def release_review(id:str, said:ReleaseIn, who:Visitor=REVIEWER):
+        "Give a case back before it is done, for others to take"
+        r = service.store.release_review(an_id(id), name_of(who, said.who))
         return dict(review=case_out(r, service))
 
 # %% ../../nbs/serve/88_routes.ipynb #e6527286
@@ -242,10 +261,34 @@ def add_models(api:FastAPI, service:Service):
         return dict(models=service.models.listed())
     @api.post('/v1/deployments', tags=['models'], responses=faults(*_BODY))
     def post_deployment(said:DeployIn, who:Visitor=ADMIN):
-        "Let another registered bundle answer, once its golden images have come out right here"
+        "Let another registered bundle answer, once its golden images have come out right here; `share`: of requests"
         served = service.models.deploy(said.bundle, said.alias, by=who.name)
         service._show_model()
-        return dict(bundle=served.id, alias=said.alias, by=who.name, golden=len(served.golden))
+        share = 1. if said.alias == 'live' else 0.
+        return dict(bundle=served.id, alias=said.alias, share=share, by=who.name, golden=len(served.golden))
+
+# %% ../../nbs/serve/88_routes.ipynb #74d58b70
+_SHOWN = 'arch', 'metrics', 'operating_curve' # of a bundle's settings
+
+def model_out(served:Served, # the model that answers
+             )->dict:
+    "What it takes to show the answers of a model"
+    g, config = served.grader, served.grader.bundle.config
+    about = {k: config[k] for k in _SHOWN if k in config}
+    parts = (config.get('trained_on') or {}).get('parts')
+    if parts: about['trained_on'] = dict(parts=parts)
+    return g.identity | dict(task=g.task.to_dict(), preprocess=g.preprocess.to_dict(),
+                             preprocess_hash=g.preprocess.hash, threshold=float(g.threshold), unsure=served.rule,
+                             trained_on=g.trained_on, about=about)
+
+# %% ../../nbs/serve/88_routes.ipynb #7de4e693
+def add_session(api:FastAPI, service:Service):
+    "What a program needs to begin"
+    @api.get('/v1/session', tags=['models'], responses=faults())
+    def get_session(who:Visitor=READER):
+        "Who asks, which model answers and how it prepares photographs, and how much may be sent"
+        limits = dict(body_mb=service.limits.body_mb, files=service.limits.files, pixels=service.limits.pixels)
+        return dict(who=dict(name=who.name, role=who.role), model=model_out(service.models.live), limits=limits)
 
 # %% ../../nbs/serve/88_routes.ipynb #8b98377a
 def add_alerts(api:FastAPI, service:Service):
