@@ -1,5 +1,7 @@
 "A service is killed at any moment: what it has acknowledged is there, nothing is there by half, a retry gives one row, and nobody who should be told is forgotten"
-import email, email.policy, http.client, json, os, random, resource, shutil, signal, socket, socketserver, subprocess, sys, threading, time
+import email, email.policy, json, os, random, resource, shutil, signal, socket, socketserver, subprocess, sys, threading, time
+
+from http.client import HTTPException
 
 import pytest
 
@@ -7,7 +9,7 @@ from retina_nb.serve import Store
 from random_model import shared
 from servers import Handler, Server
 from clients import Client, Process, form, picture, together
-from strangers import http, replies
+from strangers import http as request_of, replies
 
 # A process that has imported everything forks one service after another: a new interpreter for each would take most of the time.
 NURSERY = '''
@@ -117,7 +119,7 @@ def ready(ask, seconds=60):
     while time.time() < end:
         try:
             if ask('GET', '/v1/health/ready').status == 200: return True
-        except (OSError, http.client.HTTPException): return False # it has died
+        except (OSError, HTTPException): return False # it has died
         time.sleep(.01)
     raise AssertionError('not ready')
 
@@ -202,7 +204,7 @@ def test_what_was_accepted_is_answered_before_the_end(bundle, tmp_path):
     body, kind = form([picture(1)])
     def _open(path, n):
         s = socket.create_connection(('127.0.0.1', p.ask.port), timeout=30)
-        s.sendall(http('PUT', path, body, f'Content-Type: {kind}', close=False)[:n])
+        s.sendall(request_of('PUT', path, body, f'Content-Type: {kind}', close=False)[:n])
         return s
     def _rest(s):
         out = b''
@@ -210,7 +212,7 @@ def test_what_was_accepted_is_answered_before_the_end(bundle, tmp_path):
         return replies(out)
     with Process(tmp_path, bundle, tmp_path/'s') as p:
         p.ready()
-        length = len(http('PUT', '/v1/gradings/slow', body, f'Content-Type: {kind}', close=False))
+        length = len(request_of('PUT', '/v1/gradings/slow', body, f'Content-Type: {kind}', close=False))
         idle, slow, slower, unheard = _open('/v1/gradings/idle', length), _open('/v1/gradings/slow', 400), _open('/v1/gradings/slow', 400), _open('/v1/gradings/slow', 20)
         first = idle.recv(65536)
         assert b' 200 ' in first.split(b'\r\n')[0]
@@ -218,7 +220,7 @@ def test_what_was_accepted_is_answered_before_the_end(bundle, tmp_path):
         stopping = threading.Thread(target=lambda: ended.append(p.stop()))
         stopping.start()
         time.sleep(.5)
-        data = http('PUT', '/v1/gradings/slow', body, f'Content-Type: {kind}', close=False)
+        data = request_of('PUT', '/v1/gradings/slow', body, f'Content-Type: {kind}', close=False)
         for s in (slow, slower): s.sendall(data[400:900])
         time.sleep(.3)
         for s in (slow, slower): s.sendall(data[900:])
