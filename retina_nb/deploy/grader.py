@@ -20,7 +20,6 @@ from ..data.provenance import source_badge
 from .bundle import load_bundle
 from .grading import Grading, Ungraded
 from .guard import open_session, sound_answer
-from .unsure import is_unsure as unsure_by_rule
 from ..disk import shown_name
 from ..image.gradable import BLANK, ungradable
 from ..image.read import IMAGE_TYPES, is_image_file, read_image
@@ -70,7 +69,8 @@ def is_unsure(
     g:Grading, # as it gave it
 )->bool:
     "Should a person look, because the model is not sure? By the bundle's rule, or that of even money"
-    return unsure_by_rule(g, self.config.get('unsure'))
+    from retina_nb.deploy.unsure import is_unsure # brings pandas, which grading alone does without
+    return is_unsure(g, self.config.get('unsure'))
 
 # %% ../../nbs/deploy/45_grader.ipynb #956da753
 ANYWAY = '--grade_anyway (grade_anyway=True) grades it all the same'

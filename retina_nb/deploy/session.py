@@ -19,11 +19,10 @@ from ..data.names import patient_and_eye
 from .client import ServiceClient, ServiceError, is_service
 from .grader import Grader
 from .feedback import keeper_of
-from .grades import Grades, Keeps
+from .grades import NOT_SURE, Grades, Keeps
 from .grading import Grading, grading_columns
 from .pictures import case_pictures
 from .remote import RemoteGrader
-from .unsure import NOT_SURE
 from ..image.dicom import dicom_tags
 from ..measure.inputs import reaches
 
