@@ -1,5 +1,5 @@
 "What the tests share: the checkout, the real data where there is some, and a cache that is not the user's"
-import os, shutil, subprocess, sys
+import contextlib, io, os, runpy, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 import pytest
@@ -7,10 +7,23 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'tools'))  # tests of the gate import its checks
 
+if HITS := os.environ.get('RETINA_NB_HITS'): # `make test` asks which statements of the package are reached; programs that tests start are not asked
+    import hits
+    hits.install()
+
+def pytest_unconfigure():
+    if HITS: hits.write(HITS)
+
 def pytest_configure(config):
     if d := os.environ.get('RETINA_NB_DATA'): os.environ['RETINA_NB_DATA'] = str(Path(d).absolute())
     os.environ.setdefault('MPLBACKEND', 'Agg')
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//2)))
+    if 'RETINA_NB_SHARED' not in os.environ: # the model of random_model.py is made once for all workers, which inherit this
+        os.environ['RETINA_NB_SHARED'] = folder = tempfile.mkdtemp(prefix='retina_nb_tests_')
+        def _remove():
+            shutil.rmtree(folder, ignore_errors=True)
+            os.environ.pop('RETINA_NB_SHARED', None)
+        config.add_cleanup(_remove)
 
 LONG = 'train', 'deploy', 'report'  # wings whose files take minutes: first, so that the cores are done at about the same time
 
@@ -43,11 +56,29 @@ def real_data()->Path:
 
 @pytest.fixture(scope='session')
 def command():
-    "Run a command of the package as a user does: command('retina_grade', bundle, image) -> CompletedProcess"
+    "Run a command of the package as a user does, in a process of its own: command('retina_grade', bundle, image) -> CompletedProcess"
     def _run(name, *args, cwd=None, timeout=600, **env):
         exe = Path(sys.executable).with_name(name)
         return subprocess.run([str(exe), *map(str, args)], cwd=cwd, timeout=timeout, text=True, capture_output=True,
                               stdin=subprocess.DEVNULL, env={**os.environ, **env})
+    return _run
+
+@pytest.fixture
+def typed(monkeypatch):
+    """The same in this process, which has the libraries loaded: the program that pip made is run as it stands, and begins without what
+    an earlier one has learned of tasks. For tests of what a command says and does; a process of its own costs seconds"""
+    from retina_nb.core import TASKS
+    known = dict(TASKS)
+    def _run(name, *args, cwd=None):
+        TASKS.clear()
+        TASKS.update(known)
+        exe, out, err, status = str(Path(sys.executable).with_name(name)), io.StringIO(), io.StringIO(), 0
+        with monkeypatch.context() as m, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            if cwd: m.chdir(cwd)
+            m.setattr(sys, 'argv', [exe, *map(str, args)])
+            try: runpy.run_path(exe, run_name='__main__')
+            except SystemExit as e: status = e.code or 0
+        return subprocess.CompletedProcess([exe, *args], status, out.getvalue(), err.getvalue())
     return _run
 
 @pytest.fixture(scope='session')

@@ -1,5 +1,5 @@
 "A run folder and a bundle whose model has random weights: everything but training, in seconds"
-import functools, tempfile
+import functools, os, shutil, tempfile
 from pathlib import Path
 
 from retina_nb.core import get_task
@@ -25,9 +25,18 @@ def random_run(path, task='dr', size=64, arch='resnet10t', loss='ce', **config):
     return path
 
 @functools.cache
-def shared()->tuple: # run folder, bundle folder; made once a test session, not to be changed
+def shared()->tuple: # run folder, bundle folder; not to be changed
+    "Made once: by each process for itself, or by the first of all those that RETINA_NB_SHARED leads to one folder"
+    import fcntl
     from retina_nb.deploy.exporter import export
-    d = tempfile.TemporaryDirectory(prefix='retina_nb_tests_')
-    shared.keep = d
-    run = random_run(Path(d.name)/'run', operating_point=dict(threshold=.4))
-    return run, export(run, Path(d.name)/'bundle')
+    folder = os.environ.get('RETINA_NB_SHARED')
+    if not folder:
+        shared.keep = tempfile.TemporaryDirectory(prefix='retina_nb_tests_')
+        folder = shared.keep.name
+    run, bundle = Path(folder)/'run', Path(folder)/'bundle'
+    with open(Path(folder)/'lock', 'w') as f:
+        fcntl.flock(f, fcntl.LOCK_EX) # the others wait until it is closed
+        if not bundle.exists():
+            shutil.rmtree(run, ignore_errors=True)
+            export(random_run(run, operating_point=dict(threshold=.4)), bundle)
+    return run, bundle

@@ -75,10 +75,11 @@ def javascript():
 
 # --- the long ones
 def notebook_tests():
-    "nbdev_test on every notebook, slow cells included; one thread of computation for each worker"
+    "nbdev_test on every notebook, slow cells included; one thread of computation for each worker, and one small model for those that need any"
     workers = min(CPUS, 4)
-    status, lines = stream(PYTHON.with_name('nbdev_test'), '--n_workers', workers, '--flags', 'slow', '--do_print', '--timing',
-                           env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers))))
+    with tempfile.TemporaryDirectory() as d:
+        status, lines = stream(PYTHON.with_name('nbdev_test'), '--n_workers', workers, '--flags', 'slow', '--do_print', '--timing',
+                               env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers)), RETINA_NB_SHARED=d))
     if status or 'Success.' not in lines:
         raise Fault('  - nbdev_test failed, see above', 'Correct the notebook, and run it alone: .venv/bin/nbdev_test --path nbs/NAME.ipynb')
     return 'Success.'
@@ -87,15 +88,18 @@ def pytest_tests():
     "Every test, files spread over the cores; what of the package the tests of this process reach is measured along the way"
     workers = min(CPUS, 4)
     spread = ['-n', workers, '--dist', 'loadfile', '--no-loadscope-reorder'] if workers > 1 else []
-    status, lines = stream(PYTHON, '-m', 'pytest', '-rs', '--durations=5', *spread, '--cov=retina_nb', '--cov-report=', *(['-m', ''] if '--full' in sys.argv else []),
-                           'tests', env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers))))
-    last = next((s for s in reversed(lines) if re.search(r'\d+ passed.* in [\d.]+s', s)), '')
-    if status or not last: raise Fault('  - pytest failed, see above', 'Correct it, and run it alone: .venv/bin/python -m pytest tests -k NAME')
-    return f'{last.strip("= ")}, {coverage()}'
+    with tempfile.TemporaryDirectory() as d:
+        status, lines = stream(PYTHON, '-m', 'pytest', '-rs', '--durations=5', *spread, *(['-m', ''] if '--full' in sys.argv else []), 'tests',
+                               env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers)), RETINA_NB_HITS=d))
+        last = next((s for s in reversed(lines) if re.search(r'\d+ passed.* in [\d.]+s', s)), '')
+        if status or not last: raise Fault('  - pytest failed, see above', 'Correct it, and run it alone: .venv/bin/python -m pytest tests -k NAME')
+        return f'{last.strip("= ")}, {coverage(d)}'
 
-def coverage():
+def coverage(folder):
     "The share of the package's statements that the tests ran, in one line; the notebooks' own tests are not counted"
-    r = subprocess.run([PYTHON, '-m', 'coverage', 'report', '--format=total', '--precision=1'], cwd=ROOT, capture_output=True, text=True)
+    def _coverage(*args): return subprocess.run([PYTHON, '-m', 'coverage', *args], cwd=ROOT, capture_output=True, text=True)
+    _coverage('combine', folder)
+    r = _coverage('report', '--format=total', '--precision=1')
     return f'coverage of retina_nb by pytest alone {r.stdout.strip()}%' if r.returncode == 0 else 'coverage was not measured'
 
 def site():
