@@ -122,7 +122,7 @@ def _in_tabs(self:GradingPanel, grading)->list:
     self.desk.remove_class('rnb-panel')
     self.pages = [W.VBox(o).add_class('rnb-tab-page') for o in (grading, [self.desk])]
     self.tabs = [_button('Grade', lambda: self._turn(0), 'Have photographs graded'),
-                 _button('Read again', lambda: self._turn(1), "Cases that wait for a reader, without the model's answer")]
+                 _button('Read again', lambda: self._turn(1), "Cases that wait for a reader, blind to the model")]
     self.desk.changed = self._count
     self._turn(0)
     return [W.Box(self.tabs).add_class('rnb-tabs'), *self.pages]
