@@ -1,13 +1,12 @@
 """The service: photographs a second through `retina_serve` in a process of its own, sent by four clients on the same cores, against bare `Grader.grade_many` on the same files. Each photograph under a key of its own, every answer stored (SQLite) before it is told, photographs not kept. ResNet-18 at 224 px with random weights: only time and memory are measured"""
-import functools, http.client, itertools, json, os, re, signal, subprocess, sys, tempfile, threading, time, uuid
+import csv, http.client, json, os, re, signal, subprocess, sys, tempfile, threading, time, uuid
 from pathlib import Path
 
 import numpy as np
 
-from bench_grader import int8_bundle, photographs, run_folder
+from bench_grader import int8_bundle, run_folder
 from retina_nb.deploy import Grader, export
-from retina_nb.serve import Store
-from timing import compare
+from timing import compare, seconds
 
 THREADS = 2
 CLIENTS = 4
@@ -65,16 +64,15 @@ def grouped(data, n):
     "Bodies of `n` photographs each"
     return [form(data[i:i+n]) for i in range(0, len(data), n)]
 
-def health(served, bodies):
-    "Milliseconds until /v1/health/live answers, asked every 10 ms while photographs are sent"
+def at_once(served, bodies):
+    "Seconds that `/v1/health/live` took, asked every 10 ms while photographs are sent"
     took, over = [], threading.Event()
     def _ask():
         conn = served.connect()
         while not over.is_set():
-            t = time.perf_counter()
-            served.ask(conn, 'GET', '/v1/health/live')
-            took.append(1e3*(time.perf_counter() - t))
+            took.append(seconds(lambda: served.ask(conn, 'GET', '/v1/health/live')))
             time.sleep(.01)
+        conn.close()
     watcher = threading.Thread(target=_ask)
     watcher.start()
     try: served.send(bodies)
@@ -83,21 +81,59 @@ def health(served, bodies):
         watcher.join()
     return took
 
-def rows(name, bundle, files, repeats, d):
-    "What one model gives, on one set of photographs"
-    data, grader = [f.read_bytes() for f in files], Grader(bundle)
-    many = lambda: list(grader.grade_many(files))
-    with Served(bundle, d/f'store_{name[:4]}') as served:
-        for n in (1, 4):
-            bodies, what = grouped(data, n), 'one a request' if n == 1 else f'{n} a request'
-            yield compare(f'{name}, {what}, against Grader.grade_many', lambda: served.send(bodies), many, items=len(files), unit='images/s', goal=.85, repeats=repeats)
+def by_locust(served, span, d):
+    "What locust measures with four users at once; share of the cores that locust took itself"
+    prefix, cmd = d/'locust', [sys.executable, '-m', 'locust', '-f', str(Path(__file__).with_name('locustfile.py')), '--headless', '-u', '4', '-r', '4']
+    cmd += ['-t', f'{span}s', '--host', f'http://127.0.0.1:{served.port}', '--csv', str(prefix), '--only-summary']
+    r = subprocess.run(cmd, capture_output=True, text=True, cwd=Path(__file__).parent)
+    if not Path(f'{prefix}_stats.csv').exists(): raise RuntimeError(r.stderr[-1000:])
+    all_ = next(o for o in csv.DictReader(open(f'{prefix}_stats.csv')) if o['Name'] == 'Aggregated')
+    own = json.loads(Path(f'{prefix}_client.json').read_text())
+    return dict(requests=int(all_['Request Count']), failures=int(all_['Failure Count']), p50=float(all_['50%']), p95=float(all_['95%']),
+                p99=float(all_['99%']), per_second=float(all_['Requests/s']), client=own['cpu']/own['seconds']/cores())
+
+def cores(): return len(os.sched_getaffinity(0))
+
+def bound(what, value, goal, unit, **more):
+    "A row without a baseline, for a figure that has to stay below its goal"
+    return dict(what=what, unit=unit, ours=value, goal=goal, reached=value <= goal, load=os.getloadavg(), **more)
+
+def against(name, served, files, grader, repeats):
+    "Images a second through the service, and bare"
+    data = [f.read_bytes() for f in files]
+    def many(): return list(grader.grade_many(files))
+    for n in (1, 4):
+        bodies, what = grouped(data, n), 'one photograph' if n == 1 else f'{n} photographs'
+        row = compare(f'{name}: {what} a request, against Grader.grade_many', lambda: served.send(bodies), many, items=len(files), unit='images/s', goal=.85, repeats=repeats)
+        yield row | dict(load=os.getloadavg())
+
+def eyes(d, n=10):
+    "Synthetic eyes of 10 megapixels as files"
+    from soak import pictures
+    d.mkdir()
+    for i, p in enumerate(pictures(n, least=10, most=10)): (d/f'{i}.jpg').write_bytes(p)
+    return sorted(d.iterdir())
+
+def sure(grader, files):
+    "The probability up to which the model is not sure of a tenth of some photographs"
+    return float(np.quantile([g.confidence for g in grader.grade_many(files, grade_anyway=True)], .1))
 
 def bench(quick):
-    repeats = 3 if quick else 7
+    repeats, n = (3, 24) if quick else (7, 60)
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
-        kind, (files, _) = next(iter(photographs(d).items()))
-        files = (files*100)[:24 if quick else 96]
+        files = eyes(d/'eyes')
         fp32 = export(run_folder(d/'run'), d/'fp32')
-        yield from rows(f'fp32, {kind}', fp32, files, repeats, d)
-        yield from rows(f'int8, {kind}', int8_bundle(fp32, d/'int8', files), files, repeats, d)
+        for bundle in (fp32, int8_bundle(fp32, d/'int8', files)):
+            grader = Grader(bundle)
+            kind = bundle.name if bundle.name != 'int8' or grader.precision == 'int8' else 'int8, run as fp32'
+            with Served(bundle, d/f'store_{bundle.name}', '--low_confidence', f'{sure(grader, files):.6f}') as served:
+                yield from against(f'{kind}, 10 megapixels', served, (files*n)[:n], grader, repeats)
+                if bundle is not fp32: continue
+                took = 1e3*np.array(at_once(served, grouped([f.read_bytes() for f in files]*(2 if quick else 10), 1)))
+                for q in (95, 99): yield bound(f'health under load, {q}th percentile', float(np.percentile(took, q)), 100, 'ms')
+                got = by_locust(served, 20 if quick else 60, d)
+                yield bound('locust, 4 users at once, 95th percentile', got['p95'], 1000, 'ms', locust=got)
+                yield bound('locust, requests that failed', got['failures'], 0, 'requests')
+                yield dict(what="locust's own share of the cores", unit='share', ours=got['client'])
+                yield dict(what='memory of the service after all this', unit='MB', ours=served.memory())
