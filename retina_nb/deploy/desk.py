@@ -6,7 +6,7 @@
 __all__ = ['TELLING', 'CANNOT', 'SHARED', 'NO_CASE', 'waiting_text', 'lease_text', 'not_kept_html', 'agreement_text',
            'stored_text', 'answer_html', 'trouble_text', 'ReviewDesk', 'open_desk']
 
-# %% ../../nbs/deploy/69_desk.ipynb #22d64ace
+# %% ../../nbs/deploy/69_desk.ipynb #b5a30555
 from datetime import UTC, datetime
 from html import escape
 
@@ -19,7 +19,7 @@ from .grading import bars_html
 from .pictures import enhance_contrast
 from .viewer import Viewer
 
-# %% ../../nbs/deploy/69_desk.ipynb #ead6425b
+# %% ../../nbs/deploy/69_desk.ipynb #bab5d978
 TELLING = 'near the threshold', 'disagreement' # reasons that say something of the model's answer
 
 def waiting_text(
@@ -32,7 +32,7 @@ def waiting_text(
     parts = [f'{v} for {k}' for k,v in told.items()] + [f'{other} for other reasons']*bool(other)
     return f"{n} {'case waits' if n == 1 else 'cases wait'}: {', '.join(parts)}."
 
-# %% ../../nbs/deploy/69_desk.ipynb #29ea8d47
+# %% ../../nbs/deploy/69_desk.ipynb #5ed763a4
 def lease_text(
     case:dict, # as `ServiceClient.lease` gives it
 )->str:
@@ -42,7 +42,7 @@ def lease_text(
     if left < 0: return 'Your time with this case is over: somebody else may have taken it.'
     return f"Yours until {until.astimezone():%H:%M}, {left} minute{'s'*(left != 1)} from now."
 
-# %% ../../nbs/deploy/69_desk.ipynb #67b2d315
+# %% ../../nbs/deploy/69_desk.ipynb #71025f79
 def not_kept_html(
     case:dict, # as `ServiceClient.lease` gives it
 )->str: # HTML
@@ -50,11 +50,11 @@ def not_kept_html(
     came = datetime.fromisoformat(case['queued']).astimezone()
     mark = f'<code>{escape(str(case.get("sha256", "")))}</code>'
     return ('<div class="rnb-empty"><b>The photograph of this case was not kept</b>'
-            f'<p>Nothing that is stored tells whose eye it is. Whoever sent it, on {came:%d %B %Y at %H:%M}, has it still: '
-            f'the SHA-256 of its file is {mark}. Grade it from there, or give it back. Photographs are kept when the '
-            'service is started with --keep_images.</p></div>')
+            f'<p>Nothing that is stored tells whose eye it is. Whoever sent it, on {came:%d %B %Y at %H:%M}, has it '
+            f'still: the SHA-256 of its file is {mark}. Grade it from there, or give it back. Photographs are kept '
+            'when the service is started with --keep_images.</p></div>')
 
-# %% ../../nbs/deploy/69_desk.ipynb #fcd52869
+# %% ../../nbs/deploy/69_desk.ipynb #cd6a1d19
 CANNOT = 'cannot be graded'
 
 def agreement_text(
@@ -67,7 +67,7 @@ def agreement_text(
     said = [f'that it {CANNOT}' if g is None else task.classes[g] for g in (mine, model)]
     return f'You said {said[0]}; the model said {said[1]}.'
 
-# %% ../../nbs/deploy/69_desk.ipynb #8424ed3d
+# %% ../../nbs/deploy/69_desk.ipynb #0d55f973
 def stored_text(
     done:dict, # a case that is done
 )->str:
@@ -77,7 +77,7 @@ def stored_text(
     note = ', with your note' if done['result']['note'] else ''
     return f"Stored: {what}{note}, by {done['done_by']}. The case was in the queue for this reason: {done['reason']}."
 
-# %% ../../nbs/deploy/69_desk.ipynb #2430f6d1
+# %% ../../nbs/deploy/69_desk.ipynb #47ac2c14
 def answer_html(
     done:dict, # a case that is done
     task:Task,
@@ -89,7 +89,7 @@ def answer_html(
     else: said = bars_html(g['probabilities'], task, g['grade'])
     return f'<h2>The model</h2>{head}{said}<p class="rnb-soft rnb-small-text rnb-below">{kept}</p>'
 
-# %% ../../nbs/deploy/69_desk.ipynb #7cf1d3d3
+# %% ../../nbs/deploy/69_desk.ipynb #b13b712a
 def trouble_text(
     e:RetinaError, # what happened when a grade was to be stored
 )->str:
@@ -100,7 +100,7 @@ def trouble_text(
     if getattr(e, 'passes', False): return f'Not stored yet: {e}. Your grade and your note stand here: finish again.'
     return f'Not stored: {e}'
 
-# %% ../../nbs/deploy/69_desk.ipynb #4b849871
+# %% ../../nbs/deploy/69_desk.ipynb #ea04b218
 SHARED = 'this machine', 'panel' # names behind which there may be more than one reader
 
 class ReviewDesk(W.VBox):
@@ -127,16 +127,17 @@ class ReviewDesk(W.VBox):
         self.refresh()
     def __repr__(self): return f'ReviewDesk({sum(self.waits.values())} waiting)'
 
-# %% ../../nbs/deploy/69_desk.ipynb #e2bd7864
+# %% ../../nbs/deploy/69_desk.ipynb #4fd26a1d
 def _button(text, f, tip, main=False):
     "A button that calls `f()`"
     b = W.Button(description=text, tooltip=tip)
     b.on_click(lambda _: f())
     return b.add_class('rnb-main') if main else b
 
+# %% ../../nbs/deploy/69_desk.ipynb #de7ed7db
 def _card(*children): return W.VBox(list(children)).add_class('rnb-card')
 
-# %% ../../nbs/deploy/69_desk.ipynb #d159a7e2
+# %% ../../nbs/deploy/69_desk.ipynb #a9782398
 @patch
 def _make_left(self:ReviewDesk):
     "The photograph, or why there is none"
@@ -146,7 +147,7 @@ def _make_left(self:ReviewDesk):
     self.looks = W.Box([self.enhanced]).add_class('rnb-row')
     self.left = W.VBox([self.viewer, self.blank, self.looks]).add_class('rnb-left')
 
-# %% ../../nbs/deploy/69_desk.ipynb #293143e8
+# %% ../../nbs/deploy/69_desk.ipynb #77efe6c5
 @patch
 def _make_queue(self:ReviewDesk):
     "What waits, who reads, and the button that takes a case"
@@ -161,7 +162,7 @@ def _make_queue(self:ReviewDesk):
     self.answer = W.HTML()
     self.answer_card, self.said = _card(self.answer), W.HTML()
 
-# %% ../../nbs/deploy/69_desk.ipynb #7262296a
+# %% ../../nbs/deploy/69_desk.ipynb #eb42bfb6
 @patch
 def _make_case(self:ReviewDesk):
     "The grades, the note, and the ways out of a case"
@@ -172,11 +173,12 @@ def _make_case(self:ReviewDesk):
     self.finish_it = _button('Finish', self.finish, 'Store this grade; then you see what the model said', main=True)
     self.back = _button('Give it back', self.give_back, 'Somebody else may take this case')
     ways = W.Box([self.finish_it, self.back]).add_class('rnb-row')
-    what = W.HTML('<h2>What do you see?</h2><p class="rnb-soft rnb-small-text">What the model said is shown when you have '
-                  'finished.</p>')
-    self.case_card = _card(what, self.grade, W.Box([self.note.add_class('rnb-grow')]).add_class('rnb-row'), ways, self.time)
+    what = W.HTML('<h2>What do you see?</h2><p class="rnb-soft rnb-small-text">What the model said is shown when you '
+                  'have finished.</p>')
+    note = W.Box([self.note.add_class('rnb-grow')]).add_class('rnb-row')
+    self.case_card = _card(what, self.grade, note, ways, self.time)
 
-# %% ../../nbs/deploy/69_desk.ipynb #a0bb9198
+# %% ../../nbs/deploy/69_desk.ipynb #083f65ee
 NO_CASE = ('<div class="rnb-empty"><b>No case taken</b>The photograph of the case that you take is shown here, and '
            'nothing of what the model said of it.</div>')
 
@@ -195,7 +197,7 @@ def refresh(self:ReviewDesk):
     for w, on in shown.items(): w.layout.display = None if on else 'none'
     self.changed()
 
-# %% ../../nbs/deploy/69_desk.ipynb #32c373df
+# %% ../../nbs/deploy/69_desk.ipynb #927b5b83
 @patch
 def show(
     self:ReviewDesk,
@@ -207,20 +209,20 @@ def show(
     pane = dict(title='as taken', alt='photograph of the case', picture=0, heat=None, type='image/jpeg')
     self.viewer.send(dict(t='panes', panes=[pane]*bool(picture), reset=reset), [picture] if picture else [])
 
-# %% ../../nbs/deploy/69_desk.ipynb #4e19fd31
+# %% ../../nbs/deploy/69_desk.ipynb #d12a4e41
 @patch
 def _hear(self:ReviewDesk, m):
     "What the viewer reports: a page has opened"
     if m.get('t') == 'ready': self.show(reset=True)
 
-# %% ../../nbs/deploy/69_desk.ipynb #51c630ce
+# %% ../../nbs/deploy/69_desk.ipynb #1b18d464
 @patch
 def _say(self:ReviewDesk, text, bad=False):
     "A line below the cards"
     kind = 'rnb-bad' if bad else 'rnb-soft'
     self.said.value = f'<p role="status" class="{kind}">{escape(text)}</p>' if text else ''
 
-# %% ../../nbs/deploy/69_desk.ipynb #2e109a19
+# %% ../../nbs/deploy/69_desk.ipynb #2c0c8315
 @patch
 def look(self:ReviewDesk):
     "Count again what waits"
@@ -229,7 +231,7 @@ def look(self:ReviewDesk):
     self._say('')
     self.refresh()
 
-# %% ../../nbs/deploy/69_desk.ipynb #0bd56381
+# %% ../../nbs/deploy/69_desk.ipynb #c9034b4d
 @patch
 def take(self:ReviewDesk):
     "Take the oldest case that nobody has"
@@ -243,7 +245,7 @@ def take(self:ReviewDesk):
     self._fetch()
     self.refresh()
 
-# %% ../../nbs/deploy/69_desk.ipynb #2ce0ed6f
+# %% ../../nbs/deploy/69_desk.ipynb #e8af36ad
 @patch
 def _fetch(self:ReviewDesk):
     "The photograph of the case, or why there is none"
@@ -257,7 +259,7 @@ def _fetch(self:ReviewDesk):
             self.lost = 'picture' # so that the case can be taken again
     self.show(reset=True)
 
-# %% ../../nbs/deploy/69_desk.ipynb #90f8dafb
+# %% ../../nbs/deploy/69_desk.ipynb #073481f9
 @patch
 def finish(self:ReviewDesk):
     "Store the reader's grade; then show what the model said"
@@ -273,7 +275,7 @@ def finish(self:ReviewDesk):
     self._say('')
     self.look()
 
-# %% ../../nbs/deploy/69_desk.ipynb #962cd707
+# %% ../../nbs/deploy/69_desk.ipynb #5f3342eb
 @patch
 def give_back(self:ReviewDesk):
     "Give the case back, for others to take"
@@ -286,7 +288,7 @@ def give_back(self:ReviewDesk):
     self.look()
     self._say('The case was given back: nothing of it was stored.')
 
-# %% ../../nbs/deploy/69_desk.ipynb #40ead898
+# %% ../../nbs/deploy/69_desk.ipynb #47b1bf99
 def open_desk(
     client, # `ServiceClient`
     **kwargs, # for `ReviewDesk`

@@ -184,6 +184,9 @@ def _asked(place, key_file)->tuple:
     except OSError as e: raise SettingError(f'{key_file}: the key cannot be read ({e.strerror})') from None
     return f"{ServiceClient(place, key).model()['name']}, on a service,", key
 
+# %% ../../nbs/deploy/75_page.ipynb #f4e2d444
+def _whole(path): return Path(path).resolve() if path else None # Voila works in another folder
+
 # %% ../../nbs/deploy/75_page.ipynb #6c12f4a4
 @call_parse
 @one_line_errors
@@ -206,8 +209,7 @@ def retina_panel(
     if not 1 <= pages <= 100: raise SettingError(f'pages is {pages}: choose between 1 and 100')
     name, key = _asked(bundle, key_file)
     _free(ip, port)
-    def whole(path): return Path(path).resolve() if path else None # Voila works in another folder
-    settings = dict(bundle=bundle if is_service(bundle) else whole(bundle), samples=whole(samples),
-                    feedback=whole(feedback), max_mb=max_mb)
+    settings = dict(bundle=bundle if is_service(bundle) else _whole(bundle), samples=_whole(samples),
+                    feedback=_whole(feedback), max_mb=max_mb)
     voila = voila_settings(port, ip=ip, theme=theme, pages=pages, names=[host] if host else [])
     _serve(name, settings, voila, key=key, browser=not no_browser)
