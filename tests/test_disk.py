@@ -33,7 +33,7 @@ def test_what_is_no_file_is_neither_replaced_nor_read(odd):
             with pytest.raises(SettingError, match='not a folder'): make_folder(path)
             with pytest.raises(SettingError, match='not a folder'): write_file(f'{path}/a', 'x')
             with pytest.raises(RunError, match='not a folder'), new_folder(path, replace=True): pass
-        assert look(path) == before and time.time() - t < 2
+        assert look(path) == before and time.time() - t < 10 # whoever waits for a pipe waits for ever
 
 @posix
 def test_links_are_followed_and_stay(tmp_path):

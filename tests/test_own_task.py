@@ -97,14 +97,15 @@ def test_the_whole_road_by_commands_with_a_csv(here, go):
 
 @pytest.mark.parametrize('spoilt, says', [('{"name": "x", "classes": ["a"]}', 'at least two classes'), ('{', 'not readable as JSON'),
                                           ('{"name": "dr", "classes": ["a", "b"]}', 'already means something else')])
-def test_a_bad_definition_is_one_line(here, go, spoilt, says):
+def test_a_bad_definition_is_one_line(here, typed, spoilt, says):
     (here/'bad.json').write_text(spoilt)
-    said = go('retina_explore', 'eyes', '--task', 'bad.json', '--out', 'no', rc=2)
-    assert says in said and 'bad.json' in said and len(said.strip().splitlines()) == 1 and not (here/'no').exists()
+    done = typed('retina_explore', 'eyes', '--task', 'bad.json', '--out', 'no', cwd=here)
+    said = done.stderr
+    assert done.returncode == 2 and says in said and 'bad.json' in said and len(said.strip().splitlines()) == 1 and not (here/'no').exists()
 
-def test_labels_of_another_task_are_refused(here, go):
-    said = go('retina_train', 'six/labels.csv', '--out', 'no', *TINY, rc=2)     # --task forgotten
-    assert 'early' in said or 'none' in said
+def test_labels_of_another_task_are_refused(here, typed):
+    done = typed('retina_train', 'six/labels.csv', '--out', 'no', *TINY, cwd=here)     # --task forgotten
+    assert done.returncode == 2 and ('early' in done.stderr or 'none' in done.stderr)
     assert not (here/'no').exists()
 
 def test_by_functions_with_a_csv(here, tmp_path):

@@ -139,10 +139,10 @@ def test_command_grades_the_good_ones(command, bundle, eyes, bad, tmp_path):
     assert r.returncode == 2 and r.stderr.count('\n') == 1 and len(rows) == 1 + len(bad) and 'error' in rows[1] and rows[0]['grade'] in range(5)
     assert [bool(o['error']) for o in csv.DictReader(open(tmp_path/'h.csv'))] == [False] + [True]*len(bad)
 
-def test_command_on_one_bad_thing(command, bundle, eyes, bad, tmp_path):
+def test_command_on_one_bad_thing(typed, bundle, eyes, bad, tmp_path):
     (tmp_path/'empty').mkdir()
     for args in ([bundle, bad[0]], [bundle, tmp_path/'empty'], [tmp_path/'nobundle', eyes[0]], [bundle, eyes[0], '--threshold', '7']):
-        r = command('retina_grade', *args)
+        r = typed('retina_grade', *args)
         assert r.returncode == 2 and r.stderr.count('\n') == 1 and 'Traceback' not in r.stderr, (args, r)
 
 def test_killed_command_loses_little(bundle, eyes, tmp_path):
@@ -215,7 +215,7 @@ def test_a_table_at_another_threshold_is_not_taken_up(bundle, eyes, tmp_path):
     grade_to_csv(Grader(bundle, threshold=.7), eyes, tmp_path/'g.csv', resume=True, each=calls.append)
     assert len(calls) == len(eyes) and {r['threshold'] for r in csv_rows((tmp_path/'g.csv').read_text())} == {'0.7'}
 
-def test_what_cannot_be_graded_is_refused_everywhere_unless_asked_for(grader, command, tmp_path, eyes):
+def test_what_cannot_be_graded_is_refused_everywhere_unless_asked_for(grader, typed, tmp_path, eyes):
     y, x = np.mgrid[:200,:260]
     pictures = dict(page=np.where((y % 14 < 4) & (x % 9 < 5), 20, 255), xray=120 + 50*np.sin(x/20), blank=0*x + 80)
     for n,a in pictures.items(): Image.fromarray(np.repeat(a.astype(np.uint8)[...,None], 3, 2)).save(tmp_path/f'{n}.png')
@@ -224,16 +224,16 @@ def test_what_cannot_be_graded_is_refused_everywhere_unless_asked_for(grader, co
         g = grader(f, grade_anyway=True)
         assert g.ungradable and 'should not be graded' in g.review[0] and g.to_row()['ungradable'] == g.ungradable
     assert all(isinstance(o, Ungraded) and o.ungradable for o in grader(tmp_path))
-    r = command('retina_grade', grader.bundle.path, eyes[0], tmp_path, '--json', '--out', tmp_path/'g.csv')
+    r = typed('retina_grade', grader.bundle.path, eyes[0], tmp_path, '--json', '--out', tmp_path/'g.csv')
     rows = json.loads(r.stdout)
     assert r.returncode == 2 and 'grade' in rows[0] and all(o['ungradable'] and 'grade' not in o for o in rows[1:]) and '3 of 4' in r.stderr
-    r = command('retina_grade', grader.bundle.path, tmp_path, '--json', '--grade_anyway')
+    r = typed('retina_grade', grader.bundle.path, tmp_path, '--json', '--grade_anyway')
     assert r.returncode == 0 and all(o['grade'] in range(5) and o['ungradable'] and o['review'] for o in json.loads(r.stdout))
 
-def test_a_missing_file_is_said_once_and_the_text_names_its_columns(command, bundle, eyes):
-    r = command('retina_grade', bundle, 'nowhere.jpg')
+def test_a_missing_file_is_said_once_and_the_text_names_its_columns(typed, bundle, eyes):
+    r = typed('retina_grade', bundle, 'nowhere.jpg')
     assert r.returncode == 2 and (r.stdout + r.stderr).count('nowhere.jpg') == 1
-    head = command('retina_grade', bundle, eyes[0], eyes[1]).stdout.splitlines()
+    head = typed('retina_grade', bundle, eyes[0], eyes[1]).stdout.splitlines()
     assert len(head) == 3 and all(f'p({c})' in head[0] for c in get_task('dr').classes) and 'referable DR' in head[0]
 
 @pytest.mark.parametrize('p,t,said', [([.5,.05,.2,.15,.1], .4, 'the threshold is 0.400'), ([.25,.2,.1,.05,.4], .6, 'below the threshold of 0.600'),

@@ -72,8 +72,8 @@ def test_what_comes_is_checked(bundle, hub, tmp_path, fault, word):
 def test_unknown_repository(bundle, hub, tmp_path):
     with pytest.raises(BundleError, match='me/other'): pull_bundle('me/other', tmp_path/'got', endpoint=hub.url, token='hf_x')
 
-def test_commands(command, bundle, tmp_path):
+def test_commands(typed, bundle, tmp_path):
     for args in (('retina_push', bundle.path, 'me/x', '--endpoint', 'http://127.0.0.1:9'),
                  ('retina_pull', 'me/x', tmp_path/'p', '--endpoint', 'http://127.0.0.1:9'), ('retina_pull', 'a/b/c', tmp_path/'p')):
-        r = command(*args)
+        r = typed(*args)
         assert r.returncode == 2 and r.stderr.count('\n') == 1, r

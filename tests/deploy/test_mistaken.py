@@ -58,7 +58,7 @@ def test_a_link_without_an_ending_is_not_looked_into(folder):
     seen, said = opened_by(mistaken, folder)
     assert seen == [] and 'is a folder of images' in said
 
-def test_nothing_there(tmp_path, monkeypatch, command):
+def test_nothing_there(tmp_path, monkeypatch, typed):
     "Where it was looked for, what is close by, and what makes one; also for the place where make panel looks"
     monkeypatch.chdir(tmp_path)
     said = refusal('runs/demo/bundle')
@@ -67,7 +67,7 @@ def test_nothing_there(tmp_path, monkeypatch, command):
     (tmp_path/'mine').mkdir(); (tmp_path/'mine'/'SHA256SUMS').touch()
     assert f"; there is {tmp_path/'mine'}): " in refusal('mien') and 'retina_train' in mistaken('mien', 'run')
     for args in (('retina_panel', tmp_path/'mien'), ('retina_grade', tmp_path/'mien', 'photo.jpg')):
-        r = command(*args)
+        r = typed(*args)
         assert r.returncode == 2 and r.stderr.count('\n') == 1 and 'looked for' in r.stderr and str(tmp_path/'mine') in r.stderr and 'retina_demo' in r.stderr, r
 
 @posix

@@ -43,14 +43,14 @@ def test_what_it_has_seen_is_not_novel_and_other_things_are(bundle, run):
         assert o.novel and o.novelty > 1 and 'unlike the photographs that this model has seen' in o.review and 'unlike' in str(o)
         assert {'novel', 'novelty', 'trained_on', 'review'} <= set(o.to_row()) and json.loads(o.to_json())['novel'] is True
 
-def test_every_grading_says_that_it_was_trained_on_drawings(bundle, command, tmp_path):
+def test_every_grading_says_that_it_was_trained_on_drawings(bundle, typed, tmp_path):
     f = tmp_path/'eye.png'; Image.fromarray(eyes([7], 200)[0]).save(f)
     g = Grader(bundle)(f)
     assert g.trained_on == 'trained on synthetic eyes' and g.trained_on in str(g) and g.trained_on in g._repr_html_()
-    text = command('retina_grade', bundle, f, '--out', tmp_path/'g.csv')
+    text = typed('retina_grade', bundle, f, '--out', tmp_path/'g.csv')
     assert text.returncode == 0 and 'trained on synthetic eyes' in text.stdout
     assert 'trained on synthetic eyes' in (tmp_path/'g.csv').read_text()
-    assert json.loads(command('retina_grade', bundle, f, '--json').stdout)[0]['trained_on'] == 'trained on synthetic eyes'
+    assert json.loads(typed('retina_grade', bundle, f, '--json').stdout)[0]['trained_on'] == 'trained on synthetic eyes'
     assert 'trained on synthetic eyes' in load_bundle(bundle).card
 
 def test_the_card_counts_by_part_and_names_what_nobody_knows(bundle):
@@ -126,7 +126,7 @@ def test_provenance(records, badge):
     told = describe_source(pd.DataFrame(dict(image=['a.jpg', 'b.jpg', 'c.jpg'], **records)))
     assert source_badge(told) == badge and told['images'] == 3 and source_badge(None) == '' == source_badge(dict(parts=None))
 
-def test_one_thing_for_another(command, run, bundle, tmp_path):
+def test_one_thing_for_another(typed, run, bundle, tmp_path):
     "A run, a bundle's file, an archive, a folder of images, an empty one, an image: called by name, in one line"
     for name in ('empty', 'images'): (tmp_path/name).mkdir()
     eye = tmp_path/'images'/'eye.png'; Image.fromarray(eyes([1])[0]).save(eye)
@@ -138,5 +138,5 @@ def test_one_thing_for_another(command, run, bundle, tmp_path):
              ('retina_check', tmp_path/'empty'): 'is an empty folder, not a bundle', ('retina_check', tmp_path/'nowhere'): 'no such bundle folder',
              ('retina_export', bundle, '--out', tmp_path/'x'): 'is a bundle, not a run', ('retina_export', run, '--out', tmp_path/'images'): 'exists already and is not a bundle'}
     for args,said in cases.items():
-        r = command(*args)
+        r = typed(*args)
         assert r.returncode == 2 and said in r.stderr and r.stderr.count('\n') == 1, (args, r)

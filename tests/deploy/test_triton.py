@@ -92,10 +92,10 @@ def test_a_server_grades_as_the_grader_does(bundle, tmp_path):
     config.write_text(config.read_text().replace(bundle.preprocess.hash, 'another'))
     with pytest.raises(BundleError, match='prepared as another'): ask_triton(server.url, bundle, eyes, name='retina')
 
-def test_command(command, bundle, tmp_path):
-    r = command('retina_triton', bundle.path, '--out', tmp_path/'repo', '--name', 'eye')
+def test_command(typed, bundle, tmp_path):
+    r = typed('retina_triton', bundle.path, '--out', tmp_path/'repo', '--name', 'eye')
     assert r.returncode == 0 and (tmp_path/'repo'/'eye'/'config.pbtxt').is_file()
     for args in ((bundle.path, '--out', tmp_path/'repo', '--name', 'eye'), (tmp_path,),
                  (bundle.path, '--out', tmp_path/'r2', '--precision', 'int8')):
-        r = command('retina_triton', *args)
+        r = typed('retina_triton', *args)
         assert r.returncode == 2 and r.stderr.count('\n') == 1, r

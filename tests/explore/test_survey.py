@@ -37,12 +37,12 @@ def test_command_on_synthetic_images(command, tmp_path):
     assert s['n_images'] == 100 and d['count'].sum() == 100 and d['count'].tolist() == list(s['labels'].values())
     assert {'labels', 'images_by_label', 'joint_eyes', 'quality', 'sizes'} <= {f.stem for f in (tmp_path/'o'/'figures').iterdir()}
 
-def test_commands_that_cannot_work(command, tmp_path):
+def test_commands_that_cannot_work(typed, tmp_path):
     (tmp_path/'empty').mkdir()
     (tmp_path/'semi.csv').write_text('photo;severity\na;0\n')
     (tmp_path/'file').write_text('')
     for args in (['no/such/folder'], [tmp_path/'semi.csv'], ['synth:100', '--task', 'glaucoma'], ['synth:100', '--out', tmp_path/'file']):
-        r = command('retina_explore', *args, *([] if '--out' in args else ['--out', tmp_path/'out']))
+        r = typed('retina_explore', *args, *([] if '--out' in args else ['--out', tmp_path/'out']))
         assert r.returncode == 2 and len(r.stderr.strip().splitlines()) == 1 and r.stderr.startswith('error:'), (args, r.stderr)
     assert not (tmp_path/'out').exists()
 

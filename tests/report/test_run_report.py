@@ -56,12 +56,12 @@ def test_a_damaged_run_is_one_line_that_names_the_file(file, spoil, words, run):
     with pytest.raises(RunError, match=words): report(run)
     assert not (run/'report.html').exists()
 
-def test_damage_by_the_command(command, run):
+def test_damage_by_the_command(typed, run):
     (run/'history.csv').write_text((run/'history.csv').read_text()[:70])
-    done = command('retina_report', run)
+    done = typed('retina_report', run)
     assert done.returncode == 2 and 'history.csv' in done.stderr and len(done.stderr.strip().splitlines()) == 1
     (run/'metrics.json').unlink()
-    done = command('retina_report', run)
+    done = typed('retina_report', run)
     assert done.returncode == 2 and '--resume' in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 @pytest.mark.parametrize('task, drop, gone', [('oct', (), ()), ('pneumonia_type', (), ()), ('dr', [f'p_{i}' for i in range(5)], ('Calibration', 'Operating point', 'Is it worth using?', 'When to abstain')),

@@ -292,7 +292,7 @@ def _mutations(good, n, seed=0):
         out.append((f"{key}{'.' + inner if inner else ''} {'gone' if gone else value!r}", json.dumps(new)))
     return out
 
-@pytest.mark.parametrize('n', [54, pytest.param(1000, marks=pytest.mark.full)])
+@pytest.mark.parametrize('n', [36, pytest.param(1000, marks=pytest.mark.full)])
 def test_every_reader_of_a_run_understands_its_settings_or_refuses_them_in_one_line(n, run, tmp_path):
     from retina_nb.deploy import export
     from retina_nb.report.run_report import _checked

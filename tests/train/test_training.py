@@ -267,7 +267,7 @@ def test_imagenet_weights_without_a_network_fail_in_seconds(records_csv, tmp_pat
     status, _, err = command('retina_train', records_csv, out=tmp_path/'run', arch=arch)
     s.close()
     assert status == 2 and '--no_pretrained' in errors(err)[0] and len(errors(err)) == 1
-    assert time.perf_counter() - start < 4 and not (tmp_path/'run').exists()
+    assert time.perf_counter() - start < 8 and not (tmp_path/'run').exists()
 
 def test_out_of_memory_halves_the_batch_and_is_remembered(records, tmp_path):
     import torch
