@@ -7,13 +7,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'tools'))  # tests of the gate import its checks
 
-if HITS := os.environ.get('RETINA_NB_HITS'): # `make test` asks which statements of the package are reached; programs that tests start are not asked
-    import hits
-    hits.install()
-
-def pytest_unconfigure():
-    if HITS: hits.write(HITS)
-
 def pytest_configure(config):
     if d := os.environ.get('RETINA_NB_DATA'): os.environ['RETINA_NB_DATA'] = str(Path(d).absolute())
     os.environ.setdefault('MPLBACKEND', 'Agg')

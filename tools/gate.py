@@ -85,21 +85,19 @@ def notebook_tests():
     return 'Success.'
 
 def pytest_tests():
-    "Every test, files spread over the cores; what of the package the tests of this process reach is measured along the way"
-    workers = min(CPUS, 4)
+    "Every test, files spread over the cores; with --full also what of the package the tests of this process reach, which takes half as long again"
+    workers, full = min(CPUS, 4), '--full' in sys.argv
     spread = ['-n', workers, '--dist', 'loadfile', '--no-loadscope-reorder'] if workers > 1 else []
-    with tempfile.TemporaryDirectory() as d:
-        status, lines = stream(PYTHON, '-m', 'pytest', '-rs', '--durations=5', *spread, *(['-m', ''] if '--full' in sys.argv else []), 'tests',
-                               env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers)), RETINA_NB_HITS=d))
-        last = next((s for s in reversed(lines) if re.search(r'\d+ passed.* in [\d.]+s', s)), '')
-        if status or not last: raise Fault('  - pytest failed, see above', 'Correct it, and run it alone: .venv/bin/python -m pytest tests -k NAME')
-        return f'{last.strip("= ")}, {coverage(d)}'
+    more = ['-m', '', '--cov=retina_nb', '--cov-report='] if full else []
+    status, lines = stream(PYTHON, '-m', 'pytest', '-rs', '--durations=15', *spread, *more, 'tests',
+                           env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers))))
+    last = next((s for s in reversed(lines) if re.search(r'\d+ passed.* in [\d.]+s', s)), '')
+    if status or not last: raise Fault('  - pytest failed, see above', 'Correct it, and run it alone: .venv/bin/python -m pytest tests -k NAME')
+    return last.strip('= ') + (f', {coverage()}' if full else '')
 
-def coverage(folder):
+def coverage():
     "The share of the package's statements that the tests ran, in one line; the notebooks' own tests are not counted"
-    def _coverage(*args): return subprocess.run([PYTHON, '-m', 'coverage', *args], cwd=ROOT, capture_output=True, text=True)
-    _coverage('combine', folder)
-    r = _coverage('report', '--format=total', '--precision=1')
+    r = subprocess.run([PYTHON, '-m', 'coverage', 'report', '--format=total', '--precision=1'], cwd=ROOT, capture_output=True, text=True)
     return f'coverage of retina_nb by pytest alone {r.stdout.strip()}%' if r.returncode == 0 else 'coverage was not measured'
 
 def site():
