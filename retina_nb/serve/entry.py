@@ -27,7 +27,7 @@ class Guest:
     "A part of the program that has a key of its own, which stands in no store and ends with this process"
     name:str = 'panel'    # what it is called in the rows that it causes
     role:str = 'reviewer' # one of `ACCESS`
-    key:str = field(default_factory=lambda: f'guest_{secrets.token_urlsafe(32)}', repr=False)
+    key:str = field(default_factory=lambda: f'guest_{secrets.token_urlsafe(32)}', repr=False) # new for each
     def visitor(self,
                 key:str, # what was shown
                )->Visitor|None: # None where it is not this one's
