@@ -16,7 +16,7 @@ from ..core import DISCLAIMER, RetinaError, SettingError, call_parse, command_li
 from ..deploy.bundle import load_bundle
 from ..deploy.hosts import is_own
 from .entry import Entry, Guest
-from .limits import Limits
+from .limits import Limits, give_back
 from .listening import listen_on, server_of, to_journal
 from .notices import Notify
 from .service import create_app
@@ -124,6 +124,7 @@ def _run(server, s, page=None):
         lost.append(status)
         server.should_exit = True
     if page: threading.Thread(target=_watch, daemon=True).start()
+    give_back()
     before = signal.signal(signal.SIGTERM, lambda *_: None) # the server takes it while it runs, and hands it on
     try: server.run(sockets=[s])
     except KeyboardInterrupt: pass
