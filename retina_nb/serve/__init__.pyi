@@ -15,9 +15,12 @@ from .engine import store_url as store_url
 from .audit import Event as Event
 from .audit import check_audit as check_audit
 from .kept import PictureFolder as PictureFolder
-from .kept import get_picture as get_picture
+from .kept import Pictures as Pictures
 from .kept import picture_kind as picture_kind
 from .kept import put_picture as put_picture
+from .bucket import PictureBucket as PictureBucket
+from .bucket import get_picture as get_picture
+from .bucket import pictures_at as pictures_at
 from .photos import Photo as Photo
 from .photos import patient_key as patient_key
 from .photos import photo as photo
@@ -29,8 +32,12 @@ from .access import Visitor as Visitor
 from .limits import Limits as Limits
 from .limits import Refusal as Refusal
 from .entry import Entry as Entry
+from .entry import Guest as Guest
 from .notices import Notify as Notify
+from .tracing import Tracer as Tracer
+from .tracing import trace_to as trace_to
 from .uploads import Sent as Sent
+from .dicom_intake import DicomIntake as DicomIntake
 from .answering import Options as Options
 from .answering import Service as Service
 from .listening import Running as Running
@@ -45,4 +52,4 @@ from .serve_command import retina_serve as retina_serve
 from .serve_command import serve as serve
 from .store_commands import retina_store as retina_store
 
-__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'get_picture', 'picture_kind', 'put_picture', 'Photo', 'patient_key', 'photo', 'split_tags', 'Answer', 'Prediction', 'ACCESS', 'Visitor', 'Limits', 'Refusal', 'Entry', 'Notify', 'Sent', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'retina_serve', 'serve', 'retina_store']
+__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'Pictures', 'picture_kind', 'put_picture', 'PictureBucket', 'get_picture', 'pictures_at', 'Photo', 'patient_key', 'photo', 'split_tags', 'Answer', 'Prediction', 'ACCESS', 'Visitor', 'Limits', 'Refusal', 'Entry', 'Guest', 'Notify', 'Tracer', 'trace_to', 'Sent', 'DicomIntake', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'retina_serve', 'serve', 'retina_store']

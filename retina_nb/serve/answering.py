@@ -173,6 +173,8 @@ def answer(
     "Grade photographs and keep the answer; a key that was used for something else is a `Conflict`"
     begun, options, key = now(), options or Options(), _request_key(key)
     photos = [photo(data, patient=patient_of(data)) for data in sent.files]
+    if client and {p.sha256 for p in photos} & self.store.in_reading(client):
+        raise Refusal(409, 'you have the case of this photograph to read: finish it first, then ask for an answer')
     body = self.store.body_hash(photos, sent.tags)
     if options.grade_anyway: body = json_hash([body, 'grade_anyway'], 64)
     a, gs, stored = self.store.find(key, body) if key is not None else None, None, 0.
@@ -213,7 +215,7 @@ def _count(self:Service, g):
 @patch
 def _looked(self:Service, a, p, gs, options):
     "The grading of the first photograph with its maps; None where the model that answered has none"
-    g = gs[0] if gs else a.gradings[0]
+    g = gs[0] if gs and not a.repeated else a.gradings[0] # of two at once the first one counts
     if isinstance(g, Ungraded): return None
     if g.cam is None: # an answer that was stored has no maps
         served = self.models.opened.get(g.model['id'])
@@ -283,3 +285,11 @@ def the_grading(self:Service,
     if id in {p.id for p in a.predictions}: return id
     if len(live) == 1: return live[0]
     raise Refusal(422, f'this answer is to {len(live)} photographs: name one of its gradings by its own id')
+
+# %% ../../nbs/serve/86_answering.ipynb #3cac5fff
+@patch
+def photograph_of(self:Service,
+                  id:str, # of a grading
+                 )->str: # its SHA-256
+    "The photograph that a grading is of"
+    return next(p.sha256 for p in self.store.answer(id).predictions if p.id == id)

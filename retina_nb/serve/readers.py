@@ -17,7 +17,7 @@ from .answers import Answers, _new
 from .audit import Event, digest_of
 from .engine import Conflict
 from .photos import _clean
-from .schema import REASONS, VERDICTS, alert, audit, feedback, now, prediction, review
+from .schema import REASONS, VERDICTS, alert, audit, feedback, image, now, prediction, review
 
 # %% ../../nbs/serve/50_readers.ipynb #72a88aad
 class Readers(Answers):
@@ -164,6 +164,19 @@ def lease_review(
         note(Event('lease', r['id']))
         return dict(r) | new
     return self.write(_job)
+
+# %% ../../nbs/serve/50_readers.ipynb #40400bc5
+@patch
+def in_reading(self:Readers,
+               who:str='', # name of a key's holder: what they have, also when the time is over; '': what anybody has now
+              )->set: # SHA-256 of photographs
+    "The photographs whose cases somebody has taken and not finished"
+    at = now()
+    of = review.join(prediction).join(image)
+    q = sa.select(image.c.sha256, review.c.leased_by, review.c.leased_until).select_from(of)
+    with self.read() as conn: rows = conn.execute(q.where(review.c.done.is_(None), review.c.leased_by != '')).all()
+    def _has(r): return r.leased_until > at if not who else r.leased_by == who or r.leased_by.endswith(f' ({who})')
+    return {r.sha256 for r in rows if _has(r)}
 
 # %% ../../nbs/serve/50_readers.ipynb #ce747390
 def _may_finish(r, who, said):

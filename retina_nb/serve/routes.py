@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['READER', 'GRADER', 'REVIEWER', 'ADMIN', 'visitor_of', 'needs', 'name_of', 'faults', 'an_id', 'answer_json', 'take',
-           'add_gradings', 'add_answers', 'add_heat_map', 'not_blind', 'case_out', 'add_reviews', 'add_release',
-           'add_pictures', 'add_models', 'model_out', 'add_session', 'add_alerts', 'add_health', 'refusal_of']
+           'add_gradings', 'add_answers', 'add_heat_map', 'in_hands', 'not_blind', 'case_out', 'add_reviews',
+           'add_release', 'add_pictures', 'add_models', 'model_out', 'add_session', 'add_alerts', 'add_health',
+           'refusal_of']
 
 # %% ../../nbs/serve/88_routes.ipynb #28fb40c9
 import asyncio, base64, re
@@ -21,7 +22,7 @@ from .access import ACCESS, Visitor
 from .answering import Answered, Options, Service
 from .bucket import get_picture
 from .engine import Conflict, ReadOnlyStore, StoreBusy, StoreError, StoreFull
-from .limits import Refusal
+from .limits import Refusal, photo_memory
 from .models import Served
 from .replies import (
     AnswerOut, DeployIn, Fault, FeedbackIn, FinishIn, LeaseIn, ReleaseIn, answer_out, grading_out)
@@ -143,8 +144,10 @@ def add_answers(api:FastAPI, service:Service):
     def post_feedback(id:str, said:FeedbackIn, who:Visitor=REVIEWER):
         "Agree with a grade, or correct it; a later word supersedes an earlier one"
         p, name = service.the_grading(an_id(id)), name_of(who, said.who)
+        blind = service.photograph_of(p) in in_hands(service, who)
         row = service.store.give_feedback(p, said.verdict, grade=said.grade, who=name, reason=said.reason)
         told = {k: row[k] for k in ('id', 'prediction', 'verdict', 'grade', 'reason', 'who')}
+        if blind: told['grade'] = said.grade # who agrees unseen is not told with what
         return told | dict(at=row['at'].isoformat())
 
 # %% ../../nbs/serve/88_routes.ipynb #783b28a4
@@ -153,7 +156,7 @@ def add_heat_map(api:FastAPI, service:Service):
     png: Any = {200: dict(content={'image/png': {}}, description='with transparency, to be laid over the square that '
                                                                  'the model saw')}
     @api.get('/v1/gradings/{id}/heat_map', tags=['gradings'], response_class=Response,
-             responses=png | faults(404, 409, 422))
+             responses=png | faults(404, 409, 413, 422))
     def get_heat_map(id:str, who:Visitor=READER):
         "Where the model looked in a photograph that was kept"
         said = service.stored(an_id(id))
@@ -173,26 +176,30 @@ def heat_of(self:Service,
     if not p.kept: raise DataError('this photograph was not kept; ask for heat_map=true when it is sent')
     if model not in self.models.opened: raise DataError('the model that gave this grade does not answer any more')
     data = get_picture(self.store.kept_path(p.kept), p.sha256)
-    g = self.models.opened[model].grader(data, cam=True, grade_anyway=True)
+    with self.memory.take(photo_memory(data, self.limits), patience=self.limits.seconds):
+        g = self.models.opened[model].grader(data, cam=True, grade_anyway=True)
     made = None if g.cam is None else self._map(g)
     if made is None: raise DataError('the model has no map for this grade')
     return made
+
+# %% ../../nbs/serve/88_routes.ipynb #1dc075dc
+def in_hands(service:Service,
+             who:Visitor)->set: # SHA-256 of photographs
+    "The photographs that a visitor has to read; without keys nobody knows who is who, so those that anybody has"
+    return service.store.in_reading(who.name if who.id else '')
 
 # %% ../../nbs/serve/88_routes.ipynb #ebbf284f
 def not_blind(service:Service,
               said:Answered, # what somebody wants to see
               who:Visitor):
-    "Who has a case to read does not see the model's answer to it before (`Refusal`)"
-    ids, at = {p.id for p in said.answer.predictions}, now()
-    for r in service.store.reviews('open'):
-        if r['prediction'] not in ids or not r['leased_by']: continue
-        mine = r['leased_by'] == who.name or r['leased_by'].endswith(f' ({who.name})')
-        if mine or (not who.id and r['leased_until'] > at): # without keys nobody knows who is who
-            raise Refusal(409, 'this case is being read again: finish it first')
+    "Who has a case to read does not see the model's answer to its photograph before (`Refusal`)"
+    if {p.sha256 for p in said.answer.predictions} & in_hands(service, who):
+        raise Refusal(409, 'this case is being read again: finish it first')
 
 # %% ../../nbs/serve/88_routes.ipynb #2ae0658f
 def case_out(r:dict, # a row of the queue
              service:Service,
+             hidden=(), # SHA-256 of photographs of which nothing may be told yet
             )->dict:
     "A case as its reader may see it: before it is done without the model's answer, and without the way to it"
     iso = {k: r[k].isoformat() if r[k] else None for k in ('queued', 'leased_until', 'done')}
@@ -200,7 +207,7 @@ def case_out(r:dict, # a row of the queue
     out = dict(id=r['id'], reason=r['reason'], probability=r['probability'], leased_by=r['leased_by'],
                done_by=r['done_by'],
                picture=bool(p.kept), sha256=p.sha256, **iso)
-    if r['done'] is None: return out
+    if r['done'] is None or p.sha256 in hidden: return out
     return out | dict(result=r['result'], grading=grading_out(p, r['reason'] == 'low confidence'))
 
 # %% ../../nbs/serve/88_routes.ipynb #83f502f3
@@ -209,7 +216,8 @@ def add_reviews(api:FastAPI, service:Service):
     @api.get('/v1/reviews', tags=['reviews'], responses=faults(422))
     def get_reviews(state:str='open', who:Visitor=REVIEWER):
         "The cases that wait (`open`), that nobody has (`free`), that are `done`, or `all`"
-        return dict(reviews=[case_out(r, service) for r in service.store.reviews(state)])
+        hidden = in_hands(service, who) # the same photograph may have been read by somebody else
+        return dict(reviews=[case_out(r, service, hidden) for r in service.store.reviews(state)])
     @api.post('/v1/reviews/lease', tags=['reviews'], responses=faults(*_BODY))
     def lease_review(said:LeaseIn, who:Visitor=REVIEWER):
         "Take the oldest case that nobody has; `review` is null where there is none"
@@ -242,7 +250,8 @@ def add_pictures(api:FastAPI, service:Service):
     "The photograph of a case"
     jpeg: Any = {200: dict(content={'image/jpeg': {}}, description='made anew from its pixels, at most 1600 of them a '
                                                                    'side')}
-    @api.get('/v1/reviews/{id}/picture', tags=['reviews'], response_class=Response, responses=jpeg | faults(404, 422))
+    @api.get('/v1/reviews/{id}/picture', tags=['reviews'], response_class=Response,
+             responses=jpeg | faults(404, 413, 422))
     def get_picture_of(id:str, who:Visitor=REVIEWER):
         "The photograph of a case, where it was kept"
         r = next((r for r in service.store.reviews('all') if r['id'] == an_id(id)), None)
@@ -250,7 +259,9 @@ def add_pictures(api:FastAPI, service:Service):
         p = next(p for p in service.store.answer(r['prediction']).predictions if p.id == r['prediction'])
         if not p.kept: raise DataError('the photograph was not kept (retina_serve --keep_images WHERE keeps them)')
         data = get_picture(service.store.kept_path(p.kept), p.sha256)
-        return Response(case_pictures(service.models.live.grader, data)[0]['taken'], media_type='image/jpeg')
+        with service.memory.take(photo_memory(data, service.limits), patience=service.limits.seconds):
+            made = case_pictures(service.models.live.grader, data)[0]['taken']
+        return Response(made, media_type='image/jpeg')
 
 # %% ../../nbs/serve/88_routes.ipynb #1d49eba6
 def add_models(api:FastAPI, service:Service):

@@ -105,6 +105,37 @@ def test_review_is_blind(ask, room):
     assert ask('GET', '/v1/reviews?state=odd').status == 422
     assert ask('POST', '/v1/reviews/lease', dict(who='')).status in (200, 422)
 
+def test_review_is_blind_by_every_way(bundle, tmp_path):
+    "Who has a photograph to read gets the model's word on it neither from another request, nor by sending it again, nor by agreeing unseen"
+    from retina_nb.serve import Running, create_app
+    with Store(tmp_path/'store', keep_images=tmp_path/'pictures') as store:
+        anna, ben, van = [store.add_key(n, r) for n, r in (('Anna', 'reviewer'), ('Ben', 'admin'), ('van', 'grader'))]
+        with Running(create_app(store, bundle, low_confidence=1.)) as url:
+            port = int(url.rpartition(':')[2])
+            anna, ben, van = Client(port, anna), Client(port, ben), Client(port, van)
+            while anna('GET', '/v1/health/ready').status != 200: time.sleep(.05)
+            eye = picture(9)
+            first, second = van.grade(eye, key='one').json, van.grade(eye, dict(eye='left')).json
+            p = first['gradings'][0]['id']
+            store.queue_review(p, 'random')
+            for client, who in ((ben, 'Ben'), (anna, '')): # Ben has read the very photograph that Anna takes now
+                case = client('POST', '/v1/reviews/lease', dict(who=who)).json['review']
+                assert case['sha256'] == first['sha256']
+                if client is ben: assert 'grading' in ben('POST', f"/v1/reviews/{case['id']}/finish", dict(grade=1)).json['review']
+            for a in (first, second):
+                for path in ('', '/history', '/heat_map'): assert anna('GET', f"/v1/gradings/{a['id']}{path}").status == 409
+                assert ben('GET', f"/v1/gradings/{a['id']}").status == van('GET', f"/v1/gradings/{a['id']}").status == 200
+            done, = anna('GET', '/v1/reviews?state=done').json['reviews']
+            assert not {'grading', 'result'} & set(done) and 'grading' in ben('GET', '/v1/reviews?state=done').json['reviews'][0]
+            assert anna.grade(eye, key='one').status == anna.grade(eye).status == 409 and van.grade(eye, key='one').json == first
+            assert anna.grade([picture(8), eye]).status == 409 and anna.grade(picture(8)).status == 200
+            said = anna('POST', f'/v1/gradings/{p}/feedback', dict(verdict='agree'))
+            assert said.status == 200 and said.json['grade'] is None
+            assert van('POST', f'/v1/gradings/{p}/feedback', dict(verdict='agree')).status == 403
+            assert ben('POST', f'/v1/gradings/{p}/feedback', dict(verdict='agree')).json['grade'] == first['grade']
+            assert anna('POST', f"/v1/reviews/{case['id']}/finish", dict(grade=2)).json['review']['grading']['grade'] == first['grade']
+            assert anna('GET', f"/v1/gradings/{p}").status == 200 and anna.grade(eye, key='one').json == first
+
 def test_ungradable_calls_a_person(ask):
     import io
     import numpy as np
