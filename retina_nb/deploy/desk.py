@@ -189,7 +189,7 @@ def refresh(self:ReviewDesk):
     waits = '' if reading else f'<p>{escape(waiting_text(self.waits))}</p>'
     self.count.value = f'<h2>To be read again</h2>{waits}'
     self.answer.value = answer_html(self.done, self.task) if self.done else ''
-    self.time.value = f'<p class="rnb-soft rnb-small-text">{escape(lease_text(self.case))}</p>' if reading else ''
+    self.time.value = f'<p class="rnb-soft rnb-small-text">{escape(lease_text(self.case))}</p>' if self.case else ''
     self.back.disabled = self.lost == 'case'
     if not (seen or reading or self.done): self.blank.value = NO_CASE
     shown = {self.viewer: seen, self.looks: seen, self.case_card: reading, self.answer_card: self.done is not None,

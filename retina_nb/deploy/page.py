@@ -9,6 +9,7 @@ __all__ = ['PAGE', 'KEY', 'POLICY', 'panel_from_env', 'write_page', 'voila_setti
 import contextlib, errno, os, secrets, signal, socket, subprocess, sys, tempfile, threading, time, webbrowser
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fastcore.script import store_true
 
@@ -155,7 +156,7 @@ def page_process(
     url, env = _address(ip, port, token), _settings_env(**settings, token=token) | ({KEY: key} if key else {})
     limit = f"files up to {settings['max_mb']} MB; stop with Ctrl-C"
     text, reach = f'The panel for {name} is at {url} ({limit})\n{DISCLAIMER}', {'0.0.0.0': '127.0.0.1', '::': '::1'}
-    how = dict(stdin=subprocess.PIPE, start_new_session=True) if beside else {}
+    how: Any = dict(stdin=subprocess.PIPE, start_new_session=True) if beside else {}
     with tempfile.TemporaryDirectory(prefix='retina_panel_') as d, tempfile.TemporaryDirectory() as private:
         write_json(Path(d)/'voila.json', voila)
         command = [sys.executable, '-W', 'ignore', '-c', _BESIDE if beside else _SERVE, write_page(d).name]

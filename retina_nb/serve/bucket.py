@@ -82,7 +82,7 @@ def _asking(where, what)->Iterator[None]:
         raise kind(f'{where}: {why}; {what}') from None
 
 # %% ../../nbs/serve/27_bucket.ipynb #7f293198
-class PictureBucket:
+class PictureBucket(Pictures):
     "Pictures by their SHA-256 in an object store"
     def __init__(self, where:str # s3://bucket/folder
                 ):
@@ -91,29 +91,37 @@ class PictureBucket:
         self._client, self._lib = _open_bucket(bucket, folder), need('obstore')
     def __repr__(self): return f'PictureBucket({self.where!r})'
     def _name(self, path)->str: return path.removeprefix(f'{self.where}/')
-    def at(self, name)->str: return f'{self.where}/{name}'
-    def size(self, path)->int:
+    def at(self, name:str # of two parts, with a stroke between them
+          )->str:
+        "The address of a picture"
+        return f'{self.where}/{name}'
+    def size(self, path:str # of a picture
+            )->int:
+        "Its bytes; -1 where it is not there"
         with _asking(path, 'it is not known whether it is there'):
             try: return self._lib.head(self._client, self._name(path))['size']
             except FileNotFoundError: return -1
 
 # %% ../../nbs/serve/27_bucket.ipynb #dbc6aabc
 @patch
-def read(self:PictureBucket, path)->bytes:
+def read(self:PictureBucket, path:str # of a picture
+        )->bytes:
     "The content of a picture"
     with _asking(path, 'the kept picture cannot be read'):
         return self._lib.get(self._client, self._name(path)).bytes().to_bytes()
 
 # %% ../../nbs/serve/27_bucket.ipynb #f9761658
 @patch
-def write(self:PictureBucket, path, data):
+def write(self:PictureBucket, path:str, # of a picture
+          data:bytes):
     "Keep a picture, in one request: whole, or not at all"
     with _asking(path, 'nothing was kept there, and nothing was stored'):
         self._lib.put(self._client, self._name(path), data, use_multipart=False)
 
 # %% ../../nbs/serve/27_bucket.ipynb #bf279ebb
 @patch
-def drop(self:PictureBucket, path):
+def drop(self:PictureBucket, path:str # of a picture
+        ):
     "Delete a picture"
     with _asking(path, 'it could not be deleted'):
         try: self._lib.delete(self._client, self._name(path))
@@ -140,7 +148,7 @@ def _bucket(url, _keys)->PictureBucket: return PictureBucket(url)
 # %% ../../nbs/serve/27_bucket.ipynb #5691b4b5
 def pictures_at(where, # a folder, or s3://bucket/folder
                 *, make:bool=True, # make a folder where there is none?
-               )->Pictures:
+               )->Pictures: # a `PictureFolder` or a `PictureBucket`
     "The place for pictures of this name"
     if not is_bucket(where): return PictureFolder(where, make=make)
     names = [*_KEYS, 'AWS_SESSION_TOKEN', 'AWS_REGION', 'AWS_DEFAULT_REGION', 'AWS_ENDPOINT', 'AWS_ENDPOINT_URL',
@@ -149,7 +157,7 @@ def pictures_at(where, # a folder, or s3://bucket/folder
 
 # %% ../../nbs/serve/27_bucket.ipynb #27875e5d
 def pictures_of(path # of a kept picture
-               )->Pictures:
+               )->Pictures: # a `PictureFolder` or a `PictureBucket`
     "The place in which a picture lies"
     if is_bucket(path): return pictures_at(path.rsplit('/', 2)[0])
     return pictures_at(Path(path).parent.parent, make=False)

@@ -9,7 +9,7 @@ __all__ = ['picture_kind', 'Pictures', 'PictureFolder', 'owners', 'claim_place',
 import contextlib, errno, hashlib, os, re, time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastcore.basics import patch
 
@@ -29,15 +29,15 @@ def picture_kind(data:bytes, # the content of a file, or its beginning
     return next((k.strip() for k, m in _MAGIC.items() if data.startswith(m)), '')
 
 # %% ../../nbs/serve/25_kept.ipynb #0ab42dde
-class Pictures(Protocol):
-    "A place for pictures, each with a name of two parts such as '3f/3f79.jpg'"
+class Pictures:
+    "A place for pictures, each with a name of two parts such as '3f/3f79.jpg'; what each kind of place has to do"
     where: Any # how the place is called
-    def at(self, name:str)->Any: ... # the path of a picture
-    def size(self, path)->int: ... # its bytes; -1 where it is not there
-    def read(self, path)->bytes: ... # a `StoreError` where it cannot be read
-    def write(self, path, data:bytes)->Any: ... # whole, or not at all
-    def drop(self, path)->Any: ... # one that is not there is no error
-    def files(self, folder:str='*')->Iterator[tuple]: ... # (path, name, time of the last change)
+    def at(self, name:str)->Any: "The path of a picture"
+    def size(self, path)->Any: "Its bytes; -1 where it is not there"
+    def read(self, path)->Any: "Its content; a `StoreError` where it cannot be read"
+    def write(self, path, data:bytes)->Any: "Keep a picture whole, or not at all"
+    def drop(self, path)->Any: "Delete a picture; one that is not there is no error"
+    def files(self, folder:str='*')->Any: "What lies there: (path, name, time of the last change) of each"
 
 # %% ../../nbs/serve/25_kept.ipynb #b00948ad
 _FULL = {getattr(errno, n) for n in ('ENOSPC', 'EDQUOT', 'EFBIG') if hasattr(errno, n)}
@@ -53,26 +53,49 @@ def _writing(path, what='nothing was kept there, and nothing was stored')->Itera
         raise ReadOnlyStore(f'{path}: {e.strerror}; {what}') from None
 
 # %% ../../nbs/serve/25_kept.ipynb #54399cf6
-class PictureFolder:
+class PictureFolder(Pictures):
     "Pictures by their SHA-256 in a folder"
     def __init__(self, where, # a folder
                  *, make:bool=True, # make it where there is none?
                 ):
         self.where = Path(os.fspath(where)).absolute()
-        if not make: return
+        if make: self._make()
+    def _make(self):
         with _writing(self.where):
             new = not self.where.exists()
             make_folder(self.where)
             if new: os.chmod(self.where, 0o700)
     def __repr__(self): return f'PictureFolder({str(self.where)!r})'
-    def at(self, name)->Path: return self.where/name
-    def size(self, path)->int: return path.stat().st_size if path.is_file() else -1
-    def read(self, path)->bytes:
-        try: return read_bytes(path)
-        except OSError as e: raise StoreError(f'{path}: the kept picture cannot be read ({e.strerror})') from None
-    def write(self, path, data):
-        with _writing(path): write_file(path, data)
-    def drop(self, path): path.unlink(missing_ok=True)
+    def at(self, name:str # of two parts, with a stroke between them
+          )->Path:
+        "The file of a picture"
+        return self.where/name
+    def size(self, path:Path # of a picture
+            )->int:
+        "Its bytes; -1 where it is not there"
+        return path.stat().st_size if path.is_file() else -1
+
+# %% ../../nbs/serve/25_kept.ipynb #f2384440
+@patch
+def read(self:PictureFolder, path:Path # of a picture
+        )->bytes:
+    "The content of a picture"
+    try: return read_bytes(path)
+    except OSError as e: raise StoreError(f'{path}: the kept picture cannot be read ({e.strerror})') from None
+
+# %% ../../nbs/serve/25_kept.ipynb #7ea1e99d
+@patch
+def write(self:PictureFolder, path:Path, # of a picture
+          data:bytes):
+    "Keep a picture"
+    with _writing(path): write_file(path, data)
+
+# %% ../../nbs/serve/25_kept.ipynb #2db8c840
+@patch
+def drop(self:PictureFolder, path:Path # of a picture
+        ):
+    "Delete a picture; one that is not there is no error"
+    path.unlink(missing_ok=True)
 
 # %% ../../nbs/serve/25_kept.ipynb #7e03e701
 @patch

@@ -8,6 +8,7 @@ __all__ = ['Readers', 'feedback_digest', 'latest_feedback', 'review_digest', 're
 # %% ../../nbs/serve/50_readers.ipynb #6ecc312c
 from datetime import datetime, timedelta
 from numbers import Integral
+from typing import Any
 
 import sqlalchemy as sa
 from fastcore.basics import patch
@@ -99,7 +100,7 @@ def _queue_case(self:Readers, conn, note, id, reason, probability=1.)->str:
     same = review.c.prediction == id, review.c.reason == reason, review.c.done.is_(None)
     there = conn.scalar(sa.select(review.c.id).where(*same))
     if there: return there
-    row = dict(id=_new(), prediction=id, reason=reason, probability=probability, queued=now(), result={})
+    row: dict[str, Any] = dict(id=_new(), prediction=id, reason=reason, probability=probability, queued=now(), result={})
     conn.execute(review.insert(), row)
     note(Event('review', row['id'], review_digest(row)))
     return row['id']
@@ -255,7 +256,7 @@ def seen_digest(row, # of the table `alert`, once somebody has seen it
 @patch
 def _alert(self:Readers, conn, note, who, why, prediction=None, ways=())->dict:
     "Leave an alert, in a write, and that it is to be sent out; its row"
-    row = dict(id=_new(), prediction=prediction, who=_clean(who), why=_clean(why, 1000), at=now())
+    row: dict[str, Any] = dict(id=_new(), prediction=prediction, who=_clean(who), why=_clean(why, 1000), at=now())
     conn.execute(alert.insert(), row)
     note(Event('alert', row['id'], alert_digest(row)))
     for way in ways: note(Event('notice', f"{row['id']}:{way}"))

@@ -26,7 +26,7 @@ from .limits import Refusal, photo_memory
 from .models import Served
 from .replies import (
     AnswerOut, DeployIn, Fault, FeedbackIn, FinishIn, LeaseIn, ReleaseIn, answer_out, grading_out)
-from .schema import REASONS, now
+from .schema import REASONS
 from .uploads import read_upload
 
 # %% ../../nbs/serve/88_routes.ipynb #22ce7f8b
@@ -260,7 +260,8 @@ def add_pictures(api:FastAPI, service:Service):
         if not p.kept: raise DataError('the photograph was not kept (retina_serve --keep_images WHERE keeps them)')
         data = get_picture(service.store.kept_path(p.kept), p.sha256)
         with service.memory.take(photo_memory(data, service.limits), patience=service.limits.seconds):
-            made = case_pictures(service.models.live.grader, data)[0]['taken']
+            grader: Any = service.models.live.grader # it has what `Grades` lists
+            made = case_pictures(grader, data)[0]['taken']
         return Response(made, media_type='image/jpeg')
 
 # %% ../../nbs/serve/88_routes.ipynb #1d49eba6

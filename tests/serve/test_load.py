@@ -8,7 +8,7 @@ from PIL import Image
 from retina_nb.serve import Store
 from retina_nb.synth import synth_eye
 from random_model import shared
-from clients import Process, form, large, picture, together
+from clients import Process, large, picture, together
 
 @pytest.fixture(scope='module')
 def room(tmp_path_factory):
