@@ -73,7 +73,7 @@ def serve(
     *,
     ip:str='127.0.0.1', # address to listen on
     port:int=8000, # 0 for any that is free
-    keep_images=None, # folder for the photographs; None: they are not kept
+    keep_images=None, # folder or s3://bucket/folder for the photographs; None: they are not kept
     names=(), # what else this machine is called by those who ask
     origins=(), # sites whose pages may ask
     limits:Limits=None, # what is taken at a time
@@ -148,7 +148,7 @@ def retina_serve(
     db:str=None, # store: a folder, a file or postgresql://...; left out: RETINA_NB_STORE, or that in your data folder
     port:int=8000, # where to listen
     ip:str='127.0.0.1', # address to listen on; 0.0.0.0 lets other machines in that have a key
-    keep_images:str=None, # keep the photographs, by their hash, in this folder
+    keep_images:str=None, # keep the photographs, by their hash, here: a folder, or s3://bucket/folder
     threshold:float=None, # operating point for referral; by default the bundle's own
     low_confidence:float=None, # probability of the grade up to which it is not sure; by default its own rule
     webhook:str='', # address that alerts are posted to, as JSON
