@@ -77,13 +77,13 @@ def shown_key(headers:Headers, # of a request
     return headers.get('x-api-key', '').strip()
 
 # %% ../../nbs/serve/76_entry.ipynb #70967490
-_PASSED_ON = 'forwarded', 'via', 'x-real-ip', 'x-client-ip', 'x-cluster-client-ip', 'true-client-ip', 'cf-connecting-ip'
+_PASSED_ON = 'forwarded', 'client-ip', 'real-ip', 'connecting-ip', 'x-envoy-' # parts of the names of headers
 
 def _is_here(client, headers)->bool:
     "Does a request come from this machine, and from nobody behind it?"
     try: here = ipaddress.ip_address(client[0] if client else '').is_loopback
     except ValueError: return False
-    return here and not any(h in _PASSED_ON or h.startswith('x-forwarded') for h in headers)
+    return here and not any(h == 'via' or any(part in h for part in _PASSED_ON) for h in headers)
 
 # %% ../../nbs/serve/76_entry.ipynb #3469f196
 def who_asks(store:Access, # its keys

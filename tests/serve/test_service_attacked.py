@@ -291,7 +291,7 @@ def test_a_key_tells_nothing_and_wrong_ones_are_counted(keyed):
 
 def test_whoever_was_passed_on_is_no_neighbour(ask):
     "Without keys, a proxy on this machine lets nobody in, whatever it or its client writes"
-    for name in ('X-Forwarded-For', 'X-Forwarded-Host', 'X-Forwarded-Proto', 'X-Real-IP', 'X-Client-IP', 'True-Client-IP', 'CF-Connecting-IP', 'Forwarded', 'Via'):
+    for name in ('X-Forwarded-For', 'X-Forwarded-Host', 'X-Forwarded-Proto', 'X-Real-IP', 'X-Client-IP', 'True-Client-IP', 'CF-Connecting-IP', 'Forwarded', 'Via', 'X-Original-Forwarded-For', 'Fastly-Client-IP', 'X-Envoy-External-Address'):
         for said in ('127.0.0.1', '::1', 'for=127.0.0.1', 'localhost', ''):
             assert ask('GET', '/v1/models', **{name: said}).status == 401, (name, said)
     for said in ('127.0.0.1', 'evil.example'):
