@@ -190,7 +190,8 @@ def quiet_decoders():
                 f.seek(0)
                 lines = f.read(2**20).splitlines(keepends=True)
                 said += [o.decode(errors='replace').strip() for o in lines if _LIBRARY.match(o)]
-                with contextlib.suppress(OSError): os.write(2, b''.join(o for o in lines if o.strip() and not _LIBRARY.match(o)))
+                rest = [o for o in lines if o.strip() and not _LIBRARY.match(o)]
+                with contextlib.suppress(OSError): os.write(2, b''.join(rest))
 
 # %% ../../nbs/image/07_damage.ipynb #df0ecb00
 def decoding_fault(said # lines of `quiet_decoders`

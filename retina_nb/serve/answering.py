@@ -185,8 +185,8 @@ def answer(
         stored = time.perf_counter() - begin
     unsure = self._unsure(a) if a.repeated else _now_unsure(a, served)
     g = self._looked(a, photos[0], gs, options) if options.looked else None
-    if g is None: return Answered(a, unsure, stored=stored)
-    return Answered(a, unsure, self._map(g) if options.heat_map else None, g.cam if options.cam else None, stored)
+    heat, cam = (g and self._map(g) if options.heat_map else None), (g and g.cam if options.cam else None)
+    return Answered(a, unsure, heat, cam, stored)
 
 # %% ../../nbs/serve/86_answering.ipynb #4b11af88
 @patch

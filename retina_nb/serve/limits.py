@@ -222,7 +222,9 @@ class Turns:
     "So many gradings at a time, whichever way they come; safe to share between threads"
     def __init__(self, most:int, # under way at a time
                  shown:Callable=None, # called with how many are
-                ): self.most, self.under_way, self._shown, self._lock = most, 0, shown or (lambda n: None), threading.Lock()
+                ):
+        self.most, self.under_way, self._shown = most, 0, shown or (lambda n: None)
+        self._lock = threading.Lock()
     def take(self)->bool: # False where all are taken
         "Take a turn, if there is one"
         with self._lock:

@@ -100,7 +100,8 @@ def _queue_case(self:Readers, conn, note, id, reason, probability=1.)->str:
     same = review.c.prediction == id, review.c.reason == reason, review.c.done.is_(None)
     there = conn.scalar(sa.select(review.c.id).where(*same))
     if there: return there
-    row: dict[str, Any] = dict(id=_new(), prediction=id, reason=reason, probability=probability, queued=now(), result={})
+    row: dict[str, Any] = dict(id=_new(), prediction=id, reason=reason, probability=probability, queued=now(),
+                               result={})
     conn.execute(review.insert(), row)
     note(Event('review', row['id'], review_digest(row)))
     return row['id']
@@ -169,7 +170,7 @@ def lease_review(
 # %% ../../nbs/serve/50_readers.ipynb #40400bc5
 @patch
 def in_reading(self:Readers,
-               who:str='', # name of a key's holder: what they have, also when the time is over; '': what anybody has now
+               who:str='', # name of a key's holder: what they have, also when the time is over; '': what anybody has
               )->set: # SHA-256 of photographs
     "The photographs whose cases somebody has taken and not finished"
     at = now()

@@ -58,13 +58,16 @@ def _can_stand_beside(port, ip):
 def _dicom(app, where, peers):
     "Take DICOM within this context; it gives what is to be said of it"
     if where is None:
+        if peers: raise SettingError('--dicom_peer names who may send DICOM, and none is taken: add --dicom PORT')
         yield ''
         return
     ip, _, port = str(where).rpartition(':')
     if not port.isdecimal(): raise SettingError(f'--dicom is {str(where)[:40]!r}: write a port, or ADDRESS:PORT')
+    need('pynetdicom')
     from retina_nb.serve.dicom_intake import DicomIntake
     with DicomIntake(app.state.service, port=int(port), ip=ip.strip('[]') or '127.0.0.1', peers=peers) as door:
-        yield f'; DICOM is taken at {door.ip}:{door.port} as {door.title} ({door.let_in})'
+        where = f'[{door.ip}]' if ':' in door.ip else door.ip
+        yield f'; DICOM is taken at {where}:{door.port} as {door.title} ({door.let_in})'
 
 # %% ../../nbs/serve/94_serve_command.ipynb #0c97457b
 def serve(
