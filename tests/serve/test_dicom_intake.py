@@ -4,15 +4,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np, pydicom, pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 from pynetdicom import AE, sop_class
 
-from retina_nb.core import SettingError
+from retina_nb.core import MissingPackage, SettingError
 from retina_nb.deploy import Grader
 from retina_nb.serve import DicomIntake, Limits, Service, Store, serve
 from retina_nb.serve.dicom_intake import named_peers
 from retina_nb.serve.journal import Journal
 from retina_nb.serve.objects import CLASSES, taken_syntaxes
+from retina_nb.serve.serve_command import _dicom
 from retina_nb.synth.render import synth_eye
 from dicoms import rgb_dicom
 from random_model import shared
@@ -102,15 +103,21 @@ def test_twice_is_once_and_other_content_is_a_conflict(room, port):
     assert at_once == [[0]]*3 and len(rows(room[1])) == n + 2
 
 def test_every_syntax_that_is_offered(room, port):
-    for i, syntax in enumerate((ImplicitVRLittleEndian, JPEGBaseline8Bit)):
+    for i, syntax in enumerate((ImplicitVRLittleEndian, JPEGBaseline8Bit, ExplicitVRBigEndian)):
         ds = pydicom.dcmread(io.BytesIO(eye(10 + i)))
         if syntax.is_compressed:
             from pydicom.encaps import encapsulate
             ds.PixelData, ds.PhotometricInterpretation = encapsulate([picture(10 + i, 96)]), 'YBR_FULL_422'
         ds.file_meta.TransferSyntaxUID, f = syntax, io.BytesIO()
-        ds.save_as(f, implicit_vr=syntax.is_implicit_VR, little_endian=True)
+        pydicom.dcmwrite(f, ds, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian, force_encoding=True)
         ds = pydicom.dcmread(io.BytesIO(f.getvalue()))
         assert codes(send(port, ds, syntaxes=[syntax])) == [0], syntax.name
+    n = len(rows(room[1]))
+    for i, syntax in enumerate(u for u in taken_syntaxes() if u.is_compressed): # said to be packed, and are not
+        ds = pydicom.dcmread(io.BytesIO(eye(15 + i)))
+        ds.file_meta.TransferSyntaxUID = syntax
+        with line(port, syntaxes=[syntax]) as a: assert _store_as(a, ds, ds.SOPClassUID, ds.SOPInstanceUID) == 0xC000, syntax.name
+    assert len(rows(room[1])) == n
     assert DeflatedExplicitVRLittleEndian not in taken_syntaxes()
     with line(port, syntaxes=[DeflatedExplicitVRLittleEndian]) as a: assert len(a.accepted_contexts) == 1 # C-ECHO
 
@@ -122,8 +129,10 @@ def test_what_cannot_be_taken(room, port):
     noise.PixelData = noise.PixelData[:500]
     huge = pydicom.dcmread(io.BytesIO(eye(22)))
     huge.Rows = huge.Columns = 60_000
-    said = send(port, letter, noise, huge)
-    assert codes(said)[:2] == [0xC000]*2 and said[2].Status in (0xC000, 0xC002)
+    crowd = pydicom.dcmread(io.BytesIO(eye(24)))
+    crowd.add_new((0x0041, 0x1001), 'UN', b'\xfe\xff\0\xe0\0\0\0\0'*70_000) # half a megabyte, read as a hundred of them
+    said = send(port, letter, noise, huge, crowd)
+    assert codes(said)[:2] == [0xC000]*2 and said[3].Status == 0xC000 and said[2].Status in (0xC000, 0xC002)
     assert all(len(s.ErrorComment) <= 64 for s in said)
     wrong = pydicom.dcmread(io.BytesIO(eye(23)))
     with line(port) as a:
@@ -304,7 +313,10 @@ def test_nothing_of_a_header_in_the_log(room, port):
     ds = pydicom.dcmread(io.BytesIO(eye(61, PatientName='Example^Mrs', PatientAge='Seven', DeviceSerialNumber='Oaks')))
     ds.SOPInstanceUID = '1.2.826.9999'
     assert codes(send(port, ds)) == [0]
-    for word in ('Example', 'Seven', 'Oaks', '1.2.826', 'P17', 'Elsewhere'): assert word not in room[0].text(), word
+    ds.SOPInstanceUID = UID('Mrs^Zebra', validation_mode=0) # what is no UID, and long names where libraries warn of them
+    ds.PatientAge, ds.StudyDate, ds.SpecificCharacterSet = 'Zebra', 'Zebra', 'Zebra'
+    with line(port) as a: assert _store_as(a, ds, ds.SOPClassUID, ds.SOPInstanceUID) in (0, 0xC000)
+    for word in ('Zebra', 'Example', 'Seven', 'Oaks', '1.2.826', 'P17', 'Elsewhere'): assert word not in room[0].text(), word
 
 def test_a_packed_header_does_not_fill_the_memory(room):
     "A deflated file of a few kilobytes that unfolds to gigabytes, over HTTP: its patient is asked for with limits, too"
@@ -371,14 +383,22 @@ def pydicom_image(i):
     from PIL import Image
     return Image.open(io.BytesIO(large(6, i)))
 
-def test_command(bundle, tmp_path):
+def test_command(bundle, tmp_path, monkeypatch):
     script = tmp_path/'retina_serve'
     script.write_text('from retina_nb.serve import retina_serve\nretina_serve()\n')
     args = [bundle, '--db', tmp_path/'s', '--port', 0, '--dicom', '0.0.0.0:11112']
     r = subprocess.run([sys.executable, script, *map(str, args)], capture_output=True, text=True, timeout=60)
     assert r.returncode == 2 and 'AE titles are named' in r.stderr and r.stderr.count('\n') == 1, r.stderr
-    for where, why in (('port', 'ADDRESS:PORT'), (99999, 'up to 65535')):
-        with pytest.raises(SettingError, match=why): serve(bundle, tmp_path/'s', port=0, dicom=where)
+    def _serve(**kw): serve(bundle, tmp_path/'s', port=0, **kw)
+    with pytest.raises(SettingError, match='up to 65535'): _serve(dicom=99999)
+    for where, peers, why in ((None, ['CAMERA'], 'add --dicom PORT'), *((w, (), 'ADDRESS:PORT') for w in ('port', '', -1, 'localhost:'))):
+        with pytest.raises(SettingError, match=why), _dicom(None, where, peers): pass
+    with socket.create_server(('127.0.0.1', 0)) as s, pytest.raises(SettingError, match='Address already in use.*--dicom'):
+        _serve(dicom=s.getsockname()[1])
+    for name in [m for m in sys.modules if m.split('.')[0] == 'pynetdicom' or m.endswith(('.dicom_intake', 'serve.objects'))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, 'pynetdicom', None) # as if it were not installed
+    with pytest.raises(MissingPackage, match=r"pynetdicom, .*pip install 'retina_nb\[serve\]'"), _dicom(None, 0, ()): pass
 
 def test_storescu(room, port, tmp_path):
     "The sender of dcmtk, which many archives are built on"
