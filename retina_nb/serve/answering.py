@@ -173,7 +173,7 @@ def answer(
     "Grade photographs and keep the answer; a key that was used for something else is a `Conflict`"
     begun, options, key = now(), options or Options(), _request_key(key)
     photos = [photo(data, patient=patient_of(data)) for data in sent.files]
-    if client and {p.sha256 for p in photos} & self.store.in_reading(client):
+    if client and self.store.in_reading(client, of={p.sha256 for p in photos}):
         raise Refusal(409, 'you have the case of this photograph to read: finish it first, then ask for an answer')
     body = self.store.body_hash(photos, sent.tags)
     if options.grade_anyway: body = json_hash([body, 'grade_anyway'], 64)

@@ -171,12 +171,15 @@ def lease_review(
 @patch
 def in_reading(self:Readers,
                who:str='', # name of a key's holder: what they have, also when the time is over; '': what anybody has
+               *, of=None, # SHA-256 of those that are asked about; None: all
               )->set: # SHA-256 of photographs
     "The photographs whose cases somebody has taken and not finished"
     at = now()
-    of = review.join(prediction).join(image)
-    q = sa.select(image.c.sha256, review.c.leased_by, review.c.leased_until).select_from(of)
-    with self.read() as conn: rows = conn.execute(q.where(review.c.done.is_(None), review.c.leased_by != '')).all()
+    tables = review.join(prediction).join(image)
+    q = sa.select(image.c.sha256, review.c.leased_by, review.c.leased_until).select_from(tables)
+    q = q.where(review.c.done.is_(None), review.c.leased_by != '')
+    if of is not None: q = q.where(image.c.sha256.in_(list(of)))
+    with self.read() as conn: rows = conn.execute(q).all()
     def _has(r): return r.leased_until > at if not who else r.leased_by == who or r.leased_by.endswith(f' ({who})')
     return {r.sha256 for r in rows if _has(r)}
 

@@ -144,7 +144,7 @@ def add_answers(api:FastAPI, service:Service):
     def post_feedback(id:str, said:FeedbackIn, who:Visitor=REVIEWER):
         "Agree with a grade, or correct it; a later word supersedes an earlier one"
         p, name = service.the_grading(an_id(id)), name_of(who, said.who)
-        blind = service.photograph_of(p) in in_hands(service, who)
+        blind = bool(in_hands(service, who, [service.photograph_of(p)]))
         row = service.store.give_feedback(p, said.verdict, grade=said.grade, who=name, reason=said.reason)
         told = {k: row[k] for k in ('id', 'prediction', 'verdict', 'grade', 'reason', 'who')}
         if blind: told['grade'] = said.grade # who agrees unseen is not told with what
@@ -184,16 +184,18 @@ def heat_of(self:Service,
 
 # %% ../../nbs/serve/88_routes.ipynb #1dc075dc
 def in_hands(service:Service,
-             who:Visitor)->set: # SHA-256 of photographs
+             who:Visitor,
+             of=None, # SHA-256 of those that are asked about; None: all
+            )->set: # SHA-256 of photographs
     "The photographs that a visitor has to read; without keys nobody knows who is who, so those that anybody has"
-    return service.store.in_reading(who.name if who.id else '')
+    return service.store.in_reading(who.name if who.id else '', of=of)
 
 # %% ../../nbs/serve/88_routes.ipynb #ebbf284f
 def not_blind(service:Service,
               said:Answered, # what somebody wants to see
               who:Visitor):
     "Who has a case to read does not see the model's answer to its photograph before (`Refusal`)"
-    if {p.sha256 for p in said.answer.predictions} & in_hands(service, who):
+    if in_hands(service, who, {p.sha256 for p in said.answer.predictions}):
         raise Refusal(409, 'this case is being read again: finish it first')
 
 # %% ../../nbs/serve/88_routes.ipynb #2ae0658f
