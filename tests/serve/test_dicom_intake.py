@@ -308,6 +308,7 @@ def test_nothing_of_a_header_is_stored(bundle, tmp_path, way, url):
     for text in (left, left.replace(b'\0', b'')): assert not re.findall(_PLANTED, text) # the second for two bytes a letter
     assert len(left) > 1000 and (way == 'HTTP' or b'Optomaker Fundus 2' in left)
 
+@pytest.mark.filterwarnings('ignore')
 def test_nothing_of_a_header_in_the_log(room, port):
     "What a process says on its standard error, too"
     ds = pydicom.dcmread(io.BytesIO(eye(61, PatientName='Example^Mrs', PatientAge='Seven', DeviceSerialNumber='Oaks')))
