@@ -160,6 +160,13 @@ class Answered:
     cam: np.ndarray|None = None # (k,h,w): what it is made of
     stored: float = 0. # seconds that storing took; 0 for an answer that was there already
 
+# %% ../../nbs/serve/86_answering.ipynb #7f4881ed
+@patch
+def _keep_blind(self:Service, photos, client):
+    "Raise a `Refusal` where whoever asks has one of the photographs to read"
+    if client and self.store.in_reading(client, of={p.sha256 for p in photos}):
+        raise Refusal(409, 'you have the case of this photograph to read: finish it first, then ask for an answer')
+
 # %% ../../nbs/serve/86_answering.ipynb #a90c661d
 @patch
 def answer(
@@ -173,8 +180,7 @@ def answer(
     "Grade photographs and keep the answer; a key that was used for something else is a `Conflict`"
     begun, options, key = now(), options or Options(), _request_key(key)
     photos = [photo(data, patient=patient_of(data)) for data in sent.files]
-    if client and self.store.in_reading(client, of={p.sha256 for p in photos}):
-        raise Refusal(409, 'you have the case of this photograph to read: finish it first, then ask for an answer')
+    self._keep_blind(photos, client)
     body = self.store.body_hash(photos, sent.tags)
     if options.grade_anyway: body = json_hash([body, 'grade_anyway'], 64)
     a, gs, stored = self.store.find(key, body) if key is not None else None, None, 0.
