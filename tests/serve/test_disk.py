@@ -65,7 +65,7 @@ def test_pictures_that_cannot_be_kept_stop_the_answer(tmp_path, elsewhere):
             try: s.record(photo(bytes(2_000_000)), a_grading(), key='k')
             except StoreFull as e: return str(e), s.status()['request'], s.check(), s.record(photo(b'small'), a_grading(), key='k').repeated
     kind, (words, n, faults, repeated) = elsewhere(_run)
-    assert kind == 'value' and 'not kept' in words and n == 0 and faults == [] and repeated is False
+    assert kind == 'value' and 'nothing was kept' in words and n == 0 and faults == [] and repeated is False
     assert not list((tmp_path/'p').rglob('*.tmp'))
 
 def as_nobody(f):
