@@ -35,6 +35,15 @@ def _damaged_dicom(name, e)->ImageError:
     what = ' '.join(str(e).split())[:200] or type(e).__name__
     return ImageError(name, what if what.startswith('is ') else f'is a DICOM file that cannot be decoded ({what})')
 
+# %% ../../nbs/image/08_dicom.ipynb #9896f2f3
+_ITEMS = 2**16 # of which a file may consist
+
+def _check_items(data # bytes of a file
+                ):
+    "Raise for a file with more items than any has"
+    n = max(data.count(mark) for mark in (b'\xfe\xff\0\xe0', b'\xff\xfe\xe0\0')) # as both orders of bytes write one
+    if n > _ITEMS: raise ValueError(f'it has {n:,} items; the limit is {_ITEMS:,}')
+
 # %% ../../nbs/image/08_dicom.ipynb #142dc6d9
 _DEFLATED, _INFLATED = b'1.2.840.10008.1.2.1.99', 4*MAX_PIXELS # a transfer syntax; bytes that a file may unfold to
 
@@ -45,7 +54,9 @@ def _check_inflated(f # a DICOM file, open at its beginning
     if head[132:136] == b'\2\0\0\0' and _DEFLATED in head:
         f.seek(144 + int.from_bytes(head[140:144], 'little')) # behind what is said of the file itself
         packed = zlib.decompressobj(-zlib.MAX_WBITS)
-        if len(packed.decompress(f.read(), _INFLATED + 1)) > _INFLATED: raise ValueError('it unfolds to too much')
+        content = packed.decompress(f.read(), _INFLATED + 1)
+        if len(content) > _INFLATED: raise ValueError('it unfolds to too much')
+        _check_items(content)
     f.seek(0)
 
 # %% ../../nbs/image/08_dicom.ipynb #ae105df4
@@ -55,6 +66,7 @@ def _dicom_set(src, name, **kwargs):
     except ImportError: raise ImageError(name, 'is a DICOM file: pip install pydicom to read it') from None
     try:
         with io.BytesIO(src) if isinstance(src, bytes) else open_file(src) as f:
+            if isinstance(src, bytes): _check_items(src)
             _check_inflated(f)
             return pydicom.dcmread(f, **kwargs)
     except FileNotFoundError: raise ImageError(name, 'no such file') from None

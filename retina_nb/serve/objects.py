@@ -51,14 +51,6 @@ def part10(
     meta.TransferSyntaxUID, meta.ImplementationClassUID = uid.UID(syntax), uid.UID(_WE)
     return b''.join((bytes(128), b'DICM', encode_file_meta(meta), data))
 
-# %% ../../nbs/serve/83_objects.ipynb #5d14bb00
-_ITEMS = 2**16
-
-def _check_items(data):
-    "An object with more items than any has is an `ImageError`"
-    n = max(data.count(mark) for mark in (b'\xfe\xff\0\xe0', b'\xff\xfe\xe0\0')) # as both orders of bytes write one
-    if n > _ITEMS: raise ImageError('the object', f'has {n:,} items; the limit is {_ITEMS:,}')
-
 # %% ../../nbs/serve/83_objects.ipynb #73563178
 def _years(text)->int|str|None:
     "A PatientAge such as 061Y in whole years; None where it is not said"
@@ -88,7 +80,6 @@ def object_facts(data:bytes, # a DICOM file
                  salt:bytes, # of the store
                 )->tuple: # (UID of its class, its own UID, tags: `eye`, `machine`, `age`, where they are said)
     "What is read of the header of an object; one that cannot be read is an `ImageError`"
-    _check_items(data)
     try:
         ds = _dicom_set(data, 'the object', stop_before_pixels=True, specific_tags=_READ)
         tags = dict(eye=dicom_tags(data)['eye'], machine=_machine(ds, salt), age=_years(_first(ds, 'PatientAge')))

@@ -215,3 +215,14 @@ def test_a_file_that_unfolds_to_too_much(monkeypatch):
     b = io.BytesIO(); ds.save_as(b, enforce_file_format=True); assert len(b.getvalue()) < 2**16 and read_image(b.getvalue()).shape == (2000, 2000, 3)
     monkeypatch.setattr('retina_nb.image.dicom._INFLATED', 2**20)
     with pytest.raises(ImageError, match='unfolds to too much'): read_image(b.getvalue(), name='scan.dcm')
+
+@pytest.mark.parametrize('syntax', ['ExplicitVRLittleEndian', 'DeflatedExplicitVRLittleEndian', 'ExplicitVRBigEndian'])
+def test_a_file_crowded_with_items_is_refused_before_it_is_read(syntax):
+    "Each empty item, of eight bytes, becomes a hundred times as much: in bytes, as from a network, they are counted first"
+    ds = pydicom.dcmread(io.BytesIO(dicom_bytes(np.zeros((4, 4), np.uint8))))
+    ds.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+    ds.ReferencedStudySequence = [pydicom.Dataset() for _ in range(70_000)]
+    f = io.BytesIO()
+    pydicom.dcmwrite(f, ds, enforce_file_format=True, little_endian='Big' not in syntax, implicit_vr=False)
+    for read in (dicom_tags, read_image):
+        with pytest.raises(ImageError, match='70,000 items'): read(f.getvalue())
