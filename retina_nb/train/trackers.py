@@ -11,6 +11,7 @@ import contextlib, importlib, os, re, threading, urllib.error, urllib.request
 from pathlib import Path
 from typing import Any
 
+from ..base import need
 from ..core import SettingError
 from ..work import writable
 
@@ -108,6 +109,12 @@ def _why(e)->str:
     text = ' '.join(str(e).split())
     return next((said for found, said in _SAID.items() if re.search(found, text)), text[:200])
 
+# %% ../../nbs/train/38_trackers.ipynb #05deec29
+def _check_server(uri):
+    "Does the server of a database answer?"
+    sqlalchemy = need('sqlalchemy')
+    sqlalchemy.create_engine(uri).connect().close()
+
 # %% ../../nbs/train/38_trackers.ipynb #4decd1a7
 _ONCE = dict(MLFLOW_HTTP_REQUEST_MAX_RETRIES='0', MLFLOW_HTTP_REQUEST_TIMEOUT='5')
 
@@ -118,6 +125,7 @@ def check_mlflow(uri:str, # tracking address
     "Can MLflow be spoken to at this address? If not, a `SettingError` that says why"
     if uri.startswith('sqlite:'): return _check_sqlite(uri)
     try:
+        if uri.startswith(('postgresql', 'mysql', 'mssql')): answer_within(seconds, lambda: _check_server(uri))
         with _environment(**_ONCE): answer_within(seconds, lambda: mlflow_client(uri).search_experiments(max_results=1))
     except SettingError: raise
     except Exception as e: raise SettingError(f'{shown_uri(uri)}: {_why(e)}') from None
