@@ -7,17 +7,11 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 
+from browsers import WAIT, chromium, free_port, in_browser
 from random_model import shared
 
-CHROMIUM = os.environ.get('CHROMIUM') or next((p for n in ('chromium','chromium-browser','google-chrome') if (p := shutil.which(n))), None)
-ARGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
-WAIT = 120_000 # ms: a busy machine is not a failure
-
 playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine (set CHROMIUM to its path)')
-
-def free_port():
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
+pytestmark = in_browser
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
@@ -40,10 +34,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def browser():
-    with playwright.sync_playwright() as pw:
-        b = pw.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield b
-        b.close()
+    with chromium() as b: yield b
 
 @pytest.fixture
 def page(browser):

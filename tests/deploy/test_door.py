@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from browsers import WAIT, chromium, free_port
 from random_model import shared
 
 pytest.importorskip('voila', reason='voila is not installed')
-
-def free_port():
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
 
 class Page:
     "The page of a bundle, with two places and less patience than usual"
@@ -101,11 +99,7 @@ def test_a_token_then_a_cookie_and_room_for_so_many(page):
     assert page.token not in log and 'Traceback' not in log, log
 
 def test_closing_the_page_ends_its_process(page):
-    playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-    from test_browser import ARGS, CHROMIUM, WAIT
-    if not CHROMIUM: pytest.skip('no Chromium on this machine (set CHROMIUM to its path)')
-    with playwright.sync_playwright() as pw:
-        b = pw.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+    with chromium() as b:
         tab, asked = b.new_page(), []
         tab.on('request', lambda r: asked.append(r.url))
         tab.goto(f'http://127.0.0.1:{page.port}/?token={page.token}', wait_until='domcontentloaded')
@@ -117,7 +111,6 @@ def test_closing_the_page_ends_its_process(page):
         assert page.empty(40)
         own = ('http://127.0.0.1:', 'ws://127.0.0.1:', 'data:', 'blob:')
         assert all(u.startswith(own) for u in asked), [u for u in asked if not u.startswith(own)]
-        b.close()
 
 def test_the_command_says_what_is_wrong_and_where_it_looked(command, tmp_path):
     for args, word in (([tmp_path/'no'], str(tmp_path/'no')), ([shared()[1], '--pages', 0], 'pages is 0'), ([shared()[1], '--port', 0], 'port is 0')):

@@ -1,5 +1,5 @@
 "The page of a run: complete, closed, printable, and honest about damaged runs"
-import html, json, os, re, shutil, subprocess
+import html, json, re, shutil, subprocess
 from pathlib import Path
 
 import pytest
@@ -7,8 +7,7 @@ import pytest
 from retina_nb.core import DISCLAIMER, Run, RunError, get_task
 from retina_nb.measure import example_predictions
 from retina_nb.report import example_run, group_tags, pick_cases, report, report_notebook
-
-CHROMIUM = os.environ.get('CHROMIUM') or next((p for n in ('chromium','chromium-browser','google-chrome') if (p := shutil.which(n))), None)
+from browsers import CHROMIUM, in_browser
 
 HEADS = ['In plain words', 'Data', 'Training', 'Scores', 'By patient', 'Where every photograph ended', 'Confusion matrix', 'Calibration', 'Operating point',
          'Is it worth using?', 'When to abstain', 'Subgroups', 'Cases', 'Model card']
@@ -37,7 +36,7 @@ def test_by_its_command(command, run, tmp_path):
     cells = json.loads((tmp_path/'page.ipynb').read_text())['cells']
     assert [c['metadata']['tags'] for c in cells if 'parameters' in c['metadata'].get('tags', [])] == [['parameters']]
 
-@pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine (set CHROMIUM to its path)')
+@in_browser
 def test_it_opens_without_a_network_and_prints(whole, tmp_path):
     page = report(whole, tmp_path/'page.html')
     done = subprocess.run([CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--host-resolver-rules=MAP * ~NOTFOUND', f'--user-data-dir={tmp_path/"profile"}',

@@ -8,7 +8,7 @@ from retina_nb.core import get_task
 from retina_nb.deploy import Grading
 from retina_nb.serve import Event, Store, photo
 from retina_nb.serve.answers import bundle_digest
-from retina_nb.serve.schema import bundle, now
+from retina_nb.serve.schema import bundle as models, now
 
 MODEL = 'a1b2c3d4e5f6'
 
@@ -76,12 +76,18 @@ def url(request, tmp_path):
     "An empty store, on one database after the other"
     return str(tmp_path/'store') if request.param == 'sqlite' else request.getfixturevalue('cluster').new()
 
-# --- models and gradings without a network
+# --- models and gradings
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory):
+    "A copy of the small model, for the tests of a file to do with as they please"
+    from random_model import shared
+    return Path(shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model'))
+
 def add_model(store, id=MODEL, name='by hand', task='dr', folder='/nowhere'):
     "A bundle's row, without a bundle"
     row = dict(id=id, name=name, task=get_task(task).to_dict(), preprocess='57aca2d25500', folder=folder, registered=now())
     row |= dict(run='', data='', code='')
-    store.write(lambda conn, note: (conn.execute(bundle.insert().values(**row)), note(Event('bundle', id, bundle_digest(row)))))
+    store.write(lambda conn, note: (conn.execute(models.insert().values(**row)), note(Event('bundle', id, bundle_digest(row)))))
     return id
 
 def a_grading(seed=0, file='eye.jpg', model=MODEL):

@@ -16,15 +16,11 @@ from retina_nb.serve.objects import CLASSES, taken_syntaxes
 from retina_nb.serve.serve_command import _dicom
 from retina_nb.synth.render import synth_eye
 from dicoms import rgb_dicom
-from random_model import shared
 from clients import Process, large, picture, together
 
 OP = '1.2.840.10008.5.1.4.1.1.77.1.5.1'
 FIXED = dict(PatientID='P17', ImageLaterality='L', PatientAge='061Y', Manufacturer='Optomaker', ManufacturerModelName='Fundus 2',
              DeviceSerialNumber='4711')
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory): return shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model')
 
 @pytest.fixture(scope='module')
 def room(bundle, tmp_path_factory):

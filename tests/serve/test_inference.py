@@ -12,11 +12,7 @@ from retina_nb.image import read_image
 from retina_nb.serve import Limits, Refusal, Running, Service, Store, create_app
 from retina_nb.serve.inference import JSON_GROWS, MOST, Inference
 from retina_nb.serve.journal import Journal
-from random_model import shared
 from clients import Client, Process, picture
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory): return shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model')
 
 @pytest.fixture(scope='module')
 def grader(bundle): return Grader(bundle, threads=1)

@@ -1,23 +1,18 @@
 """`retina_serve --panel` as it is typed: service and panel in a real browser, cases that are read blind, and both end together.
 
 Headless Chromium does what a user does. Where it is missing these tests are skipped; CHROMIUM names another one."""
-import os, re, shutil, signal, socket, subprocess, sys, time
+import os, re, signal, socket, subprocess, sys, time
 from pathlib import Path
 
 import pytest
 
 from retina_nb.serve import Store
+from browsers import WAIT, chromium, free_port, in_browser
 from clients import Client, picture
 from random_model import shared
 
-CHROMIUM = os.environ.get('CHROMIUM') or next((p for n in ('chromium', 'chromium-browser', 'google-chrome') if (p := shutil.which(n))), None)
-ARGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
-WAIT = 120_000 # ms: a busy machine is not a failure
 
 pytest.importorskip('voila', reason='voila is not installed')
-
-def free_port():
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
 
 def listens(port):
     try: socket.create_connection(('127.0.0.1', port), 1).close()
@@ -70,8 +65,7 @@ class Both:
         except subprocess.TimeoutExpired: self.proc.kill(); raise
         finally: self.err.close()
 
-playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-in_browser = pytest.mark.skipif(not CHROMIUM, reason='no Chromium on this machine (set CHROMIUM to its path)')
+pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
 
 @pytest.fixture(scope='module')
 def both(tmp_path_factory):
@@ -84,10 +78,7 @@ def both(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def browser():
-    with playwright.sync_playwright() as pw:
-        b = pw.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield b
-        b.close()
+    with chromium() as b: yield b
 
 @pytest.fixture
 def page(browser):

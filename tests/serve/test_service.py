@@ -5,12 +5,8 @@ import pytest
 
 from retina_nb.deploy import Grader, write_sums
 from retina_nb.serve import Store
-from random_model import shared
 from servers import Handler, Server
 from clients import Client, Process, form, large, picture, together
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory): return shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model')
 
 @pytest.fixture(scope='module')
 def room(bundle, tmp_path_factory):

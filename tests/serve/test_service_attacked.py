@@ -1,17 +1,13 @@
 "A service under attack and under load: bodies of every kind, addresses and headers, bombs, floods, a process that is killed"
-import collections, gzip, json, random, re, shutil, socket, statistics, struct, threading, time, zlib
+import collections, gzip, json, random, re, socket, statistics, struct, threading, time, zlib
 
 import psutil, pytest, schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
 from retina_nb.serve import Store
-from random_model import shared
 from clients import Client, Process, form, large, picture, together
 from strangers import KINDS, WHO, http, replies
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory): return shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model')
 
 @pytest.fixture(scope='module')
 def room(bundle, tmp_path_factory):

@@ -1,12 +1,11 @@
 "A service is killed at any moment: what it has acknowledged is there, nothing is there by half, a retry gives one row, and nobody who should be told is forgotten"
-import email, email.policy, json, os, random, re, resource, shutil, signal, socket, socketserver, subprocess, sys, threading, time
+import email, email.policy, json, os, random, re, resource, signal, socket, socketserver, subprocess, sys, threading, time
 
 from http.client import HTTPException
 
 import pytest
 
 from retina_nb.serve import Store
-from random_model import shared
 from servers import Handler, Server
 from clients import Client, Process, form, picture, together
 from strangers import http as request_of, replies
@@ -92,9 +91,6 @@ class Nursery:
         self.proc.stdin.close()
         self.proc.stdout.close()
         self.proc.wait(60)
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory): return shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model')
 
 @pytest.fixture(scope='module')
 def _nursery(tmp_path_factory):

@@ -11,11 +11,7 @@ from retina_nb.disk import write_json
 from retina_nb.measure import evaluate, read_predictions
 from retina_nb.serve import Store, export_store, feedback_table, photo, replay_store
 from retina_nb.serve.schema import prediction
-from random_model import shared
 from conftest import add_model
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory): return Path(shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model'))
 
 @pytest.fixture(scope='module')
 def eyes(tmp_path_factory):

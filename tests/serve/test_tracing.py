@@ -1,10 +1,9 @@
 "Spans reach a collector with their stages and nobody's name; a collector that is away, slow or wrong harms nothing"
-import shutil, socket, time
+import socket, time
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from random_model import shared
 from servers import Handler, Server
 from clients import Process, form, picture
 
@@ -18,9 +17,6 @@ def _value(v): return getattr(v, v.WhichOneof('value'))
 def _spans(server):
     found = [ExportTraceServiceRequest.FromString(body) for _, body in server.got]
     return [(s, {a.key: _value(a.value) for a in s.attributes}) for m in found for r in m.resource_spans for c in r.scope_spans for s in c.spans]
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory): return shutil.copytree(shared()[1], tmp_path_factory.mktemp('b')/'model')
 
 def test_spans(bundle, tmp_path):
     got = Server(Collector, got=[], status=200)
