@@ -1,4 +1,4 @@
-"""The service: photographs a second through `retina_serve` in a process of its own, sent by four clients on the same cores, against bare `Grader.grade_many` on the same files. Each photograph under a key of its own, every answer stored (SQLite) before it is told, photographs not kept. ResNet-18 at 224 px with random weights: only time and memory are measured"""
+"""The service: photographs a second through `retina_serve` in a process of its own, sent by four clients on the same cores, against bare `Grader.grade_many` on the same files: photographs of IDRiD as taken, found through RETINA_NB_DATA, or synthetic eyes of 10 megapixels. Each photograph under a key of its own, every answer stored (SQLite) before it is told, photographs not kept. ResNet-18 at 224 px with random weights: only time and memory are measured"""
 import csv, http.client, json, os, re, signal, subprocess, sys, tempfile, threading, time, uuid
 from pathlib import Path
 
@@ -128,11 +128,13 @@ def by_processor(name, served, files, grader, repeats):
                    goal=.85, reached=bool(np.median(ratios) >= .85), load=os.getloadavg())
 
 def eyes(d, n=10):
-    "Synthetic eyes of 10 megapixels as files"
+    "Photographs as taken (IDRiD, 12 megapixels), found through RETINA_NB_DATA; without it synthetic eyes of 10 megapixels; and what they are"
+    real = sorted(Path(os.environ['RETINA_NB_DATA']).glob('idrid-fullsize/*.jpg'))[:n] if os.environ.get('RETINA_NB_DATA') else []
+    if real: return real, 'IDRiD, 4288 x 2848'
     from soak import pictures
     d.mkdir()
     for i, p in enumerate(pictures(n, least=10, most=10)): (d/f'{i}.jpg').write_bytes(p)
-    return sorted(d.iterdir())
+    return sorted(d.iterdir()), 'synthetic, 10 megapixels'
 
 def sure(grader, files):
     "The probability up to which the model is not sure of a tenth of some photographs"
@@ -142,14 +144,14 @@ def bench(quick):
     repeats, n = (3, 24) if quick else (7, 60)
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
-        files = eyes(d/'eyes')
+        files, which = eyes(d/'eyes')
         fp32 = export(run_folder(d/'run'), d/'fp32')
         for bundle in (fp32, int8_bundle(fp32, d/'int8', files)):
             grader = Grader(bundle)
             kind = bundle.name if bundle.name != 'int8' or grader.precision == 'int8' else 'int8, run as fp32'
             with Served(bundle, d/f'store_{bundle.name}', '--low_confidence', f'{sure(grader, files):.6f}') as served:
-                yield from against(f'{kind}, 10 megapixels', served, (files*n)[:n], grader, repeats)
-                yield from by_processor(f'{kind}, 10 megapixels', served, (files*n)[:n], grader, repeats)
+                yield from against(f'{kind}, {which}', served, (files*n)[:n], grader, repeats)
+                yield from by_processor(f'{kind}, {which}', served, (files*n)[:n], grader, repeats)
                 if bundle is not fp32: continue
                 took = 1e3*np.array(at_once(served, grouped([f.read_bytes() for f in files]*(2 if quick else 10), 1)))
                 for q in (95, 99): yield bound(f'health under load, {q}th percentile', float(np.percentile(took, q)), 100, 'ms')
