@@ -176,7 +176,8 @@ def _grading(self:Grader, name, out, q, why, seconds)->Grading:
         raise BundleError(f'{self.bundle.path}: the novelty of {name} is no number')
     grade, pos = int(p.argmax()), list(self.task.positive)
     positive = float(p[pos].sum()) if pos else None
-    quality = {} if q is None else dict(ok=bool(q.ok), score=float(q.score), reasons=list(q.reasons))
+    quality = {} if q is None else dict(ok=bool(q.ok), score=float(q.score), reasons=list(q.reasons),
+                                        measures={k: round(float(v), 5) for k, v in q.measures.items()})
     referable = bool(reaches(positive, self.threshold)) if pos else None
     return Grading(name, grade, self.task.classes[grade], p.tolist(), referable,
                    positive, self.threshold if pos else None, quality, seconds, dict(self.identity), self.task,

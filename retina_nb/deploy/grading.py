@@ -26,7 +26,7 @@ class Grading:
     referable: bool|None = None    # does the positive probability reach the threshold? None without positive classes
     referable_probability: float|None = None # sum over the positive classes
     threshold: float|None = None   # the operating point that was used
-    quality: dict = field(default_factory=dict)  # ok, score 0..1, reasons in words; empty where it is not judged
+    quality: dict = field(default_factory=dict)  # ok, score 0..1, reasons in words, measures; empty where not judged
     seconds: dict = field(default_factory=dict)  # time to read, prepare, and run the model
     model: dict = field(default_factory=dict)    # name and id of the bundle, preprocessing hash, number format
     task: Task|None = None         # what the classes mean

@@ -19,6 +19,8 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     photos=['Photo', 'patient_key', 'photo', 'split_tags'],
     answers=['Answer', 'Prediction'],
     access=['ACCESS', 'Visitor'],
+    monitor=['FEATURES', 'Alarm', 'WatchSettings', 'Watcher'],
+    features=['features_of'],
     limits=['Limits', 'Refusal'],
     entry=['Entry', 'Guest'],
     notices=['Notify'],

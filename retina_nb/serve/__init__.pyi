@@ -29,6 +29,11 @@ from .answers import Answer as Answer
 from .answers import Prediction as Prediction
 from .access import ACCESS as ACCESS
 from .access import Visitor as Visitor
+from .monitor import FEATURES as FEATURES
+from .monitor import Alarm as Alarm
+from .monitor import WatchSettings as WatchSettings
+from .monitor import Watcher as Watcher
+from .features import features_of as features_of
 from .limits import Limits as Limits
 from .limits import Refusal as Refusal
 from .entry import Entry as Entry
@@ -52,4 +57,4 @@ from .serve_command import retina_serve as retina_serve
 from .serve_command import serve as serve
 from .store_commands import retina_store as retina_store
 
-__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'Pictures', 'picture_kind', 'put_picture', 'PictureBucket', 'get_picture', 'pictures_at', 'Photo', 'patient_key', 'photo', 'split_tags', 'Answer', 'Prediction', 'ACCESS', 'Visitor', 'Limits', 'Refusal', 'Entry', 'Guest', 'Notify', 'Tracer', 'trace_to', 'Sent', 'DicomIntake', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'retina_serve', 'serve', 'retina_store']
+__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'Pictures', 'picture_kind', 'put_picture', 'PictureBucket', 'get_picture', 'pictures_at', 'Photo', 'patient_key', 'photo', 'split_tags', 'Answer', 'Prediction', 'ACCESS', 'Visitor', 'FEATURES', 'Alarm', 'WatchSettings', 'Watcher', 'features_of', 'Limits', 'Refusal', 'Entry', 'Guest', 'Notify', 'Tracer', 'trace_to', 'Sent', 'DicomIntake', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'retina_serve', 'serve', 'retina_store']

@@ -81,6 +81,7 @@ def _difference(grader, p, data)->str:
     if now.probabilities != then.probabilities or now.grade != then.grade:
         far = max(abs(a - b) for a, b in zip(now.probabilities, then.probabilities))
         return f'grade {then.grade} then, {now.grade} now; probabilities differ by up to {far:.3g}'
+    if 'measures' not in then.quality: now.quality.pop('measures', None) # stored before they were
     old, new = ({k: _plain(getattr(g, k)) for k in _COMPARED} for g in (then, now))
     return '; '.join(f"{k} {str(old[k])[:80]} then, {str(new[k])[:80]} now" for k in _COMPARED if old[k] != new[k])
 

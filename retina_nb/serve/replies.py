@@ -78,7 +78,7 @@ class GradingOut(BaseModel):
     referable: bool|None = Field(description='does the positive probability reach the threshold?')
     referable_probability: float|None
     threshold: float|None = Field(description='the operating point')
-    quality: dict = Field(description='ok, score, reasons; empty where it is not judged')
+    quality: dict = Field(description='ok, score, reasons, measures; empty where it is not judged')
     novel: bool|None = Field(description='unlike the photographs that this model has seen?')
     novelty: float|None
     low_confidence: bool = Field(description='is the model not sure?')
