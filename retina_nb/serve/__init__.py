@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     bucket=['PictureBucket', 'get_picture', 'pictures_at'],
     photos=['Photo', 'patient_key', 'photo', 'split_tags'],
     answers=['Answer', 'Prediction'],
+    review=['SamplingPlan', 'follow_plan', 'must_read', 'plans_of', 'put_to_plan', 'taken_at'],
     access=['ACCESS', 'Visitor'],
     monitor=['FEATURES', 'Alarm', 'WatchSettings', 'Watcher'],
     features=['features_of'],

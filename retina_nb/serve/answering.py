@@ -6,7 +6,7 @@
 __all__ = ['Service', 'Options', 'Answered', 'what_follows']
 
 # %% ../../nbs/serve/86_answering.ipynb #ea1677a1
-import time
+import secrets, time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +27,7 @@ from .limits import Limits, Memory, Refusal, Turns, photo_memory
 from .models import Models
 from .notices import Messenger, Notify
 from .replies import UNSURE
+from .review import SamplingPlan, follow_plan, must_read, put_to_plan
 from .schema import now, review
 from .uploads import Sent, patient_of
 
@@ -42,6 +43,8 @@ class Service:
         low_confidence:float=None, # probability of the grade up to which it is not sure; by default the bundle's rule
         notify:Notify=None, # where alerts are sent
         journal:Journal=None, # where lines go; by default stderr
+        plan:SamplingPlan=None, # which answers are read again, besides those that must be; by default `SamplingPlan()`
+        chance:Callable=None, # gives numbers from 0 to below 1 to draw by; by default the system's own source
     ):
         self.store, self.limits = store, limits or Limits()
         self.journal, self.meters = journal or Journal(), Meters()
@@ -51,6 +54,7 @@ class Service:
         self.messenger = Messenger(notify or Notify(), told=self._told)
         self._pool = ThreadPoolExecutor(self.limits.workers, 'grading')
         self.desk = ThreadPoolExecutor(self.limits.in_flight, 'request') # a thread for each request under way
+        self.plan, self.chance = plan or SamplingPlan(), chance or secrets.SystemRandom().random
         self._behind = False # was a notice left out, that the store knows of?
         self.tracer = None # told of each request that is over, where somebody wants to know
         self.doors = [] # ways in besides HTTP, which are closed before the service is
@@ -99,6 +103,7 @@ def start(self:Service,
     "Open a model, replay its golden images, and let it answer"
     begin = time.perf_counter()
     self._catch_up() # before there can be new ones
+    follow_plan(self.store, self.plan)
     served = self.models.start(bundle, by=by)
     self._show_model()
     self.journal('ready', model=served.id, golden=len(served.golden), seconds=round(time.perf_counter() - begin, 1))
@@ -237,13 +242,12 @@ def _map(self:Service, g)->bytes|None:
 # %% ../../nbs/serve/86_answering.ipynb #56df6330
 def what_follows(g, # a `Grading` or `Ungraded`
                  rule:dict, # when the model is not sure
-                )->tuple: # reason to be read again ('' for none), alert in a sentence ('' for none)
-    "What an answer asks of people"
-    if isinstance(g, Ungraded):
-        return ('poor quality', 'a photograph cannot be graded: a person should look') if g.ungradable else ('', '')
-    if is_unsure(g, rule): return UNSURE, 'the model is not sure of a grade: a person should look'
-    if g.ungradable: return 'poor quality', 'a photograph should not be graded: a person should look'
-    return ('poor quality', '') if not g.quality.get('ok', True) else ('', '')
+                )->tuple: # reason why it must be read again ('' for none), alert in a sentence ('' for none)
+    "What an answer asks of people, whatever the lot says"
+    why, graded = must_read(g, rule), not isinstance(g, Ungraded)
+    if why == UNSURE: return why, 'the model is not sure of a grade: a person should look'
+    if not g.ungradable: return why, ''
+    return why, f"a photograph {'should not' if graded else 'cannot'} be graded: a person should look"
 
 # %% ../../nbs/serve/86_answering.ipynb #131cb015
 @patch
@@ -252,9 +256,9 @@ def _follow(self:Service, served, raised)->Callable:
     def _also(conn, note, a):
         raised.clear() # the whole may be done twice
         for p in a.predictions:
-            why, text = what_follows(p.grading, served.rule)
+            text = what_follows(p.grading, served.rule)[1]
             if text: raised.append(self.store._alert(conn, note, 'reviewer', text, p.id, self.messenger.ways))
-            if why: self.store._queue_case(conn, note, p.id, why)
+            put_to_plan(self.store, conn, note, p, self.plan, rule=served.rule, u=self.chance())
     return _also
 
 # %% ../../nbs/serve/86_answering.ipynb #84225187

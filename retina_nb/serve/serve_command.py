@@ -19,6 +19,7 @@ from .entry import Entry, Guest
 from .limits import Limits, give_back
 from .listening import listen_on, server_of, to_journal
 from .notices import Notify
+from .review import SamplingPlan
 from .service import create_app
 from .store import Store, default_store
 from .tracing import trace_to
@@ -85,7 +86,7 @@ def serve(
     panel:int=None, # port of the panel beside the service; None: none
     dicom=None, # where DICOM is taken: a port of this machine, or 'address:port'; None: nowhere
     dicom_peers=(), # AE titles that may send, as for `DicomIntake`
-    **kwargs, # `threshold`, `low_confidence`, `journal`, as for `create_app`
+    **kwargs, # `threshold`, `low_confidence`, `plan`, `journal`, as for `create_app`
 ):
     "Serve a model until stopped; prints where, and who is let in"
     bundle, limits, guest = load_bundle(bundle), limits or Limits(), Guest()
@@ -141,6 +142,7 @@ def _as_typed(o)->dict:
     told = dict(limits=Limits(body_mb=o['max_mb']), notify=Notify(o['webhook'], o['email'], o['smtp']))
     beside = dict(panel=o['panel_port'] if o['panel'] else None, dicom_peers=o['dicom_peer'] or ())
     more = [trace_to(o['trace'])] if o['trace'] else []
+    own['plan'] = SamplingPlan(random=o['random_share'])
     return own | told | beside | dict(names=o['host'] or (), origins=o['cors'] or (), more=more)
 
 # %% ../../nbs/serve/94_serve_command.ipynb #6047d874
@@ -154,6 +156,7 @@ def retina_serve(
     keep_images:str=None, # keep the photographs, by their hash, here: a folder, or s3://bucket/folder
     threshold:float=None, # operating point for referral; by default the bundle's own
     low_confidence:float=None, # probability of the grade up to which it is not sure; by default its own rule
+    random_share:float=.02, # of all answers, also the surest: drawn by lot and read again by a person
     webhook:str='', # address that alerts are posted to, as JSON
     email:str='', # addresses that alerts are sent to, with commas between them
     smtp:str='localhost:25', # server that takes e-mail

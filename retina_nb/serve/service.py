@@ -25,6 +25,7 @@ from .journal import Journal, Watch, fault_of
 from .limits import Intake, Limits
 from .notices import Notify
 from .replies import answer_out
+from .review import SamplingPlan
 from .routes import (
     READER, add_alerts, add_answers, add_gradings, add_health, add_heat_map, add_models,
     add_pictures, add_release, add_reviews, add_session, an_id, faults, not_blind, refusal_of)
@@ -158,11 +159,12 @@ def create_app(
     low_confidence:float=None, # probability of the grade up to which it is not sure; by default the bundle's rule
     notify:Notify=None, # where alerts are sent
     journal:Journal=None, # where lines go; by default stderr
+    plan:SamplingPlan=None, # which answers are read again; by default `SamplingPlan()`
     more=(), # functions that add further routes: called with the application and its `Service`
 )->FastAPI: # an ASGI application; `app.state.service` is its `Service`
     "The service as an application, for any server that speaks ASGI"
     service = Service(store, limits=limits, threshold=threshold, low_confidence=low_confidence, notify=notify,
-                      journal=journal)
+                      journal=journal, plan=plan)
     about = f'Grades photographs and keeps the answers. {DISCLAIMER}'
     api = FastAPI(title='retina_nb', description=about, version='1', docs_url=None, redoc_url=None, openapi_url=None,
                   lifespan=_life(service, grader), redirect_slashes=False)
