@@ -284,16 +284,18 @@ def _predict(self:Answers, conn, note, row, im)->Prediction:
 
 # %% ../../nbs/serve/40_answers.ipynb #44498470
 @patch
-def _checked(self:Answers, photos, gradings, role, by)->list:
+def _checked(self:Answers, photos, gradings, roles, by)->list:
     "The ids of the bundles that gave these gradings; what cannot be stored is an error"
-    if role not in ROLES: raise SettingError(f"role is {role!r}: choose one of {', '.join(ROLES)}")
+    for r in roles:
+        if r not in ROLES: raise SettingError(f"role is {r!r}: choose one of {', '.join(ROLES)}")
     if not photos or len(photos) != len(gradings):
         raise SettingError(f'{len(photos)} photographs and {len(gradings)} gradings: each needs one')
     ids = [g.model.get('id') if isinstance(g, Grading) else None for g in gradings]
-    given = by or next((i for i in ids if i), None)
-    if given is None: raise SettingError('nothing was graded: name the model that refused, with bundle=')
-    for i in {i or given for i in ids}: self._bundle(i)
-    return [i or given for i in ids]
+    given = by if isinstance(by, list) else [by or next((i for i in ids if i), None)]*len(ids)
+    ids = [i or g for i, g in zip(ids, given)]
+    if None in ids: raise SettingError('nothing was graded: name the model that refused, with bundle=')
+    for i in set(ids): self._bundle(i)
+    return ids
 
 # %% ../../nbs/serve/40_answers.ipynb #c1a3847c
 @patch
@@ -306,18 +308,19 @@ def record(
     body:str=None, # hash of what was sent; by default of photographs and tags
     client:str='', # who asks: the name of an access key
     tags:dict=None, # hospital, machine, age, eye and any other; `patient` is taken out
-    role:str='live', # 'live', 'shadow' or 'candidate'
-    bundle:str=None, # id of the model, where nothing could be graded
+    role='live', # 'live', 'shadow' or 'candidate'; a list: of each photograph
+    bundle=None, # id of the model, where nothing could be graded; a list: of each photograph
     begun:datetime=None, # when the request came in; by default now
     also:Callable=None, # called with a connection, `note` and the answer: what is stored with it or not at all
 )->Answer: # as it is stored; `repeated` where it was there already
     "Store an answer. When this returns, it is on the disk; when it raises, nothing of it is"
     photos, gradings = (list(x) if isinstance(x, (list, tuple)) else [x] for x in (photos, gradings))
-    ids, body = self._checked(photos, gradings, role, bundle), body or self.body_hash(photos, tags)
+    roles = role if isinstance(role, list) else [role]*len(photos)
+    ids, body = self._checked(photos, gradings, roles, bundle), body or self.body_hash(photos, tags)
     (tags, patient), key = split_tags(tags), _request_key(key)
     old = self.find(key, body) if key is not None and self.pictures is not None else None
     if old is not None: return old # so that nothing is kept for it; else `_record` looks
-    rows = [_row(g, i, role) | dict(bundle=b) for i, (g, b) in enumerate(zip(gradings, ids))]
+    rows = [_row(g, i, roles[i]) | dict(bundle=b) for i, (g, b) in enumerate(zip(gradings, ids))]
     at = now()
     head = dict(key=key, body=body, client=_clean(client), tags=tags, state='done', begun=begun or at, done=at)
     return self._keeping(photos, lambda *o: self._record(*o[:2], head, list(zip(photos, o[2], rows)), patient, also))
@@ -345,19 +348,23 @@ def _record(self:Answers, conn, note, head, parts, patient, also)->Answer:
 def add(
     self:Answers,
     id:str, # of the answer
-    grading, # a `Grading`
+    grading, # a `Grading` or `Ungraded`
     *,
     place:int=0, # of the photograph in the request
     role:str='shadow', # the part that the model plays
+    bundle:str=None, # id of the model, where it could not grade
+    also:Callable=None, # called with a connection, `note` and the prediction: what is stored with it or not at all
 )->Prediction: # as it is stored
     "Store what another model says of a photograph that was answered"
-    b = self._checked([id], [grading], role, None)[0]
+    b = self._checked([id], [grading], [role], bundle)[0]
     row = _row(grading, place, role) | dict(bundle=b, id=_new(), request=id)
     def _job(conn, note):
         of = sa.select(image).join(prediction).where(prediction.c.request == id, prediction.c.place == place)
         im = conn.execute(of).mappings().first()
         if im is None: raise DataError(f'{self.name}: there is no answer {id[:40]!r} with a photograph {place}')
-        return self._predict(conn, note, row | dict(image=im['id']), im)
+        p = self._predict(conn, note, row | dict(image=im['id']), im)
+        if also: also(conn, note, p)
+        return p
     return self.write(_job)
 
 # %% ../../nbs/serve/40_answers.ipynb #79913562

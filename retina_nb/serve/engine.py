@@ -202,8 +202,8 @@ def shown_store(engine:sa.Engine, # as from `open_engine`
     return url.difference_update_query(['password', 'sslpassword', 'passfile']).render_as_string(hide_password=True)
 
 # %% ../../nbs/serve/15_engine.ipynb #15e36cd0
-SCHEMA = '0001' # the version of the tables that this package writes
-KNOWN = (SCHEMA,) # and those that it can bring up to date
+SCHEMA = '0002' # the version of the tables that this package writes
+KNOWN = '0001', SCHEMA # and those that it can bring up to date
 VERSIONS = 'retina_store_version' # where the store keeps its version; a name of our own, as MLflow uses Alembic too
 
 # %% ../../nbs/serve/15_engine.ipynb #b90b3bdf

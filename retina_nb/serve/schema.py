@@ -129,7 +129,8 @@ alert = sa.Table('alert', METADATA, _id(), _to('prediction', null=True), _text('
 
 # %% ../../nbs/serve/10_schema.ipynb #35b31f0f
 deployment = sa.Table('deployment', METADATA, _number(), _text('alias', index=True), _to('bundle'),
-                      sa.Column('share', sa.Double, nullable=False), _time('since'), _text('by'))
+                      sa.Column('share', sa.Double, nullable=False), _time('since'), _text('by'),
+                      _text('why'))
 
 access = sa.Table('key', METADATA, _id(), _text('name'), _text('role'), _text('hash'), _time('made'),
                   _time('revoked', null=True))
