@@ -149,8 +149,8 @@ def _or_none(kind, d, k):
 def _quality(told)->dict:
     "What a service says of the quality of a photograph; empty where it is not judged"
     if told == {}: return {}
-    measures = {str(k): float(v) for k, v in dict(told.get('measures') or {}).items()}
     out = dict(ok=bool(told['ok']), score=float(told['score']), reasons=[str(o) for o in told['reasons']])
+    measures = {str(k): float(v) for k, v in dict(told.get('measures') or {}).items()}
     return out | dict(measures=measures) if measures else out # an older service tells none
 
 # %% ../../nbs/deploy/49_remote.ipynb #1fea7b71
