@@ -23,6 +23,8 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     grades=['Grades', 'Keeps'],
     grading=['Grading', 'Ungraded', 'bars_html', 'grading_columns'],
     grader=['Grader', 'image_files'],
+    fog=['Fog', 'MockSettings', 'Oracle', 'fit_fog', 'read_truth', 'write_truth'],
+    mock=['MockBundle', 'MockModel', 'load_mock', 'open_bundle', 'open_grader', 'write_mock'],
     gradings=['grade_to_csv', 'retina_grade'],
     pictures=['case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale'],
     remote=['RemoteGrader'],

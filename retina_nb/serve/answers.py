@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['prediction_digest', 'request_digest', 'Prediction', 'Answer', 'Answers', 'bundle_digest', 'subject_digest',
-           'image_hmac']
+           'image_hmac', 'copy_digest']
 
 # %% ../../nbs/serve/40_answers.ipynb #b9e6ed69
 import contextlib, hashlib, hmac, math, re, secrets
@@ -17,13 +17,16 @@ import sqlalchemy as sa
 from fastcore.basics import patch
 
 from ..core import DataError, SettingError, json_hash, shown_name
-from ..deploy.bundle import _task_of_its_own, load_bundle
+from ..deploy.bundle import _task_of_its_own
 from ..deploy.grading import Grading, Ungraded
+from ..deploy.mock import open_bundle
 from .audit import Event, digest_of
+from .bucket import get_picture
 from .engine import Conflict, StoreError
 from .keeping import Keeping
+from .kept import kept_hash
 from .photos import _clean, patient_key, photo, split_tags
-from .schema import ROLES, bundle, image, now, prediction, request, subject
+from .schema import ROLES, audit, bundle, image, now, prediction, request, subject
 
 # %% ../../nbs/serve/40_answers.ipynb #5b9a41e9
 def _plain(x):
@@ -86,10 +89,11 @@ class Prediction:
     id: str      # by which feedback and reviews refer to it
     image: str   # the id of the photograph's row
     sha256: str  # of the photograph's file
-    kept: str    # where the picture lies; '' where it is not kept
+    kept: str    # where the picture lies, or its copy without words; '' where it is not kept
     role: str    # 'live', 'shadow' or 'candidate'
     at: datetime # when it was stored
     grading: Grading|Ungraded # what was said
+    not_kept: str = '' # why the picture is not kept, where that was meant
 
 # %% ../../nbs/serve/40_answers.ipynb #179d6299
 @dataclass
@@ -130,7 +134,7 @@ def register(self:Answers,
              path, # folder of a bundle, or a `Bundle`
             )->str: # the bundle's id
     "List a bundle: what it is, and where its folder lies"
-    b = load_bundle(path)
+    b = open_bundle(path)
     c = b.config
     known = dict(name=_clean(b.name), task=b.task.to_dict(), preprocess=b.preprocess.hash, run=_clean(c.get('name')),
                  data=json_hash(c['data']) if c.get('data') else '', folder=shown_name(b.path.absolute()),
@@ -231,7 +235,8 @@ def _prediction(self:Answers, conn, p)->Prediction:
     "A row of `prediction`, with some columns of its image, as a `Prediction`"
     file = p['file'] or f"{p['sha256'][:12]}{'.' + p['kind'] if p['kind'] else ''}"
     g = _grading(p, file, self._bundle(p['bundle'], conn))
-    return Prediction(p['id'], p['image'], p['sha256'], p['kept'], p['role'], p['at'], g)
+    why = p['more'].get('not_kept', '')
+    return Prediction(p['id'], p['image'], p['sha256'], p['kept'], p['role'], p['at'], g, why)
 
 # %% ../../nbs/serve/40_answers.ipynb #fbb60db2
 def _new()->str: return secrets.token_hex(12)
@@ -263,6 +268,12 @@ def _subject(self:Answers, conn, note, patient)->dict:
     note(Event('subject', id, subject_digest(row)))
     return row
 
+# %% ../../nbs/serve/40_answers.ipynb #a9394b9b
+def copy_digest(row # of the table `image`: its columns by name
+               )->str: # 64 hexadecimal digits
+    "The digest of a copy in its audit event: what was sent, and what is kept of it"
+    return digest_of([row['sha256'], kept_hash(row['kept'])])
+
 # %% ../../nbs/serve/40_answers.ipynb #4e42cf47
 @patch
 def _image(self:Answers, conn, note, p, kept, patient)->dict:
@@ -272,6 +283,7 @@ def _image(self:Answers, conn, note, p, kept, patient)->dict:
     row = dict(id=_new(), sha256=p.sha256, subject=s.get('id'), hmac=mac, size=p.size, kind=p.kind, name=p.name,
                kept=kept, at=now())
     conn.execute(image.insert(), row)
+    if kept and kept_hash(kept) != p.sha256: note(Event('kept', row['id'], copy_digest(row)))
     return row
 
 # %% ../../nbs/serve/40_answers.ipynb #9f4a8e35
@@ -323,6 +335,7 @@ def record(
     rows = [_row(g, i, roles[i]) | dict(bundle=b) for i, (g, b) in enumerate(zip(gradings, ids))]
     at = now()
     head = dict(key=key, body=body, client=_clean(client), tags=tags, state='done', begun=begun or at, done=at)
+    photos = [self.copied(p) for p in photos]
     return self._keeping(photos, lambda *o: self._record(*o[:2], head, list(zip(photos, o[2], rows)), patient, also))
 
 # %% ../../nbs/serve/40_answers.ipynb #39f2ef48
@@ -338,6 +351,7 @@ def _record(self:Answers, conn, note, head, parts, patient, also)->Answer:
     for p, kept, row in parts:
         if kept: self._keep(p) # it is there, unless an erasure was quicker
         im = self._image(conn, note, p, kept, patient)
+        if p.refused: row = row | dict(more=row['more'] | dict(not_kept=p.refused))
         said.append(self._predict(conn, note, row | dict(id=_new(), request=id, image=im['id']), im))
     a = Answer(id, head['key'], head['body'], head['client'], head['tags'], head['done'], said)
     if also: also(conn, note, a)
@@ -376,6 +390,21 @@ def answer(self:Answers,
     with self.read() as conn:
         of = conn.scalar(sa.select(prediction.c.request).where(prediction.c.id == id))
         return self._answer(conn, of or id)
+
+# %% ../../nbs/serve/40_answers.ipynb #0d8e69fa
+@patch
+def picture(self:Answers,
+            p:Prediction, # as it is stored
+           )->bytes: # a file that decodes to the pixels that were graded
+    "The kept picture of an answer; a `DataError` where there is none, a `StoreError` where it is not what was kept"
+    if not p.kept:
+        raise DataError(f"the photograph was not kept ({p.not_kept or 'retina_serve --keep_images WHERE keeps them'})")
+    if kept_hash(p.kept) != p.sha256:
+        q = sa.select(audit.c.digest).where(audit.c.kind == 'kept', audit.c.reference == p.image)
+        with self.read() as conn: told = conn.scalar(q)
+        if told != copy_digest(dict(sha256=p.sha256, kept=p.kept)):
+            raise StoreError(f'{p.kept}: is no copy of the photograph that was sent')
+    return get_picture(self.kept_path(p.kept))
 
 # %% ../../nbs/serve/40_answers.ipynb #24830d50
 @patch

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fastcore.basics import patch
 
 from ..core import BundleError, RetinaError, SettingError
-from ..deploy.golden import check_bundle
 from ..deploy.grader import Grader
+from ..deploy.mock import open_grader, replay_golden
 from ..deploy.unsure import EVEN
 from .access import Access
 from .limits import Refusal
@@ -49,10 +49,10 @@ def open_model(
 )->Served:
     "Load a model and replay its golden images; one that answers differently here is a `BundleError`"
     _check_shares(threshold=threshold, low_confidence=low_confidence)
-    grader = bundle if isinstance(bundle, Grader) else Grader(bundle, threshold=threshold, threads=1)
+    grader = bundle if isinstance(bundle, Grader) else open_grader(bundle, threshold=threshold, threads=1)
     own = grader.bundle.config.get('unsure') or EVEN
     rule = own if low_confidence is None else dict(score='probability', threshold=low_confidence)
-    served = Served(grader, rule, check_bundle(grader.bundle, grader.precision))
+    served = Served(grader, rule, replay_golden(grader))
     if served.faults:
         raise BundleError(f'{grader.bundle.path}: {len(served.faults)} of {len(served.golden)} golden images come out '
                           f'differently here ({served.faults[0]}): this model does not answer on this machine')

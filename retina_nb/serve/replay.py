@@ -15,9 +15,9 @@ import sqlalchemy as sa
 
 from ..core import ImageError, RetinaError
 from ..deploy.grader import Grader
+from ..deploy.mock import open_grader
 from ..deploy.grading import Ungraded
 from .answers import _SAID, _plain
-from .bucket import get_picture
 from .engine import StoreError
 from .schema import image, prediction
 from .store import Store
@@ -31,7 +31,7 @@ def _grader(store, id, precision, elsewhere)->Grader:
         if not os.path.lexists(folder):
             gone.append(f'{folder}: no such folder')
             continue
-        try: found = Grader(folder, precision=precision or 'auto', threads=1) # as a service does
+        try: found = open_grader(folder, precision=precision or 'auto', threads=1) # as a service does
         except RetinaError as e: why.append(str(e))
         else:
             if found.bundle.id == id: return found
@@ -88,7 +88,7 @@ def _difference(grader, p, data)->str:
 # %% ../../nbs/serve/92_replay.ipynb #7882c9e7
 def _replayed(store, grader, p, bundle)->Replayed:
     "One kept photograph, graded again"
-    try: why = _difference(_as_then(store, grader, p), p, get_picture(store.kept_path(p.kept), p.sha256))
+    try: why = _difference(_as_then(store, grader, p), p, store.picture(p))
     except RetinaError as e: why = str(e)
     return Replayed(p.id, p.sha256, bundle, not why, why)
 

@@ -13,8 +13,8 @@ from fastcore.script import Param, store_true
 
 from ..base import need
 from ..core import DISCLAIMER, RetinaError, SettingError, call_parse, command_line, one_line_errors
-from ..deploy.bundle import load_bundle
 from ..deploy.hosts import is_own
+from ..deploy.mock import open_bundle
 from .entry import Entry, Guest
 from .limits import Limits, give_back
 from .listening import listen_on, server_of, to_journal
@@ -89,7 +89,7 @@ def serve(
     **kwargs, # `threshold`, `low_confidence`, `plan`, `journal`, as for `create_app`
 ):
     "Serve a model until stopped; prints where, and who is let in"
-    bundle, limits, guest = load_bundle(bundle), limits or Limits(), Guest()
+    bundle, limits, guest = open_bundle(bundle), limits or Limits(), Guest()
     entry = _entry(ip, names, origins, () if panel is None else (guest,))
     _can_stand_beside(panel, ip)
     with Store(db or default_store(), keep_images=keep_images) as store, listen_on(ip, port) as s:
