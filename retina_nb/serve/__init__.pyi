@@ -27,6 +27,17 @@ from .photos import photo as photo
 from .photos import split_tags as split_tags
 from .answers import Answer as Answer
 from .answers import Prediction as Prediction
+from .review import SamplingPlan as SamplingPlan
+from .review import follow_plan as follow_plan
+from .review import must_read as must_read
+from .review import plans_of as plans_of
+from .review import put_to_plan as put_to_plan
+from .review import taken_at as taken_at
+from .live import Live as Live
+from .live import live_scores as live_scores
+from .live import plot_live as plot_live
+from .live import review_table as review_table
+from .live import weigh_up as weigh_up
 from .access import ACCESS as ACCESS
 from .access import Visitor as Visitor
 from .monitor import FEATURES as FEATURES
@@ -34,6 +45,18 @@ from .monitor import Alarm as Alarm
 from .monitor import WatchSettings as WatchSettings
 from .monitor import Watcher as Watcher
 from .features import features_of as features_of
+from .prevalence import Prevalence as Prevalence
+from .prevalence import Shift as Shift
+from .prevalence import estimate_prevalence as estimate_prevalence
+from .prevalence import tell_shift as tell_shift
+from .lost import Lost as Lost
+from .lost import LostSettings as LostSettings
+from .lost import watch_mistakes as watch_mistakes
+from .weekly import weekly_table as weekly_table
+from .watching import CAUSES as CAUSES
+from .watching import Finding as Finding
+from .watching import Watched as Watched
+from .watching import watch_store as watch_store
 from .limits import Limits as Limits
 from .limits import Refusal as Refusal
 from .entry import Entry as Entry
@@ -57,4 +80,4 @@ from .serve_command import retina_serve as retina_serve
 from .serve_command import serve as serve
 from .store_commands import retina_store as retina_store
 
-__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'Pictures', 'picture_kind', 'put_picture', 'PictureBucket', 'get_picture', 'pictures_at', 'Photo', 'patient_key', 'photo', 'split_tags', 'Answer', 'Prediction', 'ACCESS', 'Visitor', 'FEATURES', 'Alarm', 'WatchSettings', 'Watcher', 'features_of', 'Limits', 'Refusal', 'Entry', 'Guest', 'Notify', 'Tracer', 'trace_to', 'Sent', 'DicomIntake', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'retina_serve', 'serve', 'retina_store']
+__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'Pictures', 'picture_kind', 'put_picture', 'PictureBucket', 'get_picture', 'pictures_at', 'Photo', 'patient_key', 'photo', 'split_tags', 'Answer', 'Prediction', 'SamplingPlan', 'follow_plan', 'must_read', 'plans_of', 'put_to_plan', 'taken_at', 'Live', 'live_scores', 'plot_live', 'review_table', 'weigh_up', 'ACCESS', 'Visitor', 'FEATURES', 'Alarm', 'WatchSettings', 'Watcher', 'features_of', 'Prevalence', 'Shift', 'estimate_prevalence', 'tell_shift', 'Lost', 'LostSettings', 'watch_mistakes', 'weekly_table', 'CAUSES', 'Finding', 'Watched', 'watch_store', 'Limits', 'Refusal', 'Entry', 'Guest', 'Notify', 'Tracer', 'trace_to', 'Sent', 'DicomIntake', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'retina_serve', 'serve', 'retina_store']
