@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     archive=['npz_array', 'npz_header'],
     read=['IMAGE_TYPES', 'image_size', 'is_image_file', 'read_image', 'sha256'],
     hashes=['hash_distance', 'mirror_hash', 'near_duplicates', 'phash'],
+    deidentified=['deidentify'],
     field=['Field', 'Frame', 'find_field', 'resize'],
     contrast=['ben_graham', 'clahe'],
     preprocess=['Preprocess', 'cache_note'],

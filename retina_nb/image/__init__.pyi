@@ -16,6 +16,7 @@ from .hashes import hash_distance as hash_distance
 from .hashes import mirror_hash as mirror_hash
 from .hashes import near_duplicates as near_duplicates
 from .hashes import phash as phash
+from .deidentified import deidentify as deidentify
 from .field import Field as Field
 from .field import Frame as Frame
 from .field import find_field as find_field
@@ -33,4 +34,4 @@ from .quality import quality_points as quality_points
 from .quality import quality_table as quality_table
 from .gradable import ungradable as ungradable
 
-__all__ = ['brightest', 'decode_jpeg', 'png_damage', 'tiff_damage', 'dicom_tags', 'is_dicom', 'npz_array', 'npz_header', 'IMAGE_TYPES', 'image_size', 'is_image_file', 'read_image', 'sha256', 'hash_distance', 'mirror_hash', 'near_duplicates', 'phash', 'Field', 'Frame', 'find_field', 'resize', 'ben_graham', 'clahe', 'Preprocess', 'cache_note', 'LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points', 'quality_table', 'ungradable']
+__all__ = ['brightest', 'decode_jpeg', 'png_damage', 'tiff_damage', 'dicom_tags', 'is_dicom', 'npz_array', 'npz_header', 'IMAGE_TYPES', 'image_size', 'is_image_file', 'read_image', 'sha256', 'hash_distance', 'mirror_hash', 'near_duplicates', 'phash', 'deidentify', 'Field', 'Frame', 'find_field', 'resize', 'ben_graham', 'clahe', 'Preprocess', 'cache_note', 'LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points', 'quality_table', 'ungradable']

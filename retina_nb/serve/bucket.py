@@ -22,7 +22,7 @@ from ..base import need
 from ..core import SettingError
 from ..deploy.hosts import is_own
 from .engine import ReadOnlyStore, StoreError
-from .kept import PictureFolder, Pictures
+from .kept import PictureFolder, Pictures, kept_hash
 
 
 # %% ../../nbs/serve/27_bucket.ipynb #1e223512
@@ -164,10 +164,10 @@ def pictures_of(path # of a kept picture
 
 # %% ../../nbs/serve/27_bucket.ipynb #46eb1f25
 def get_picture(path, # of a kept picture: a file, or an address
-                sha:str, # the SHA-256 that its content must have
+                sha:str=None, # the SHA-256 that its content must have; None: the one that its name says
                )->bytes: # the content of the file
     "Read a kept picture back; a `StoreError` where it is gone, or is not what was kept"
     data = pictures_of(path).read(path)
-    if sha256(data).hexdigest() != sha:
+    if sha256(data).hexdigest() != (sha or kept_hash(path)):
         raise StoreError(f'{path}: the kept picture was changed: its SHA-256 is not the one that was stored')
     return data

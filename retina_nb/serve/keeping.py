@@ -6,16 +6,20 @@
 __all__ = ['Keeping']
 
 # %% ../../nbs/serve/38_keeping.ipynb #8b5e2bf2
-import contextlib, hashlib, hmac, os
+import contextlib, hashlib, hmac
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from fastcore.basics import patch
 
+from ..core import ImageError
+from ..image.deidentified import deidentify
 from .bucket import is_bucket, pictures_at, pictures_of
 from .engine import StoreBusy, StoreError, read_setting, write_setting
-from .kept import Pictures, claim_place, put_picture
+from .kept import Pictures, claim_place, kept_hash, put_picture
+from .photos import Photo
 from .schema import image
 from .writing import Database
 
@@ -43,12 +47,22 @@ def _place(self:Keeping, path)->str:
     inside = self.folder and path.is_relative_to(self.folder)
     return path.relative_to(self.folder).as_posix() if inside else str(path)
 
+# %% ../../nbs/serve/38_keeping.ipynb #3fa2c4a9
+@patch
+def copied(self:Keeping,
+           p:Photo, # as it was sent
+          )->Photo: # with its copy, or the reason why there is none
+    "A photograph with what may be kept of it, where photographs are kept at all"
+    if self.pictures is None or p.data is None or p.copy is not None or p.refused: return p
+    try: return replace(p, copy=deidentify(p.data))
+    except ImageError as e: return replace(p, refused=e.what)
+
 # %% ../../nbs/serve/38_keeping.ipynb #538383da
 @patch
 def _keep(self:Keeping, p)->str:
-    "Keep a photograph, where photographs are kept; its place as it is stored, or ''"
-    if self.pictures is None or p.data is None or p.kind == 'dicom': return ''
-    return self._place(put_picture(self.pictures, p.data))
+    "Keep what may be kept of a photograph; its place as it is stored, or ''"
+    if self.pictures is None or p.copy is None: return ''
+    return self._place(put_picture(self.pictures, p.copy))
 
 # %% ../../nbs/serve/38_keeping.ipynb #d0482717
 @patch
@@ -85,9 +99,9 @@ def _drop_unused(self:Keeping, conn, places):
     "Delete pictures to which no answer refers, in a write; what cannot be deleted is a `StoreError`"
     left = []
     for path in sorted({self.kept_path(p) for p in places if p}, key=str):
-        sha = str(path).replace(os.sep, '/').rpartition('/')[2][:64]
-        used = sa.select(image.c.id).where(image.c.sha256 == sha, image.c.kept != '').limit(1)
-        if conn.scalar(used) is not None: continue
+        sha, used = kept_hash(path), sa.select(image.c.id).where(image.c.kept != '').limit(1)
+        if conn.scalar(used.where(image.c.sha256 == sha)) is not None: continue
+        if conn.scalar(used.where(image.c.kept.contains(sha))) is not None: continue # a copy
         try: pictures_of(path).drop(path)
         except OSError as e: left.append(f'{path}: could not be deleted ({e.strerror})')
         except StoreError as e: left.append(str(e))
@@ -99,8 +113,7 @@ def _keeping(self:Keeping, photos, do)->Any:
     "Keep photographs, and write what goes with them; if that fails, none stays that no answer refers to"
     places = []
     try:
-        for p in photos:
-            places.append(self._keep(p))
+        for p in photos: places.append(self._keep(self.copied(p)))
         return self.write(lambda conn, note: do(conn, note, places))
     except BaseException as e:
         if any(places) and not isinstance(e, StoreBusy):

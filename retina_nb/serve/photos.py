@@ -35,7 +35,9 @@ class Photo:
     kind: str         # as `picture_kind` says
     patient: str = '' # whose it is; only a key made of it is stored
     name: str = ''    # how the answer calls it; '' for a name made of its hash, which tells nothing
-    data: bytes|None = field(default=None, repr=False) # the file, where it may be kept
+    data: bytes|None = field(default=None, repr=False) # the file
+    copy: bytes|None = field(default=None, repr=False) # what is kept of it, once that was made
+    refused: str = '' # why nothing of it may be kept
 
 # %% ../../nbs/serve/35_photos.ipynb #d2453b53
 def photo(

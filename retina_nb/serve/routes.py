@@ -20,7 +20,6 @@ from ..core import BundleError, DataError, ImageError, RetinaError, SettingError
 from ..deploy.pictures import case_pictures
 from .access import ACCESS, Visitor
 from .answering import Answered, Options, Service
-from .bucket import get_picture
 from .engine import Conflict, ReadOnlyStore, StoreBusy, StoreError, StoreFull
 from .limits import Refusal, photo_memory
 from .models import Served
@@ -173,9 +172,10 @@ def heat_of(self:Service,
     p = next(p for p in self.store.answer(id).predictions if p.id == id)
     model = getattr(p.grading, 'model', {}).get('id')
     if model is None: raise DataError('this photograph got no grade')
-    if not p.kept: raise DataError('this photograph was not kept; ask for heat_map=true when it is sent')
+    if not p.kept:
+        raise DataError(f"this photograph was not kept; {p.not_kept or 'ask for heat_map=true when it is sent'}")
     if model not in self.models.opened: raise DataError('the model that gave this grade does not answer any more')
-    data = get_picture(self.store.kept_path(p.kept), p.sha256)
+    data = self.store.picture(p)
     with self.memory.take(photo_memory(data, self.limits), patience=self.limits.seconds):
         g = self.models.opened[model].grader(data, cam=True, grade_anyway=True)
     made = None if g.cam is None else self._map(g)
@@ -259,8 +259,7 @@ def add_pictures(api:FastAPI, service:Service):
         r = next((r for r in service.store.reviews('all') if r['id'] == an_id(id)), None)
         if r is None: raise DataError('there is no such case')
         p = next(p for p in service.store.answer(r['prediction']).predictions if p.id == r['prediction'])
-        if not p.kept: raise DataError('the photograph was not kept (retina_serve --keep_images WHERE keeps them)')
-        data = get_picture(service.store.kept_path(p.kept), p.sha256)
+        data = service.store.picture(p)
         with service.memory.take(photo_memory(data, service.limits), patience=service.limits.seconds):
             grader: Any = service.models.live.grader # it has what `Grades` lists
             made = case_pictures(grader, data)[0]['taken']

@@ -14,11 +14,12 @@ from fastcore.basics import patch
 
 from ..core import DataError, SettingError, file_to_write, move_file
 from .access import Access, deployment_digest, key_digest, revoked_digest
-from .answers import bundle_digest, image_hmac, prediction_digest, request_digest, subject_digest
+from .answers import (
+    bundle_digest, copy_digest, image_hmac, prediction_digest, request_digest, subject_digest)
 from .audit import Event, check_audit, check_salt, digest_of
 from .bucket import get_picture, pictures_at
 from .engine import VERSIONS, StoreBusy, StoreError, read_setting, store_errors, write_setting
-from .kept import _writing, owners, picture_name, pictures_in
+from .kept import _writing, kept_hash, owners, picture_name, pictures_in
 from .photos import patient_key
 from .readers import alert_digest, feedback_digest, review_digest, reviewed_digest, seen_digest
 from .schema import (
@@ -40,10 +41,12 @@ def _folders(self:Upkeep, conn)->list:
 def _forget_pictures(self:Upkeep, conn, ims)->tuple:
     "Forget where the kept pictures of some images are: (how many there were, the places of all that are to be deleted)"
     files = conn.execute(sa.select(image.c.sha256, image.c.kind).where(image.c.id.in_(ims))).all()
-    same = image.c.sha256.in_({f.sha256 for f in files}), image.c.kept != ''
-    kept = set(conn.scalars(sa.select(image.c.kept).where(*same)))
-    conn.execute(image.update().where(*same).values(kept=''))
-    strays = [(d, d.at(picture_name(f.sha256, f.kind))) for d in self._folders(conn) for f in files]
+    same = image.c.sha256.in_({f.sha256 for f in files})
+    kept = set(conn.scalars(sa.select(image.c.kept).where(same, image.c.kept != '')))
+    names = {picture_name(f.sha256, f.kind) for f in files} | {'/'.join(k.rsplit('/', 2)[-2:]) for k in kept}
+    strays = [(d, d.at(n)) for d in self._folders(conn) for n in names]
+    everywhere = kept | {self._place(p) for _, p in strays} # another file may have the same pixels, and so the same copy
+    conn.execute(image.update().where(sa.or_(same, image.c.kept.in_(everywhere))).values(kept=''))
     return len(kept), sorted(kept | {self._place(p) for d, p in strays if d.size(p) >= 0})
 
 # %% ../../nbs/serve/70_upkeep.ipynb #f9bca248
@@ -192,6 +195,17 @@ def _check_images(conn)->list:
     nobodys = sa.select(image.c.id).where(image.c.id.not_in(sa.select(prediction.c.image)))
     return faults + [f'image {i}: belongs to no answer, so it was put in' for i in conn.scalars(nobodys)]
 
+# %% ../../nbs/serve/70_upkeep.ipynb #37550014
+def _check_copies(conn)->list:
+    "Faults of what ties kept copies to what was sent"
+    faults, q = [], sa.select(image.c.id, image.c.sha256, image.c.kept).where(image.c.kept != '')
+    for part in conn.execute(q.execution_options(yield_per=500)).mappings().partitions():
+        copies = [r for r in part if kept_hash(r['kept']) != r['sha256']]
+        events = _events(conn, ['kept'], [r['id'] for r in copies])
+        faults += [f"image {r['id']}: what is kept is no copy of what was sent" for r in copies
+                   if events.get(r['id'], (0, ''))[1] != copy_digest(r)]
+    return faults
+
 # %% ../../nbs/serve/70_upkeep.ipynb #634df00b
 @patch
 def _picture_faults(self:Upkeep, known, files)->list:
@@ -230,11 +244,12 @@ def check(
         with self.read() as conn:
             faults = _check_database(conn) + check_audit(conn, last)
             faults += [f'{self.name}: {f}' for f in [check_salt(conn)] if f] + _check_images(conn)
+            faults += _check_copies(conn)
             for kind in _KINDS: faults += _check_rows(conn, kind)
             if read_setting(conn, 'unclean'):
                 faults.append('an erasure was not finished: pictures or old bytes are left; erase the patient again')
-            kept = sa.select(image.c.kept, image.c.sha256).where(image.c.kept != '').distinct()
-            known = dict(map(tuple, conn.execute(kept)))
+            kept = conn.scalars(sa.select(image.c.kept).where(image.c.kept != '').distinct())
+            known = {place: kept_hash(place) for place in kept}
         return faults + self._picture_faults(known, files)
     except StoreError as e: return [str(e)]
     except (ValueError, TypeError, KeyError, LookupError) as e: # a value that is no longer of its kind

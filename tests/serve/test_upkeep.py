@@ -361,9 +361,11 @@ def test_values_of_another_kind(tmp_path, retina_store, change):
         r = retina_store(tmp_path, *words)
         assert r.returncode in (0, 2) and r.stderr.count('\n') == (r.returncode == 2), (words, r.stderr)
 
-def test_dicom_is_never_kept(keeping, tmp_path):
-    a = keeping.record(photo(bytes(128) + b'DICM' + b'Doe^Jane'), a_grading())
-    assert a.predictions[0].kept == '' and not [p for p in (tmp_path/'pictures').glob('??/*') if p.is_file()]
+def test_dicom_that_has_no_copy_is_not_kept(keeping, tmp_path):
+    p, = keeping.record(photo(bytes(128) + b'DICM' + b'Doe^Jane'), a_grading()).predictions
+    assert p.kept == '' and not [p for p in (tmp_path/'pictures').glob('??/*') if p.is_file()]
+    assert p.not_kept == 'cannot be written anew' and keeping.answer(p.id).predictions[0].not_kept == p.not_kept and keeping.check() == []
+    with pytest.raises(DataError, match='was not kept .cannot be written anew'): keeping.picture(p)
 
 def test_the_queue(store):
     "Leases, time-outs, and who may finish, on both databases"
