@@ -122,7 +122,7 @@ def _looked_at(a, light, there # uint8 (D,D,3); (D,D); (D,D), 255 in the field
 
 # %% ../../nbs/image/30_quality.ipynb #41d2527d
 def quality_measures(src     # path, bytes, PIL image or array
-                    )->dict: # name to figure: every name in `LIMITS`, and `blue_to_red`
+                    )->dict: # name to figure: every name in `LIMITS`, `blue_to_red` and `green_to_red`
     "The quality measures of one photograph"
     a, there, sure = _standard(read_image(src, short_side=DIAMETER))
     light, (red, green, blue) = cv2.cvtColor(a, cv2.COLOR_RGB2GRAY), cv2.split(a)
@@ -140,7 +140,7 @@ def quality_measures(src     # path, bytes, PIL image or array
                 evenness=1 - cv2.meanStdDev(coarse, mask=m)[1].item()/(mean+1),
                 shadow=fraction(cv2.compare(mid, .35*typical, cv2.CMP_LT)),
                 glare=fraction(cv2.bitwise_and(bluish, cv2.compare(light, 40., cv2.CMP_GT))),
-                redness=(r-b)/(r+g+b+1), blue_to_red=b/max(r, 1.))
+                redness=(r-b)/(r+g+b+1), blue_to_red=b/max(r, 1.), green_to_red=g/max(r, 1.))
 
 # %% ../../nbs/image/30_quality.ipynb #a835da11
 @dataclass(frozen=True)
