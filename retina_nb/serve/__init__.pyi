@@ -37,9 +37,18 @@ from .live import Live as Live
 from .live import live_scores as live_scores
 from .live import plot_live as plot_live
 from .live import review_table as review_table
-from .live import weigh_up as weigh_up
+from .weigh import weigh_up as weigh_up
 from .access import ACCESS as ACCESS
+from .access import Standing as Standing
 from .access import Visitor as Visitor
+from .wagers import evidence as evidence
+from .wagers import place_of as place_of
+from .rollout import RolloutGate as RolloutGate
+from .rollout import Verdict as Verdict
+from .rollout import judge as judge
+from .rollout import losses as losses
+from .rollout import paired_answers as paired_answers
+from .rollout import take_step as take_step
 from .monitor import FEATURES as FEATURES
 from .monitor import Alarm as Alarm
 from .monitor import WatchSettings as WatchSettings
@@ -76,8 +85,19 @@ from .replay import Replayed as Replayed
 from .replay import replay_store as replay_store
 from .export import export_store as export_store
 from .export import feedback_table as feedback_table
+from .world import KINDS as KINDS
+from .world import PIXELS as PIXELS
+from .world import Fault as Fault
+from .world import Reader as Reader
+from .world import Shot as Shot
+from .world import World as World
+from .camera import Pool as Pool
+from .camera import draw_pool as draw_pool
+from .camera import folder_pool as folder_pool
+from .camera import spoil as spoil
+from .inside import Inside as Inside
 from .serve_command import retina_serve as retina_serve
 from .serve_command import serve as serve
 from .store_commands import retina_store as retina_store
 
-__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'Pictures', 'picture_kind', 'put_picture', 'PictureBucket', 'get_picture', 'pictures_at', 'Photo', 'patient_key', 'photo', 'split_tags', 'Answer', 'Prediction', 'SamplingPlan', 'follow_plan', 'must_read', 'plans_of', 'put_to_plan', 'taken_at', 'Live', 'live_scores', 'plot_live', 'review_table', 'weigh_up', 'ACCESS', 'Visitor', 'FEATURES', 'Alarm', 'WatchSettings', 'Watcher', 'features_of', 'Prevalence', 'Shift', 'estimate_prevalence', 'tell_shift', 'Lost', 'LostSettings', 'watch_mistakes', 'weekly_table', 'CAUSES', 'Finding', 'Watched', 'watch_store', 'Limits', 'Refusal', 'Entry', 'Guest', 'Notify', 'Tracer', 'trace_to', 'Sent', 'DicomIntake', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'retina_serve', 'serve', 'retina_store']
+__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'Pictures', 'picture_kind', 'put_picture', 'PictureBucket', 'get_picture', 'pictures_at', 'Photo', 'patient_key', 'photo', 'split_tags', 'Answer', 'Prediction', 'SamplingPlan', 'follow_plan', 'must_read', 'plans_of', 'put_to_plan', 'taken_at', 'Live', 'live_scores', 'plot_live', 'review_table', 'weigh_up', 'ACCESS', 'Standing', 'Visitor', 'evidence', 'place_of', 'RolloutGate', 'Verdict', 'judge', 'losses', 'paired_answers', 'take_step', 'FEATURES', 'Alarm', 'WatchSettings', 'Watcher', 'features_of', 'Prevalence', 'Shift', 'estimate_prevalence', 'tell_shift', 'Lost', 'LostSettings', 'watch_mistakes', 'weekly_table', 'CAUSES', 'Finding', 'Watched', 'watch_store', 'Limits', 'Refusal', 'Entry', 'Guest', 'Notify', 'Tracer', 'trace_to', 'Sent', 'DicomIntake', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'KINDS', 'PIXELS', 'Fault', 'Reader', 'Shot', 'World', 'Pool', 'draw_pool', 'folder_pool', 'spoil', 'Inside', 'retina_serve', 'serve', 'retina_store']

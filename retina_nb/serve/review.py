@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UNSURE', 'POOR', 'NEAR', 'BY_LOT', 'taken_at', 'must_read', 'SamplingPlan', 'follow_plan', 'plans_of', 'put_to_plan']
 
-# %% ../../nbs/serve/52_review.ipynb #282610eb
+# %% ../../nbs/serve/52_review.ipynb #ce292a8e
 import json
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from .engine import read_setting, write_setting
 from .readers import Readers
 from .schema import REASONS, now
 
-# %% ../../nbs/serve/52_review.ipynb #0192cde9
+# %% ../../nbs/serve/52_review.ipynb #5e982a8f
 def taken_at(tags:dict, # of the request, as they are stored
              at:datetime, # when it was answered
             )->datetime: # in UTC
@@ -31,7 +31,7 @@ def taken_at(tags:dict, # of the request, as they are stored
     try: return said.astimezone(UTC) if said.tzinfo else at
     except OverflowError: return at
 
-# %% ../../nbs/serve/52_review.ipynb #f2e8f037
+# %% ../../nbs/serve/52_review.ipynb #d13ab536
 UNSURE, POOR, NEAR, BY_LOT = REASONS[:4]
 
 def must_read(g, # a `Grading` or `Ungraded`
@@ -42,7 +42,7 @@ def must_read(g, # a `Grading` or `Ungraded`
     if is_unsure(g, rule): return UNSURE
     return POOR if g.ungradable or not g.quality.get('ok', True) else ''
 
-# %% ../../nbs/serve/52_review.ipynb #455d2a1e
+# %% ../../nbs/serve/52_review.ipynb #7d167709
 @dataclass(frozen=True)
 class SamplingPlan:
     "Which answers are read again, besides those that must be: shares, each between 0 and 1"
@@ -54,19 +54,19 @@ class SamplingPlan:
             number = isinstance(v, (int, float)) and not isinstance(v, bool)
             if not number or not 0 <= v <= 1: raise SettingError(f'{k} is {v!r}: choose a share between 0 and 1')
 
-# %% ../../nbs/serve/52_review.ipynb #61c15d3f
+# %% ../../nbs/serve/52_review.ipynb #dc124de9
 @patch
 def to_dict(self:SamplingPlan)->dict: # name to value
     "The plan as JSON holds it"
     return asdict(self)
 
-# %% ../../nbs/serve/52_review.ipynb #84133513
+# %% ../../nbs/serve/52_review.ipynb #fe110bd7
 @patch
 def to_json(self:SamplingPlan)->str:
     "The plan as JSON text"
     return json.dumps(self.to_dict(), indent=1)
 
-# %% ../../nbs/serve/52_review.ipynb #81984cb9
+# %% ../../nbs/serve/52_review.ipynb #0d1b703f
 @patch(cls_method=True)
 def from_json(cls:SamplingPlan,
               o, # JSON text, or the dict it stands for
@@ -78,7 +78,7 @@ def from_json(cls:SamplingPlan,
     if odd: raise SettingError(f'plan: unknown field {odd[0]!r}; known are near, margin and random')
     return cls(**d)
 
-# %% ../../nbs/serve/52_review.ipynb #64f93ed5
+# %% ../../nbs/serve/52_review.ipynb #4724a23b
 @patch
 def lot_zone(self:SamplingPlan,
              positive, # probability of the positive classes, a number or (n,); None or NaN where there is none
@@ -89,7 +89,7 @@ def lot_zone(self:SamplingPlan,
         far = np.abs(np.asarray(positive, float) - np.asarray(threshold, float))
         return np.where((far <= self.margin) & (self.near > 0), NEAR, BY_LOT)
 
-# %% ../../nbs/serve/52_review.ipynb #8f998b72
+# %% ../../nbs/serve/52_review.ipynb #c3c67b60
 @patch
 def zone(self:SamplingPlan,
          g, # a `Grading` or `Ungraded`
@@ -100,7 +100,7 @@ def zone(self:SamplingPlan,
     if why or isinstance(g, Ungraded): return why
     return str(self.lot_zone(g.referable_probability, g.threshold))
 
-# %% ../../nbs/serve/52_review.ipynb #ac8be6dc
+# %% ../../nbs/serve/52_review.ipynb #9ef3f820
 @patch
 def chance(self:SamplingPlan,
            zone:str, # as `zone` gives it
@@ -109,7 +109,7 @@ def chance(self:SamplingPlan,
     joint = 1-(1-self.near)*(1-self.random)
     return {UNSURE: 1., POOR: 1., NEAR: joint, BY_LOT: float(self.random)}.get(zone, 0.)
 
-# %% ../../nbs/serve/52_review.ipynb #cbd5eb2b
+# %% ../../nbs/serve/52_review.ipynb #ca625a4a
 @patch
 def draw(self:SamplingPlan,
          g, # a `Grading` or `Ungraded`
@@ -122,9 +122,9 @@ def draw(self:SamplingPlan,
     if not u < p: return '', 0.
     return (BY_LOT if zone == NEAR and u >= self.near else zone), p
 
-# %% ../../nbs/serve/52_review.ipynb #75e9412a
+# %% ../../nbs/serve/52_review.ipynb #3eaef241
 def follow_plan(store:Readers, # whose answers are put to it
-                plan:SamplingPlan,
+                plan:SamplingPlan, # that holds from now on
                ):
     "Write down that answers are put to this plan from now on, unless it holds already"
     def _job(conn, note):
@@ -135,19 +135,19 @@ def follow_plan(store:Readers, # whose answers are put to it
         note(Event('plan', str(len(known)+1), digest_of(row)))
     if [p for _, p in plans_of(store)[-1:]] != [plan]: store.write(_job)
 
-# %% ../../nbs/serve/52_review.ipynb #572bf905
+# %% ../../nbs/serve/52_review.ipynb #fcfba986
 def plans_of(store:Readers, # whose plans are asked for
             )->list: # (since when, `SamplingPlan`), oldest first; empty where there never was one
     "The plans that answers were put to"
     with store.read() as conn: known = read_setting(conn, 'plans', [])
     return [(datetime.fromisoformat(r['since']), SamplingPlan.from_json(r['plan'])) for r in known]
 
-# %% ../../nbs/serve/52_review.ipynb #3b66f64b
+# %% ../../nbs/serve/52_review.ipynb #1a698ef2
 def put_to_plan(store:Readers, # where the answer is stored
                 conn, # a connection, in a write
                 note, # takes events, in the same write
                 p, # a `Prediction` that was just stored
-                plan:SamplingPlan,
+                plan:SamplingPlan, # that holds
                 *, rule:dict, # when the model is not sure
                 u:float, # from 0 to below 1, by chance
                )->str: # the reason; '' where it was not drawn
