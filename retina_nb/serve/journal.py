@@ -59,6 +59,8 @@ class Meters:
         self.queue = _make(Gauge, 'reviews_open', 'Cases that wait to be read again', ('reason',))
         self.alerts = _make(Gauge, 'alerts_open', 'Alerts that nobody has seen')
         self.under_way = _make(Gauge, 'gradings_under_way', 'Requests with photographs that are being answered')
+        self.shadows = _make(Counter, 'shadows', 'Photographs for a second model, unseen', ('outcome',))
+        self.share = _make(Gauge, 'candidate_share', 'Share of the patients whom a candidate answers', ('id',))
         self.model = _make(Gauge, 'model', 'The model that answers', ('name', 'id', 'precision'))
     def text(self)->bytes:
         "All numbers, as Prometheus reads them"

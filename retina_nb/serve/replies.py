@@ -58,9 +58,12 @@ class ReleaseIn(_Strict):
 class DeployIn(_Strict):
     "Which bundle an alias means from now on"
     bundle: str = Field(description='id of a registered bundle', max_length=64)
-    alias: str = Field('live', description='live answers everybody; a candidate is opened, checked and '
-                       'listed, and answers nobody', max_length=41,
-                       json_schema_extra=_one_of(('live', 'candidate')))
+    alias: str = Field('live', description='live answers everybody whom no candidate answers; a candidate looks on, '
+                       'unseen, or answers a share; one that is withdrawn does neither any more', max_length=41,
+                       json_schema_extra=_one_of(('live', 'candidate', 'withdrawn')))
+    share: float|None = Field(None, description='of the patients whom a candidate answers; by default 0', ge=0, le=1)
+    why: _Text = Field('', description='for which reasons, in your own words')
+    other_preprocess: bool = Field(False, description='may a candidate prepare photographs otherwise?')
 
 # %% ../../nbs/serve/84_replies.ipynb #ba2ba5e5
 class Fault(BaseModel):
@@ -128,6 +131,6 @@ def answer_out(a:Answer, # as it is stored
                unsure=(), # ids of the predictions of which the model is not sure
               )->dict: # the fields of `AnswerOut`
     "An answer as it is answered"
-    out = [grading_out(p, p.id in unsure) for p in a.predictions if p.role == 'live']
+    out = [grading_out(p, p.id in unsure) for p in a.predictions if p.role != 'shadow']
     top = {k: v for k, v in out[0].items() if k != 'id'} if len(out) == 1 else {}
     return dict(id=a.id, key=a.key, at=a.at.isoformat(), tags=a.tags) | top | dict(gradings=out)

@@ -32,6 +32,7 @@ class RolloutGate:
     beta: float = .05     # chance that one that is worse by the margin is shown not to be
     patients: int = 100   # whom both have graded in this step, before the next one
     conditions: tuple = () # of a promotion, on cases that were read; (): not worse than the live model by more than .1
+    reading: int = 100    # cases that may wait because the models differ; no further ones are queued
     faults: int = 0       # errors of the model that are borne
     slower: float = 2.    # so many times the seconds of the live model, on the same photographs, are too slow
     alarms: str = 'back'  # drift seen in a step: 'back' to the shadow, or 'ignore'
@@ -49,7 +50,8 @@ def _check_gate(g):
         raise SettingError(f'shares are {s}: they grow, step by step, between 0 and 1')
     for k in ('alpha', 'beta', 'margin'):
         if not 0 < getattr(g, k) < 1: raise SettingError(f'{k} is {getattr(g, k)}: it must lie between 0 and 1')
-    if g.patients < 1 or g.faults < 0 or g.slower <= 0: raise SettingError('patients, faults and slower are counts')
+    if g.patients < 1 or min(g.faults, g.reading) < 0 or g.slower <= 0:
+        raise SettingError('patients, reading, faults and slower are counts: they cannot be less than nothing')
     if g.alarms not in ('back', 'ignore'): raise SettingError(f"alarms is {g.alarms!r}: choose 'back' or 'ignore'")
     if g.conditions: read_gate(list(g.conditions))
 

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['READER', 'GRADER', 'REVIEWER', 'ADMIN', 'visitor_of', 'needs', 'name_of', 'faults', 'an_id', 'answer_json', 'take',
-           'add_gradings', 'add_answers', 'add_heat_map', 'in_hands', 'not_blind', 'case_out', 'add_reviews',
-           'add_release', 'add_pictures', 'add_models', 'model_out', 'add_session', 'add_alerts', 'add_health',
-           'refusal_of']
+           'add_gradings', 'add_answers', 'add_heat_map', 'in_hands', 'not_blind', 'cases_out', 'case_out',
+           'add_reviews', 'add_release', 'add_pictures', 'add_models', 'model_out', 'add_session', 'add_alerts',
+           'add_health', 'refusal_of']
 
 # %% ../../nbs/serve/88_routes.ipynb #28fb40c9
 import asyncio, base64, re
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastcore.basics import patch
 
@@ -23,6 +23,8 @@ from .answering import Answered, Options, Service
 from .engine import Conflict, ReadOnlyStore, StoreBusy, StoreError, StoreFull
 from .limits import Refusal, photo_memory
 from .models import Served
+from .queue import (
+    MOST, predictions_of, queue_lengths, review_of, review_page, unseen_alerts, unsure_of)
 from .replies import (
     AnswerOut, DeployIn, Fault, FeedbackIn, FinishIn, LeaseIn, ReleaseIn, answer_out, grading_out)
 from .schema import REASONS
@@ -199,27 +201,41 @@ def not_blind(service:Service,
         raise Refusal(409, 'this case is being read again: finish it first')
 
 # %% ../../nbs/serve/88_routes.ipynb #2ae0658f
+def cases_out(rows, # of the queue
+              service:Service,
+              hidden=(), # SHA-256 of photographs of which nothing may be told yet
+             )->list: # dictionaries
+    "Cases as their readers may see them: before one is done without the model's answer, and without the way to it"
+    said, out = predictions_of(service.store, {r['prediction'] for r in rows}), []
+    unsure = unsure_of(service.store, said)
+    for r in rows:
+        p, iso = said[r['prediction']], {k: r[k].isoformat() if r[k] else None for k in ('queued', 'leased_until', 'done')}
+        case = dict(id=r['id'], reason=r['reason'], probability=r['probability'], leased_by=r['leased_by'],
+                    done_by=r['done_by'], picture=bool(p.kept), sha256=p.sha256, **iso)
+        if r['done'] is not None and p.sha256 not in hidden:
+            case |= dict(result=r['result'], grading=grading_out(p, p.id in unsure))
+        out.append(case)
+    return out
+
+# %% ../../nbs/serve/88_routes.ipynb #f52b5deb
 def case_out(r:dict, # a row of the queue
              service:Service,
              hidden=(), # SHA-256 of photographs of which nothing may be told yet
             )->dict:
-    "A case as its reader may see it: before it is done without the model's answer, and without the way to it"
-    iso = {k: r[k].isoformat() if r[k] else None for k in ('queued', 'leased_until', 'done')}
-    p = next(p for p in service.store.answer(r['prediction']).predictions if p.id == r['prediction'])
-    out = dict(id=r['id'], reason=r['reason'], probability=r['probability'], leased_by=r['leased_by'],
-               done_by=r['done_by'],
-               picture=bool(p.kept), sha256=p.sha256, **iso)
-    if r['done'] is None or p.sha256 in hidden: return out
-    return out | dict(result=r['result'], grading=grading_out(p, r['reason'] == 'low confidence'))
+    "One case as its reader may see it"
+    return cases_out([r], service, hidden)[0]
 
 # %% ../../nbs/serve/88_routes.ipynb #83f502f3
 def add_reviews(api:FastAPI, service:Service):
     "The queue of cases to be read again"
-    @api.get('/v1/reviews', tags=['reviews'], responses=faults(422))
-    def get_reviews(state:str='open', who:Visitor=REVIEWER):
-        "The cases that wait (`open`), that nobody has (`free`), that are `done`, or `all`"
+    @api.get('/v1/reviews', tags=['reviews'], responses=faults(404, 422))
+    def get_reviews(state:str='open', limit:Annotated[int, Query(ge=1, le=MOST)]=100, after:str='',
+                    who:Visitor=REVIEWER):
+        "The cases that wait (`open`), that nobody has (`free`), that are `done`, or `all`; `next` goes on as `after`"
+        rows = review_page(service.store, state, limit=limit, after=after and an_id(after))
         hidden = in_hands(service, who) # the same photograph may have been read by somebody else
-        return dict(reviews=[case_out(r, service, hidden) for r in service.store.reviews(state)])
+        more = rows[-1]['id'] if len(rows) == limit else None # at the very end one page more, and empty
+        return dict(reviews=cases_out(rows, service, hidden), next=more)
     @api.post('/v1/reviews/lease', tags=['reviews'], responses=faults(*_BODY))
     def lease_review(said:LeaseIn, who:Visitor=REVIEWER):
         "Take the oldest case that nobody has; `review` is null where there is none"
@@ -239,8 +255,7 @@ def add_release(api:FastAPI, service:Service):
     @api.get('/v1/reviews/waiting', tags=['reviews'], responses=faults())
     def get_waiting(who:Visitor=REVIEWER):
         "How many cases nobody has, by reason"
-        free = [r['reason'] for r in service.store.reviews('free')]
-        return dict(waiting={reason: free.count(reason) for reason in REASONS})
+        return dict(waiting=queue_lengths(service.store, 'free'))
     @api.post('/v1/reviews/{id}/release', tags=['reviews'], responses=faults(*_BODY))
     def release_review(id:str, said:ReleaseIn, who:Visitor=REVIEWER):
         "Give a case back before it is done, for others to take"
@@ -256,9 +271,8 @@ def add_pictures(api:FastAPI, service:Service):
              responses=jpeg | faults(404, 413, 422))
     def get_picture_of(id:str, who:Visitor=REVIEWER):
         "The photograph of a case, where it was kept"
-        r = next((r for r in service.store.reviews('all') if r['id'] == an_id(id)), None)
-        if r is None: raise DataError('there is no such case')
-        p = next(p for p in service.store.answer(r['prediction']).predictions if p.id == r['prediction'])
+        r = review_of(service.store, an_id(id))
+        p = predictions_of(service.store, [r['prediction']])[r['prediction']]
         data = service.store.picture(p)
         with service.memory.take(photo_memory(data, service.limits), patience=service.limits.seconds):
             grader: Any = service.models.live.grader # it has what `Grades` lists
@@ -270,15 +284,18 @@ def add_models(api:FastAPI, service:Service):
     "Which models there are, and which one answers"
     @api.get('/v1/models', tags=['models'], responses=faults())
     def get_models(who:Visitor=READER):
-        "The registered models"
-        return dict(models=service.models.listed())
+        "The registered models, and how the trial of a candidate stands"
+        verdict = service.verdict
+        return dict(models=service.models.listed(), rollout=verdict and verdict.to_dict())
     @api.post('/v1/deployments', tags=['models'], responses=faults(*_BODY))
     def post_deployment(said:DeployIn, who:Visitor=ADMIN):
-        "Let another registered bundle answer, once its golden images have come out right here; `share`: of requests"
-        served = service.models.deploy(said.bundle, said.alias, by=who.name)
-        service._show_model()
-        share = 1. if said.alias == 'live' else 0.
-        return dict(bundle=served.id, alias=said.alias, share=share, by=who.name, golden=len(served.golden))
+        "Let another registered bundle answer, once its golden images have come out right here; `share`: of patients"
+        how = dict(share=said.share, why=said.why, other_preprocess=said.other_preprocess)
+        served = service.models.deploy(said.bundle, said.alias, by=who.name, **how)
+        service.decided()
+        share = {'live': 1., 'withdrawn': 0.}.get(said.alias, said.share or 0.)
+        return dict(bundle=said.bundle, alias=said.alias, share=share, by=who.name,
+                    golden=len(served.golden) if served else None)
 
 # %% ../../nbs/serve/88_routes.ipynb #74d58b70
 _SHOWN = 'arch', 'metrics', 'operating_curve' # of a bundle's settings
@@ -338,9 +355,8 @@ def add_health(api:FastAPI, service:Service):
 @patch
 def count_queues(self:Service):
     "Bring the lengths of the queues up to date"
-    waiting = [r['reason'] for r in self.store.reviews('open')]
-    for reason in REASONS: self.meters.queue.labels(reason).set(waiting.count(reason))
-    self.meters.alerts.set(len(self.store.alerts()))
+    for reason, n in queue_lengths(self.store).items(): self.meters.queue.labels(reason).set(n)
+    self.meters.alerts.set(unseen_alerts(self.store))
 
 # %% ../../nbs/serve/88_routes.ipynb #7aaff8fd
 _STATUS = {Refusal: 0, Conflict: 409, StoreFull: 503, ReadOnlyStore: 503, StoreBusy: 503, StoreError: 503,
