@@ -37,8 +37,23 @@ from .grading import Grading as Grading
 from .grading import Ungraded as Ungraded
 from .grading import bars_html as bars_html
 from .grading import grading_columns as grading_columns
+from .clinic import clinic_counts as clinic_counts
+from .clinic import clinic_html as clinic_html
+from .clinic import patient_counts as patient_counts
 from .grader import Grader as Grader
 from .grader import image_files as image_files
+from .fog import Fog as Fog
+from .fog import MockSettings as MockSettings
+from .fog import Oracle as Oracle
+from .fog import fit_fog as fit_fog
+from .fog import read_truth as read_truth
+from .fog import write_truth as write_truth
+from .mock import MockBundle as MockBundle
+from .mock import MockModel as MockModel
+from .mock import load_mock as load_mock
+from .mock import open_bundle as open_bundle
+from .mock import open_grader as open_grader
+from .mock import write_mock as write_mock
 from .gradings import grade_to_csv as grade_to_csv
 from .gradings import retina_grade as retina_grade
 from .pictures import case_pictures as case_pictures
@@ -51,6 +66,7 @@ from .session import Session as Session
 from .patients import PatientResult as PatientResult
 from .patients import patient_results as patient_results
 from .viewer import Viewer as Viewer
+from .clinic_line import ClinicLine as ClinicLine
 from .sheets import patient_sheets as patient_sheets
 from .desk import ReviewDesk as ReviewDesk
 from .panel import GradingPanel as GradingPanel
@@ -69,4 +85,4 @@ from .triton import retina_triton as retina_triton
 from .triton import to_triton as to_triton
 from .triton import triton_config as triton_config
 
-__all__ = ['MAX_MEMORY', 'MAX_WORK', 'graph_cost', 'DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer', 'parity', 'to_onnx', 'Cloud', 'add_novelty', 'fit_novelty', 'novelty_by_formula', 'texture', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'card_text', 'test_figures', 'ServiceClient', 'ServiceError', 'export', 'operating_curve', 'retina_export', 'Grades', 'Keeps', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'Grader', 'image_files', 'grade_to_csv', 'retina_grade', 'case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale', 'RemoteGrader', 'Case', 'Session', 'PatientResult', 'patient_results', 'Viewer', 'patient_sheets', 'ReviewDesk', 'GradingPanel', 'Gate', 'door_page', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config']
+__all__ = ['MAX_MEMORY', 'MAX_WORK', 'graph_cost', 'DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer', 'parity', 'to_onnx', 'Cloud', 'add_novelty', 'fit_novelty', 'novelty_by_formula', 'texture', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'card_text', 'test_figures', 'ServiceClient', 'ServiceError', 'export', 'operating_curve', 'retina_export', 'Grades', 'Keeps', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'clinic_counts', 'clinic_html', 'patient_counts', 'Grader', 'image_files', 'Fog', 'MockSettings', 'Oracle', 'fit_fog', 'read_truth', 'write_truth', 'MockBundle', 'MockModel', 'load_mock', 'open_bundle', 'open_grader', 'write_mock', 'grade_to_csv', 'retina_grade', 'case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale', 'RemoteGrader', 'Case', 'Session', 'PatientResult', 'patient_results', 'Viewer', 'ClinicLine', 'patient_sheets', 'ReviewDesk', 'GradingPanel', 'Gate', 'door_page', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config']

@@ -19,6 +19,7 @@ from ..commands import call_parse, next_command, one_line_errors
 from ..data.provenance import describe_source, source_badge, source_file
 from .bundle import FORMAT, VERSION, load_bundle, write_sums
 from .card import card_text
+from .clinic import patient_counts
 from .golden import NOVELTY_TOLERANCE, golden_images, write_golden
 from .grader import Grader
 from .guard import open_session
@@ -48,6 +49,12 @@ def operating_curve(
     above = reaches(p[:,None], thresholds)
     return dict(threshold=thresholds.tolist(), sensitivity=above[is_pos].mean(0).round(4).tolist(),
                 specificity=(~above[~is_pos]).mean(0).round(4).tolist(), images=len(df), positives=int(is_pos.sum()))
+
+# %% ../../nbs/deploy/46_exporter.ipynb #60eba8cd
+def _curve(run, task, threshold, rule)->dict|None:
+    "The operating curve, with counts of patients where they can be known"
+    curve, patients = operating_curve(run, task), patient_counts(run, task, threshold=threshold, rule=rule)
+    return curve | dict(patients=patients) if curve and patients else curve
 
 # %% ../../nbs/deploy/46_exporter.ipynb #9f052578
 SEEN, JUDGED = 600, 500 # training photographs that a cloud is made of; validation photographs that limits are set on
@@ -214,12 +221,14 @@ def _config(run, task, model, tried, novelty)->dict:
     data = keep['data']
     if isinstance(data, dict) and '/' in str(data.get('source')):
         keep['data'] = data | dict(source=Path(data['source']).name)
+    own = (keep['operating_point'] or {}).get('threshold')
+    rule = unsure_rule(run, task, own)
     temperature = float(getattr(model, 'temperature', 1.))
     return dict(format=FORMAT, format_version=VERSION, name=run.name, task=task.name, task_detail=task.to_dict(),
                 **keep, trained_on=_trained_on(run), preprocess=pre.to_dict(), preprocess_hash=pre.hash,
                 temperature=temperature, precision=(tried or {}).get('shipped', 'fp32'), parity=None, int8=tried,
-                novelty=novelty, metrics=metrics, operating_curve=operating_curve(run, task),
-                unsure=unsure_rule(run, task, (keep['operating_point'] or {}).get('threshold')), versions=_versions(),
+                novelty=novelty, metrics=metrics, operating_curve=_curve(run, task, own, rule),
+                unsure=rule, versions=_versions(),
                 trained_with=theirs.get('versions'))
 
 # %% ../../nbs/deploy/46_exporter.ipynb #dba30763

@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from ..core import RetinaError
 from .alerts import AlertLine
 from .client import ServiceError
+from .clinic_line import ClinicLine
 from .desk import open_desk
 from .pictures import panel_samples
 from .remote import RemoteGrader
@@ -196,7 +197,8 @@ def _make_referral(self:GradingPanel):
     self.threshold.observe(self._move_threshold, 'value')
     def back(): self.threshold.value = self.session.grader.threshold
     self.default = _button('Reset', back, "Back to the bundle's own operating point")
-    self.refer_card = _card(self.refer, _row(self.threshold, self.default))
+    self.clinic = ClinicLine(self.session)
+    self.refer_card = _card(self.refer, _row(self.threshold, self.default), self.clinic)
 
 # %% ../../nbs/deploy/70_panel.ipynb #5c0e2afc
 @patch
@@ -345,6 +347,7 @@ def refresh(
     self.verdict.value = verdict_html(c, s.task, s.threshold)
     self._show_cards(graded, asks)
     if graded and asks: self.refer.value = referral_html(s)
+    self.clinic.show()
     self._say(said_text(c, s.task))
     self.title.value = f'<h2>This session</h2><p>{escape(counts_text(s.counts()))}</p>'
     self.patients.value, self.table.value = patients_html(s), table_html(s)

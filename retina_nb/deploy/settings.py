@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_DEPTH', 'MAX_VALUES', 'MAX_TEXT', 'SETTINGS', 'parse_object', 'check_plain', 'number', 'text', 'listed', 'record',
-           'maybe', 'check_settings', 'golden_problem', 'png_size']
+           'maybe', 'patients_form', 'check_settings', 'golden_problem', 'png_size']
 
 # %% ../../nbs/deploy/25_settings.ipynb #12eb74b9
 import json, re
@@ -157,11 +157,27 @@ def _metrics(v):
     known |= dict(referable=_decision, vision_threatening=_decision, majority=record({}, known | dict(grade=_count)))
     record({}, known, rest=_scores)(v)
 
+# %% ../../nbs/deploy/25_settings.ipynb #883076ef
+def patients_form(
+    v, # what may be counts of patients
+):
+    "How many healthy and ill patients are sent on at each threshold; a `ValueError` for anything else"
+    pair = listed(_count, 2, 2)
+    each = listed(pair, 1, 1000)
+    record(dict(thresholds=listed(_share, 1, 1000), patients=pair, positive=listed(_yes_or_no, 2, 2), referred=each,
+                read=each, groups=listed(text(), 2, 2), by=text('patient', 'image')))(v)
+    if len({len(v[k]) for k in ('thresholds', 'referred', 'read')}) > 1: raise ValueError('as many as thresholds')
+    if v['positive'] != [False, True] or not min(v['patients']): raise ValueError('healthy patients, then ill ones')
+    for referred, read in zip(v['referred'], v['read']):
+        if any(not a <= b <= n for a, b, n in zip(referred, read, v['patients'])):
+            raise ValueError('no more referred than read, no more read than there are')
+
 # %% ../../nbs/deploy/25_settings.ipynb #8465fca7
 def _curve(v):
     "What each threshold would have meant"
     shares = listed(_share, 1, 1000)
-    record(dict(threshold=shares, sensitivity=shares, specificity=shares, images=_count), dict(positives=_count))(v)
+    may = dict(positives=_count, patients=patients_form)
+    record(dict(threshold=shares, sensitivity=shares, specificity=shares, images=_count), may)(v)
     t = v['threshold']
     if not len(t) == len(v['sensitivity']) == len(v['specificity']): raise ValueError('as many figures as thresholds')
     if any(a >= b for a,b in pairwise(t)): raise ValueError('thresholds in order')
