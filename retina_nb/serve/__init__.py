@@ -45,6 +45,8 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     world=['KINDS', 'PIXELS', 'Fault', 'Reader', 'Shot', 'World'],
     camera=['Pool', 'draw_pool', 'folder_pool', 'spoil'],
     inside=['Inside'],
+    simulate=['Desk', 'retina_simulate', 'simulate_world'],
     serve_command=['retina_serve', 'serve'],
     store_commands=['retina_store'],
+    deploy_command=['deploy_bundle', 'retina_deploy', 'take_back'],
 ))
