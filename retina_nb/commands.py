@@ -114,6 +114,10 @@ def _parse(f, argv # the function of a command; what was typed after its name
     parser = anno_parser(f)
     for hidden in ('--pdb', '--xtra'): # fastcore's own, which `--x` would be taken for
         parser._actions.remove(parser._option_string_actions.pop(hidden))
+    for o in [o for o in parser._option_string_actions if o.endswith('_')]: # `as_`, as Python has taken `as`
+        a = parser._option_string_actions.pop(o)
+        a.option_strings = [o.rstrip('_')]
+        parser._option_string_actions[a.option_strings[0]] = a
     def _error(message):
         _say('error', _fault(parser, message))
         sys.exit(2)
