@@ -117,7 +117,7 @@ feedback = sa.Table('feedback', METADATA, _number(), _to('prediction'), _text('w
                     sa.Column('grade', sa.Integer), _text('reason'), _time())
 
 # %% ../../nbs/serve/10_schema.ipynb #c8d6d71d
-REASONS = 'low confidence', 'poor quality', 'near the threshold', 'random', 'disagreement'
+REASONS = 'low confidence', 'poor quality', 'near the threshold', 'random', 'disagreement', 'second reading'
 
 review = sa.Table('review', METADATA, _id(), _to('prediction'), _text('reason'),
     sa.Column('probability', sa.Double, nullable=False), _time('queued', index=True), _text('leased_by'),
