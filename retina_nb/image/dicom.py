@@ -44,20 +44,41 @@ def _check_items(data # bytes of a file
     n = max(data.count(mark) for mark in (b'\xfe\xff\0\xe0', b'\xff\xfe\xe0\0')) # as both orders of bytes write one
     if n > _ITEMS: raise ValueError(f'it has {n:,} items; the limit is {_ITEMS:,}')
 
+# %% ../../nbs/image/08_dicom.ipynb #7340ef21
+_READS, _LIST = 2**18, 2**22 # readings that a file may take; bytes of a list that is read later
+
+class _Counted(io.BytesIO):
+    "Bytes from which a parser may read so many times"
+    left = _READS
+    def read(self, n=-1, /)->bytes:
+        self.left -= 1
+        if self.left < 0: raise ValueError('it has more elements than any photograph')
+        return super().read(n)
+
+# %% ../../nbs/image/08_dicom.ipynb #beac5523
+_LISTS = ('SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence', 'ModalityLUTSequence', 'VOILUTSequence')
+
+def _check_lists(ds):
+    "Raise for lists that are larger than those of any photograph; they are read when they are asked for"
+    sizes = [len(ds.get_item(k).value or b'') for k in _LISTS if k in ds and isinstance(ds.get_item(k).value, bytes)]
+    if max(sizes, default=0) > _LIST: raise ValueError('it has more elements than any photograph')
+
 # %% ../../nbs/image/08_dicom.ipynb #142dc6d9
 _DEFLATED, _INFLATED = b'1.2.840.10008.1.2.1.99', 4*MAX_PIXELS # a transfer syntax; bytes that a file may unfold to
 
-def _check_inflated(f # a DICOM file, open at its beginning
-                   ):
-    "A compressed file of which all is unfolded at once must not unfold to more than the largest picture"
-    head = f.read(1024)
-    if head[132:136] == b'\2\0\0\0' and _DEFLATED in head:
-        f.seek(144 + int.from_bytes(head[140:144], 'little')) # behind what is said of the file itself
-        packed = zlib.decompressobj(-zlib.MAX_WBITS)
-        content = packed.decompress(f.read(), _INFLATED + 1)
-        if len(content) > _INFLATED: raise ValueError('it unfolds to too much')
-        _check_items(content)
+def _inflated(f # a DICOM file, open at its beginning, and afterwards again
+             )->bytes|None: # None for a file that is not compressed as a whole
+    "A compressed file unfolded, with the syntax that it then has; no more than the largest picture"
+    from pydicom.filereader import read_dataset, read_preamble
+    read_preamble(f, False)
+    meta = read_dataset(f, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    n, packed = f.tell(), zlib.decompressobj(-zlib.MAX_WBITS)
     f.seek(0)
+    if str(meta.get('TransferSyntaxUID')) != _DEFLATED.decode(): return None
+    head = f.read(n).replace(_DEFLATED, _DEFLATED[:-3] + bytes(3))
+    content = packed.decompress(f.read(), _INFLATED + 1)
+    if len(content) > _INFLATED: raise ValueError('it unfolds to too much')
+    return head + content
 
 # %% ../../nbs/image/08_dicom.ipynb #ae105df4
 def _dicom_set(src, name, **kwargs):
@@ -65,10 +86,14 @@ def _dicom_set(src, name, **kwargs):
     try: import pydicom
     except ImportError: raise ImageError(name, 'is a DICOM file: pip install pydicom to read it') from None
     try:
-        with io.BytesIO(src) if isinstance(src, bytes) else open_file(src) as f:
+        with _Counted(src) if isinstance(src, bytes) else open_file(src) as f:
             if isinstance(src, bytes): _check_items(src)
-            _check_inflated(f)
-            return pydicom.dcmread(f, **kwargs)
+            plain = _inflated(f)
+            if plain is not None: _check_items(plain)
+            ds = pydicom.dcmread(f if plain is None else _Counted(plain), **kwargs)
+        if plain is not None: ds.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+        _check_lists(ds)
+        return ds
     except FileNotFoundError: raise ImageError(name, 'no such file') from None
     except Exception as e: raise _damaged_dicom(name, getattr(e, 'strerror', None) or e) from None
 

@@ -65,6 +65,7 @@ def frames(syntax, words=True):
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEG2000Lossless, RLELossless)
 
+@pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('syntax', SYNTAXES, ids=[s.name.split(' (')[0] for s in SYNTAXES])
 def test_every_syntax(syntax):
     data = frames(syntax)
@@ -110,7 +111,7 @@ def _elements():
 
 def _plant(ds, rng, n, depth=0):
     "Words in elements chosen at random, in private ones and in sequences"
-    for kw, vr, tag in rng.sample(_elements(), n):
+    for _, vr, tag in rng.sample(_elements(), n):
         word = f'Zx{len(SECRETS)}q{depth}Doe'
         if vr == 'SQ':
             item = Dataset()
@@ -187,6 +188,7 @@ def test_numbers_and_tables_that_are_none():
     for side, stays in (('L', 'L'), ('ZXDOE', None), ('R ', 'R'), ('', None)):
         assert read(same(rgb_dicom(EYE, ImageLaterality=side))).get('ImageLaterality') == stays
 
+@pytest.mark.filterwarnings('ignore')
 def test_pixels_that_tell_who_it_is():
     for k in ('BurnedInAnnotation', 'RecognizableVisualFeatures'): assert k in why(rgb_dicom(EYE, **{k: 'YES'}))
     assert read(same(rgb_dicom(EYE, BurnedInAnnotation='NO'))).BurnedInAnnotation == 'NO'

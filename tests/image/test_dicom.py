@@ -226,3 +226,52 @@ def test_a_file_crowded_with_items_is_refused_before_it_is_read(syntax):
     pydicom.dcmwrite(f, ds, enforce_file_format=True, little_endian='Big' not in syntax, implicit_vr=False)
     for read in (dicom_tags, read_image):
         with pytest.raises(ImageError, match='70,000 items'): read(f.getvalue())
+
+def tiny(n, vr=b'LO'):
+    "So many empty elements of eight bytes each"
+    i = np.arange(n)
+    out = np.zeros((n, 8), np.uint8)
+    out[:,:2], out[:,2:4] = (0x0009 + 2*(i//60000)).astype('<u2').view(np.uint8).reshape(-1, 2), (0x1000 + i%60000).astype('<u2').view(np.uint8).reshape(-1, 2)
+    out[:,4:6] = list(vr)
+    return out.tobytes()
+
+def crowded(where, n):
+    data, more = dicom_bytes(np.zeros((64, 64), np.uint8)), tiny(n)
+    i = data.index(b'\xe0\x7f\x10\0')
+    item = b'\xfe\xff\0\xe0' + len(more).to_bytes(4, 'little') + more
+    open_ = b'\xfe\xff\0\xe0\xff\xff\xff\xff' + more + b'\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0'
+    if where == 'at the end': return data + more
+    if where == 'in an item': return data[:i] + b'\x40\0\x75\2SQ\0\0\xff\xff\xff\xff' + open_ + data[i:]
+    if where == 'in a list of frames': return data[:i] + b'\0\x52\x30\x92SQ\0\0' + len(item).to_bytes(4, 'little') + item + data[i:]
+    if where == 'of the file itself': return data[:132] + more.replace(b'\t\0', b'\2\0') + data[132:]
+    head = 144 + int.from_bytes(data[140:144], 'little')
+    packer = __import__('zlib').compressobj(6, wbits=-15)
+    head = data[:head].replace(b'1.2.840.10008.1.2.1\0', b'1.2.840.10008.1.2.1.99'), data[head:] # without its length, which nobody needs
+    return head[0][:132] + head[0][144:].replace(b'UI\x14\x001.2.840.10008.1.2.1.99', b'UI\x16\x001.2.840.10008.1.2.1.99') + packer.compress(head[1] + more) + packer.flush()
+
+CROWDED = 'at the end', 'in an item', 'in a list of frames', 'of the file itself', 'deflated'
+
+@pytest.mark.parametrize('where', CROWDED)
+def test_a_file_crowded_with_elements_is_refused(where, monkeypatch):
+    "A few thousand are read; of more the parser sees no more than it may"
+    if where != 'of the file itself': assert read_image(crowded(where, 5000)).shape == (64, 64, 3)
+    monkeypatch.setattr('retina_nb.image.dicom._Counted.left', 2**13)
+    monkeypatch.setattr('retina_nb.image.dicom._LIST', 2**16)
+    with pytest.raises(ImageError, match='more elements than any photograph'): read_image(crowded(where, 2**14))
+
+@pytest.mark.full
+@pytest.mark.parametrize('where', CROWDED)
+def test_what_a_crowded_file_costs(where):
+    "Of 32 megabytes of them: 1,300 MB and half a minute without a limit"
+    import resource, time
+    data = crowded(where, 2**22)
+    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    with pytest.raises(ImageError, match='more elements|items'): read_image(data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000 and time.perf_counter() - begin < 20
+
+def test_a_deflated_file_is_known_by_what_it_says_not_by_its_form(monkeypatch):
+    "Without the length of its head, which pydicom can do without, it is unfolded with the same limit"
+    data = crowded('deflated', 10)
+    assert read_image(data).shape == (64, 64, 3)
+    monkeypatch.setattr('retina_nb.image.dicom._INFLATED', 2**10)
+    with pytest.raises(ImageError, match='unfolds to too much'): read_image(data)
