@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     review=['SamplingPlan', 'follow_plan', 'must_read', 'plans_of', 'put_to_plan', 'taken_at'],
     live=['Live', 'live_scores', 'plot_live', 'review_table'],
     weigh=['weigh_up'],
+    second=['Agreement', 'queue_disagreements', 'readers_agree', 'readings_table', 'settled_table'],
     access=['ACCESS', 'Standing', 'Visitor'],
     wagers=['evidence', 'place_of'],
     rollout=['RolloutGate', 'Verdict', 'judge', 'losses', 'paired_answers', 'take_step'],
@@ -30,6 +31,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     lost=['Lost', 'LostSettings', 'watch_mistakes'],
     weekly=['weekly_table'],
     watching=['CAUSES', 'Finding', 'Watched', 'watch_store'],
+    overview=['moved_pictures', 'overview_of'],
     limits=['Limits', 'Refusal'],
     entry=['Entry', 'Guest'],
     notices=['Notify'],
@@ -48,5 +50,6 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     simulate=['Desk', 'retina_simulate', 'simulate_world'],
     serve_command=['retina_serve', 'serve'],
     store_commands=['retina_store'],
+    watch_page=['picture_rows', 'retina_watch', 'save_watch', 'watch_page', 'whole_cells'],
     deploy_command=['deploy_bundle', 'retina_deploy', 'take_back'],
 ))

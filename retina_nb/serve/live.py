@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEAST', 'DARK', 'review_table', 'Live', 'live_scores', 'plot_live']
 
-# %% ../../nbs/serve/54_live.ipynb #5442bdde
+# %% ../../nbs/serve/54_live.ipynb #1d86573d
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -25,7 +25,7 @@ from .review import BY_LOT, DRAWN, NEAR, plans_of, taken_at
 from .schema import feedback, image, prediction, request, review, subject
 from .weigh import weigh_up
 
-# %% ../../nbs/serve/54_live.ipynb #a5f275a9
+# %% ../../nbs/serve/54_live.ipynb #9faf6d4a
 _FOUND = 'not drawn', 'waiting', 'no grade', 'verified' # how far the verification of a photograph is
 
 def _readings(conn)->list:
@@ -34,7 +34,7 @@ def _readings(conn)->list:
     q = q.select_from(review.join(prediction, review.c.prediction == prediction.c.id))
     return conn.execute(q.order_by(review.c.done.is_(None).desc(), review.c.done, review.c.id)).all()
 
-# %% ../../nbs/serve/54_live.ipynb #d9380a0a
+# %% ../../nbs/serve/54_live.ipynb #1a00a769
 def _reviewed(conn)->dict:
     "Row of a photograph that the plan has drawn to its reason, probability, state and target"
     out, rows = {}, _readings(conn)
@@ -49,7 +49,7 @@ def _reviewed(conn)->dict:
         out[r.image] |= dict(state='no grade' if grade is None else 'verified', target=grade)
     return out
 
-# %% ../../nbs/serve/54_live.ipynb #a6ddaa38
+# %% ../../nbs/serve/54_live.ipynb #9096168f
 _COLUMNS = (prediction.c.id, prediction.c.image.label('row'), prediction.c.bundle, prediction.c.role, prediction.c.at,
             prediction.c.probabilities, prediction.c.grade, prediction.c.referable, prediction.c.positive,
             prediction.c.threshold, image.c.sha256, subject.c.key, request.c.tags)
@@ -60,13 +60,13 @@ def _graded(conn, bundles)->list:
     q = sa.select(*_COLUMNS).select_from(of).where(prediction.c.grade.is_not(None), prediction.c.bundle.in_(bundles))
     return [dict(r) for r in conn.execute(q.order_by(prediction.c.at, prediction.c.id)).mappings()]
 
-# %% ../../nbs/serve/54_live.ipynb #70185ccb
+# %% ../../nbs/serve/54_live.ipynb #c24b5fa9
 def _said(conn)->dict:
     "Row of a photograph to the last word on it, whoever said it"
     q = sa.select(prediction.c.image, feedback.c.grade).join(prediction, feedback.c.prediction == prediction.c.id)
     return dict(map(tuple, conn.execute(q.order_by(feedback.c.id))))
 
-# %% ../../nbs/serve/54_live.ipynb #3860a085
+# %% ../../nbs/serve/54_live.ipynb #01348b6a
 def _chances(df, plans)->pd.DataFrame:
     "Zone and chance of each answer, by the plan that held; missing where it could not have been drawn"
     since = np.array([np.datetime64(t.replace(tzinfo=None), 'us') for t, _ in plans], 'datetime64[us]')
@@ -80,13 +80,13 @@ def _chances(df, plans)->pd.DataFrame:
     zone[sure], chance[sure] = df['reason'][sure], 1.
     return df.assign(zone=zone, chance=chance)
 
-# %% ../../nbs/serve/54_live.ipynb #718fbce5
+# %% ../../nbs/serve/54_live.ipynb #4a832cf9
 def _by_photograph(df)->pd.DataFrame:
     "Each answer with the zone and the chance of the answer that was told"
     told = df.sort_values('role', key=lambda r: r == 'shadow', kind='stable').drop_duplicates('row').set_index('row')
     return df.assign(zone=df['row'].map(told['zone']), chance=df['row'].map(told['chance']))
 
-# %% ../../nbs/serve/54_live.ipynb #4b912d29
+# %% ../../nbs/serve/54_live.ipynb #a18cce25
 _OWN = {'image', 'patient', 'target', 'grade', 'task', 'bundle', 'role', 'at', 'reason', 'zone', 'probability',
         'chance', 'state', 'said', 'referable', 'positive', 'threshold', 'prediction'}
 
@@ -95,7 +95,7 @@ def _tag_table(tags)->dict:
     name = lambda k: f'tag_{k}' if k.lower() in _OWN or k.lower().startswith(('p_', 'tag_')) else k
     return {name(k): [t.get(k) for t in tags] for k in sorted({k for t in tags for k in t})}
 
-# %% ../../nbs/serve/54_live.ipynb #9d9ecb25
+# %% ../../nbs/serve/54_live.ipynb #4825b753
 def _models_of(store, bundle)->tuple:
     "(task, ids of the models with it): that of one model, of the live one, or of the one that came last"
     rows = store.bundles()
@@ -104,27 +104,28 @@ def _models_of(store, bundle)->tuple:
     else: task = (store.deployed() or rows[-1])['task']
     return _task_of_its_own(task), [b['id'] for b in rows if b['task'] == task]
 
-# %% ../../nbs/serve/54_live.ipynb #03a8fbc0
+# %% ../../nbs/serve/54_live.ipynb #997b70c4
 def review_table(
     store:Readers, # whose answers are asked for
     *,
     bundle:str=None, # id of a model; by default all of the task of the live one
     since:datetime=None, # only photographs taken from then on
-)->pd.DataFrame: # a row a graded photograph and model, oldest first: predictions with `reason`, `probability`, ...
-    """What models said, what readers found, and with which probability each photograph was drawn (`probability`, where
-    it was; `chance`, of all). `target` is missing where no reader has verified the grade"""
+)->pd.DataFrame: # a row a graded photograph and model, oldest first: predictions with `reason`, `chance`, ...
+    """What models said, what readers found, and the `probability` with which each photograph was drawn, where it was;
+    the `chance` of all. `target` is missing where no reader has verified the grade"""
     task, bundles = _models_of(store, bundle)
     with store.read() as conn: rows, known, said = _graded(conn, bundles), _reviewed(conn), _said(conn)
     none = dict(reason='', probability=np.nan, state='not drawn', target=None)
     seen = pd.DataFrame([none | known.get(r['row'], {}) for r in rows], columns=list(none))
     df = pd.DataFrame(rows, columns=[c.name for c in _COLUMNS]).join(seen.astype(dict(probability=float)))
-    df = df.assign(answered=[r['at'].replace(tzinfo=None) for r in rows], said=df['row'].map(said).where(df['state'] != 'verified').astype('Int64'),
+    said = df['row'].map(said).where(df['state'] != 'verified').astype('Int64')
+    df = df.assign(answered=[r['at'].replace(tzinfo=None) for r in rows], said=said,
                    at=[taken_at(r['tags'], r['at']) for r in rows])
     out = _laid_out(_by_photograph(_chances(df, plans_of(store))), task)
     if bundle: out = out[out['bundle'] == bundle]
     return (out if since is None else out[out['at'] >= since]).reset_index(drop=True)
 
-# %% ../../nbs/serve/54_live.ipynb #16880039
+# %% ../../nbs/serve/54_live.ipynb #091a23cc
 def _laid_out(df, task)->pd.DataFrame:
     "The columns in their order, as a predictions table has them"
     ps = np.array(df['probabilities'].tolist(), float).reshape(len(df), len(task))
@@ -134,14 +135,14 @@ def _laid_out(df, task)->pd.DataFrame:
     end = {k: df[k] for k in ('reason', 'zone', 'probability', 'chance', 'state', 'said', 'at', 'bundle', 'role')}
     return pd.DataFrame(head | mid | end | dict(prediction=df['id'], task=task.name) | _tag_table(df['tags']))
 
-# %% ../../nbs/serve/54_live.ipynb #03c66b06
+# %% ../../nbs/serve/54_live.ipynb #c58e827a
 def _half_grades(k, ordinal)->np.ndarray:
     "Half cases for a table of grades (k, k): one half on the grade itself, one spread over the others"
     i = np.arange(k)
     near = (1/(1 + np.abs(i[:,None]-i))**2 if ordinal else np.ones((k, k)))*(1-np.eye(k))
     return .5*np.eye(k) + .5*near/near.sum(1, keepdims=True)
 
-# %% ../../nbs/serve/54_live.ipynb #be123729
+# %% ../../nbs/serve/54_live.ipynb #b2e755a6
 def _questions(df, task)->dict:
     "What is asked of the table: name to (what the model said, what was found, half cases); -1 where nobody has looked"
     k, grade = len(task), df['grade'].to_numpy(int)
@@ -156,14 +157,14 @@ def _questions(df, task)->dict:
     if task.positive: add('referral', _referred(df, task), task.is_positive(target).astype(int), two)
     return ask
 
-# %% ../../nbs/serve/54_live.ipynb #1e5c35b9
+# %% ../../nbs/serve/54_live.ipynb #ef1a2cd1
 def _referred(df, task)->np.ndarray:
     "Does the model refer? 0 or 1: as it was answered, or by the grade where the table does not tell"
     told = 'referable' in df and df['referable'].notna().all()
     if not told: return task.is_positive(df['grade'].to_numpy(int)).astype(int)
     return df['referable'].to_numpy(int)
 
-# %% ../../nbs/serve/54_live.ipynb #ffb8fc88
+# %% ../../nbs/serve/54_live.ipynb #0a17332f
 def _scores(tables)->dict:
     "Name to score, of tables (..., answer, truth)"
     out = {}
@@ -174,7 +175,7 @@ def _scores(tables)->dict:
         out |= dict(sensitivity=m.sensitivity.counts(r), specificity=m.specificity.counts(r))
     return out
 
-# %% ../../nbs/serve/54_live.ipynb #a3b3bc35
+# %% ../../nbs/serve/54_live.ipynb #7eddf687
 def _figure(value, drawn)->Fields:
     "A score with its 95% interval; no number where it is undefined"
     ok = drawn[~np.isnan(drawn)]
@@ -182,7 +183,7 @@ def _figure(value, drawn)->Fields:
     low, high = np.quantile(ok, [.025, .975])
     return Fields(value=float(value), ci95=[float(min(low, value)), float(max(high, value))])
 
-# %% ../../nbs/serve/54_live.ipynb #97c75996
+# %% ../../nbs/serve/54_live.ipynb #3c80cda3
 def _naive(df, task)->dict:
     "The scores of the verified cases, each counted once"
     d, tables = df[df['target'].notna()], {}
@@ -191,7 +192,7 @@ def _naive(df, task)->dict:
         tables[name] = np.bincount(said*K + found, minlength=D*K).reshape(D, K)[:,:-1].astype(float)
     return {k: float(v) for k, v in _scores(tables).items()}
 
-# %% ../../nbs/serve/54_live.ipynb #0ebe03f9
+# %% ../../nbs/serve/54_live.ipynb #5b8c86bb
 def _off(naive, figures)->Fields:
     "Naive values, and how far each is from the weighted figure"
     out = {}
@@ -200,20 +201,22 @@ def _off(naive, figures)->Fields:
         out[k] = dict(value=v, off=None if None in (v, f['value']) else v - f['value'])
     return Fields(out)
 
-# %% ../../nbs/serve/54_live.ipynb #5ed6dec1
+# %% ../../nbs/serve/54_live.ipynb #6dfc7591
 def _estimates(df, task, draws, seed)->dict:
     "Name to figure, of answers whose zone and chance are known"
-    zone = pd.factorize(df['zone'].where(df['chance'] < 1, 'certain'))[0]
+    zones = df.assign(zone=df['zone'].where(df['chance'] < 1, 'certain'))
+    zone, fine = (zones.groupby(k).ngroup().to_numpy() for k in (['zone'], ['zone', 'chance']))
     unit = np.unique(patient_codes(df)[0], return_inverse=True)[1]
     weight = (1/df['probability'].fillna(1.)).to_numpy(float)
     point, drawn = {}, {}
     for name, (said, found, half) in _questions(df, task).items():
-        e, d = weigh_up(zone, said, found, weight=weight, unit=unit, half=half, draws=draws, seed=seed)
+        z = fine if name == 'right' else zone
+        e, d = weigh_up(z, said, found, weight=weight, unit=unit, half=half, draws=draws, seed=seed)
         point[name], drawn[name] = e[...,:-1], d[...,:-1]
     values, spread = _scores(point), _scores(drawn)
     return {k: _figure(float(v), spread[k]) for k, v in values.items()}
 
-# %% ../../nbs/serve/54_live.ipynb #b81d7399
+# %% ../../nbs/serve/54_live.ipynb #f0c95703
 LEAST, DARK = 10, .05 # verified cases that a figure needs; share of answers in zones of which nothing is known
 
 def _unknown(df)->float:
@@ -222,7 +225,7 @@ def _unknown(df)->float:
     seen = set(zone[df['target'].notna()])
     return float((~zone.isin(seen)).mean())
 
-# %% ../../nbs/serve/54_live.ipynb #b2a6ccd5
+# %% ../../nbs/serve/54_live.ipynb #acceb781
 def _not_verified(df, covered)->Fields:
     "How much of it was verified, by zone, and what was not"
     zones = {}
@@ -234,7 +237,7 @@ def _not_verified(df, covered)->Fields:
     rest = n['photographs'] - n['verified'] - n['no_grade']
     return Fields(n | dict(not_verified=rest, no_plan=int((~covered).sum()), zones=zones))
 
-# %% ../../nbs/serve/54_live.ipynb #25807912
+# %% ../../nbs/serve/54_live.ipynb #ad1d40fe
 @dataclass
 class Live:
     "How good a model is in use: figures with intervals, the naive ones beside them, and what was not verified"
@@ -254,7 +257,7 @@ class Live:
         names = 'sensitivity', 'specificity', 'qwk', 'accuracy'
         return {k: getattr(self, k) for k in names if getattr(self, k) is not None}
 
-# %% ../../nbs/serve/54_live.ipynb #55a37376
+# %% ../../nbs/serve/54_live.ipynb #94ebf6d1
 def _ready(what, task)->tuple:
     "(table with all columns that count, task) of a store or a table"
     df = review_table(what) if isinstance(what, Readers) else pd.DataFrame(what)
@@ -271,7 +274,7 @@ def _ready(what, task)->tuple:
     if bad.any(): raise DataError(f'live scores, row {int(bad.argmax())}: a target without a probability above 0')
     return df[df['grade'].notna()], task
 
-# %% ../../nbs/serve/54_live.ipynb #b8820f21
+# %% ../../nbs/serve/54_live.ipynb #833deb2d
 def _live(df, task, draws, seed)->Live:
     "The figures of some answers"
     covered = df['chance'].gt(0)
@@ -284,7 +287,7 @@ def _live(df, task, draws, seed)->Live:
     return Live(task.name, **four, naive=_off(naive, figures), not_verified=_not_verified(df, covered),
                 n_patients=patient_codes(d)[1] if len(d) else 0, seed=seed)
 
-# %% ../../nbs/serve/54_live.ipynb #e67a9256
+# %% ../../nbs/serve/54_live.ipynb #ec8a4ee8
 def live_scores(
     what, # a `Store`, or a table as `review_table` gives it
     task=None, # a name or a `Task`; by default the table's own
@@ -305,7 +308,7 @@ def live_scores(
     out.groups.update(groups)
     return out
 
-# %% ../../nbs/serve/54_live.ipynb #a58873c5
+# %% ../../nbs/serve/54_live.ipynb #e8a1891f
 def _to_dict(self)->dict: # plain values, ready for JSON
     "The figures in the shape of `metrics.json`, with what was not verified"
     plain = lambda x: {k: plain(v) for k, v in x.items()} if isinstance(x, dict) else x
@@ -318,7 +321,7 @@ def _to_dict(self)->dict: # plain values, ready for JSON
 
 Live.to_dict = _to_dict
 
-# %% ../../nbs/serve/54_live.ipynb #0458f5df
+# %% ../../nbs/serve/54_live.ipynb #de72f19b
 def _to_frame(self)->pd.DataFrame: # a row a figure: group, score, value, low, high, naive, off, photographs, verified
     "The figures as a table, those of all first"
     rows = []
@@ -332,7 +335,7 @@ def _to_frame(self)->pd.DataFrame: # a row a figure: group, score, value, low, h
 
 Live.to_frame = _to_frame
 
-# %% ../../nbs/serve/54_live.ipynb #5d7704fd
+# %% ../../nbs/serve/54_live.ipynb #3025e5d6
 def _said_of(self)->str:
     "The figures in a few lines, with what they rest on"
     n = self.not_verified
@@ -347,7 +350,7 @@ def _said_of(self)->str:
 
 Live.__str__ = Live.__repr__ = _said_of
 
-# %% ../../nbs/serve/54_live.ipynb #8334fc84
+# %% ../../nbs/serve/54_live.ipynb #73d9618b
 def plot_live(
     live:Live, # as `live_scores` gives it
     score:str='sensitivity', # which figure is drawn for all and for each group; None: all figures of all
