@@ -143,6 +143,7 @@ def count_screened(
     at, preds = _checked_thresholds(thresholds), read_predictions(preds, task)
     task, known = task_of(preds), preds['target'].notna().to_numpy()
     if not prob_columns(preds): raise DataError('predictions: no columns p_0 ...; thresholds need probabilities')
+    if not task.positive: raise SettingError(f'{task.name} has no positive classes, so nobody is referred')
     if classes and not task.ordinal: raise SettingError(f'{task.name} has no worse class: give one prevalence')
     d = referral_rows(preds, task, ungradable='referred')
     code, n, by, label, ill, names = _patient_groups(d, task, classes)

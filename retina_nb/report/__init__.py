@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     review=['difference_table', 'notes_table', 'of_hundred', 'patient_table', 'plain_words', 'source_table',
         'trained_on', 'workload_table'],
     card=['model_card'],
+    impact=['impact_table', 'impact_words', 'plot_run_impact'],
     run_report=['report', 'report_notebook', 'retina_report'],
     demo=['RECIPE', 'demo_records', 'retina_demo', 'run_demo'],
 ))

@@ -24,6 +24,9 @@ from .review import source_table as source_table
 from .review import trained_on as trained_on
 from .review import workload_table as workload_table
 from .card import model_card as model_card
+from .impact import impact_table as impact_table
+from .impact import impact_words as impact_words
+from .impact import plot_run_impact as plot_run_impact
 from .run_report import report as report
 from .run_report import report_notebook as report_notebook
 from .run_report import retina_report as retina_report
@@ -32,4 +35,4 @@ from .demo import demo_records as demo_records
 from .demo import retina_demo as retina_demo
 from .demo import run_demo as run_demo
 
-__all__ = ['abstain_table', 'calibration_table', 'class_score_table', 'confused_table', 'data_table', 'decision_table', 'error_table', 'example_run', 'group_tags', 'page_list', 'page_table', 'pick_cases', 'plot_cases', 'plot_groups', 'score_table', 'score_text', 'difference_table', 'notes_table', 'of_hundred', 'patient_table', 'plain_words', 'source_table', 'trained_on', 'workload_table', 'model_card', 'report', 'report_notebook', 'retina_report', 'RECIPE', 'demo_records', 'retina_demo', 'run_demo']
+__all__ = ['abstain_table', 'calibration_table', 'class_score_table', 'confused_table', 'data_table', 'decision_table', 'error_table', 'example_run', 'group_tags', 'page_list', 'page_table', 'pick_cases', 'plot_cases', 'plot_groups', 'score_table', 'score_text', 'difference_table', 'notes_table', 'of_hundred', 'patient_table', 'plain_words', 'source_table', 'trained_on', 'workload_table', 'model_card', 'impact_table', 'impact_words', 'plot_run_impact', 'report', 'report_notebook', 'retina_report', 'RECIPE', 'demo_records', 'retina_demo', 'run_demo']

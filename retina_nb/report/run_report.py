@@ -16,9 +16,11 @@ from ..core import DISCLAIMER, RetinaError, Run, RunError, need
 from ..commands import call_parse, next_command, one_line_errors
 from ..disk import write_file
 from ..data.provenance import source_badge
+from ..measure.impact import Clinic
 from ..measure.predictions import prob_columns, read_predictions
 from ..measure.scores import leading_scores
 from ..pages import Section, picture, render_page, render_template
+from .impact import _clinic
 from .review import trained_on
 from .tables import _has_both, _on_disk, group_tags, pick_cases, score_text
 from ..work import Progress, free_file
@@ -50,21 +52,23 @@ def _cells(text):
             if s.strip(): yield 'code' if i % 2 else 'markdown', s.strip()
 
 # %% ../../nbs/report/10_run_report.ipynb #bd2de78c
-def _parameters(run, n_boot, n_cases):
-    "Source of the cell that knows the run"
-    return f'run_path, n_boot, n_cases = {str(run.path)!r}, {n_boot}, {n_cases}'
+def _parameters(run, n_boot, n_cases, clinic=None):
+    "Source of the cell that knows the run, and the clinic where one is named"
+    told = None if clinic is None else _clinic(clinic).to_dict()
+    return f'run_path, n_boot, n_cases, clinic = {str(run.path)!r}, {n_boot}, {n_cases}, {told!r}'
 
 # %% ../../nbs/report/10_run_report.ipynb #b8c24a68
 def report_notebook(run:Run, # a finished run
                     *, n_boot:int=500, # resamples of the figures' intervals
-                    n_cases:int=4 # cases of each kind
+                    n_cases:int=4, # cases of each kind
+                    clinic=None # `Clinic`, or its fields; by default one whose patients are like those of the test
                    )->Any: # an nbformat notebook, not executed
     "The page as a notebook: prose, and cells of one or two calls each"
     import nbformat.v4 as v4
     new = dict(code=v4.new_code_cell, markdown=v4.new_markdown_cell)
     cells = [new[kind](source) for kind, source in _cells(render_template('report.md', **_can_show(run)))]
     cells[1:1] = [v4.new_markdown_cell(f'*{DISCLAIMER}*', metadata=dict(tags=['disclaimer'])),
-                  v4.new_code_cell(_parameters(run, n_boot, n_cases), metadata=dict(tags=['parameters']))]
+                  v4.new_code_cell(_parameters(run, n_boot, n_cases, clinic), metadata=dict(tags=['parameters']))]
     kernel = dict(name='python3', display_name='Python 3', language='python')
     return v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel, title=run.name))
 
@@ -161,14 +165,14 @@ def _page(run, nb)->str:
     return render_page(title or run.name, sections, lead=lead)
 
 # %% ../../nbs/report/10_run_report.ipynb #55882864
-def _from_template(template, run):
+def _from_template(template, run, clinic=None):
     "Somebody's notebook with this run put into its cell of parameters"
     import nbformat
     try: nb = nbformat.read(template, 4)
     except Exception as e: raise RunError(f'{template}: not readable as a notebook ({e})') from None
     ours = [c for c in nb.cells if 'parameters' in c.metadata.get('tags', [])]
     if not ours: raise RunError(f"{template}: has no cell tagged 'parameters' to put the run into")
-    ours[0].source = _parameters(run, 500, 4)
+    ours[0].source = _parameters(run, 500, 4, clinic)
     return nb
 
 # %% ../../nbs/report/10_run_report.ipynb #29723136
@@ -176,6 +180,7 @@ def report(run, # a finished `Run` or its folder
            out=None, # the file; by default report.html in the run folder
            *, notebook=None, # also write the executed notebook here
            template=None, # execute this notebook for the run instead; its cell tagged `parameters` is replaced
+           clinic=None, # `Clinic`, or its fields: whom the model is to serve; by default people like those of the test
            progress:bool=False # say how far it is?
           )->Path: # the file
     "Write a run as one self-contained HTML page. An unfinished or damaged run is a `RunError`"
@@ -183,7 +188,7 @@ def report(run, # a finished `Run` or its folder
     run = _checked(run)
     out = free_file(out or run.path/'report.html', kinds=('.html', '.htm'))
     if notebook: free_file(notebook, kinds=('.ipynb',))
-    nb = report_notebook(run) if template is None else _from_template(template, run)
+    nb = report_notebook(run, clinic=clinic) if template is None else _from_template(template, run, clinic)
     nb = _execute(nb, show=progress)
     if notebook: write_file(notebook, nbformat.writes(nb) + '\n')
     return write_file(out, _page(run, nb))
@@ -194,8 +199,11 @@ def report(run, # a finished `Run` or its folder
 def retina_report(run:str, # a finished run folder
                   out:str=None, # the file to write; by default report.html in the run folder
                   notebook:str=None, # also write the executed notebook to this file
-                  template:str=None # execute this notebook instead of the built-in one
+                  template:str=None, # execute this notebook instead of the built-in one
+                  prevalence:float=None, # fraction of a clinic's patients who are positive; by default as in the test
+                  minutes:float=2. # of a reader for one patient, at that clinic
                  ):
     "Write a run as one self-contained HTML page"
-    print(report(run, out, notebook=notebook, template=template, progress=True))
+    clinic = Clinic(prevalence=prevalence, minutes=minutes)
+    print(report(run, out, notebook=notebook, template=template, clinic=clinic, progress=True))
     next_command('retina_export', run, out=f'bundles/{Run(run).name}', file=sys.stderr)
