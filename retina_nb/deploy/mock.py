@@ -48,7 +48,7 @@ def _own(settings, task)->MockSettings:
     from retina_nb.synth.render import PREVALENCE
     return replace(settings, prevalence=tuple(PREVALENCE) if task.name == 'dr' else (1/len(task),)*len(task))
 
-# %% ../../nbs/deploy/46_mock.ipynb #32afb338
+# %% ../../nbs/deploy/46_mock.ipynb #839b3b10
 class MockBundle(Bundle):
     "What stands for the bundle of a mock"
     def __init__(self, oracle:Oracle, # true grades
@@ -65,10 +65,11 @@ class MockBundle(Bundle):
         if wrong: raise DataError(f'the oracle knows a grade {wrong[0]}, and {task.name} has 0 to {len(task)-1}')
         config = _config(name, task, settings, 224)
         super().__init__(path, config, task, Preprocess(size=224), sums={}, golden=[])
+        self._id = 'mock' + json_hash([config, sorted(oracle.truth.items())])[:8]
     @property
     def id(self)->str:
         "'mock' and eight digits: other labels, or other errors, are another model"
-        return 'mock' + json_hash([self.config, sorted(self.oracle.truth.items())])[:8]
+        return self._id
     @property
     def card(self)->str:
         "What a reader of its card is told"

@@ -27,23 +27,38 @@ from .inside import Inside, _tags_of
 from .store import Store
 from .world import Reader, World, lot
 
-# %% ../../nbs/serve/99_simulate.ipynb #3b491fdc
+# %% ../../nbs/serve/99_simulate.ipynb #57dd5e62
 class Desk:
     "Readers, and what the photographs before them show"
-    def __init__(self, readers, seed:int=0): self.readers, self.seed, self.known = list(readers), seed, {}
-    def show(self, sha:str, truth:int, day:int # of a photograph
-            ): self.known[sha] = truth, day
-    def word(self, reader:Reader, sha:str, day:float # today
-            )->int|None: # None: not yet, or not of this simulation
+    def __init__(self, readers, # of `Reader`
+                 seed:int=0, # of the simulation
+                ): self.readers, self.seed, self.known = list(readers), seed, {}
+    def show(self, sha:str, # of a photograph
+             truth:int, # its true grade
+             day:int, # on which it was taken
+            ):
+        "Know what a photograph shows"
+        self.known[sha] = truth, day
+    def word(self, reader:Reader, # who is asked
+             sha:str, # of the photograph
+             day:float, # today
+            )->int|None: # a grade; None: not yet, or not of this simulation
         "What a reader says of a photograph today"
         truth, taken = self.known.get(sha, (0, float('inf')))
         return reader.reads(truth, f'{self.seed} {sha}') if day >= taken + reader.days else None
 
-# %% ../../nbs/serve/99_simulate.ipynb #d0ffd785
+# %% ../../nbs/serve/99_simulate.ipynb #6a3dffb6
 @patch
-def anybody(self:Desk, sha, day)->tuple|None: # (name, grade)
+def anybody(
+    self:Desk,
+    sha:str, # of the photograph
+    day:float, # today
+    had=(), # names of those who have read it
+)->tuple|None: # (name, grade); None: nobody yet
     "The word of the reader to whom a photograph falls by lot"
-    reader = self.readers[int(lot(self.seed, sha)*len(self.readers))]
+    others = [r for r in self.readers if r.name not in had]
+    if not others: return None
+    reader = others[int(lot(self.seed, sha)*len(others))]
     grade = self.word(reader, sha, day)
     return None if grade is None else (reader.name, grade)
 
@@ -62,14 +77,12 @@ class _Clinics:
         for who, case in self.held.items():
             with contextlib.suppress(ServiceError): self.client.release(case['id'], who=who)
 
-# %% ../../nbs/serve/99_simulate.ipynb #ba2c0926
+# %% ../../nbs/serve/99_simulate.ipynb #57e289e0
 def _may(role, needed, what):
     "Raise where a key does not allow what is to be done with it"
     if ACCESS.index(role) < ACCESS.index(needed):
-        raise SettingError(f'the key is that of a {role}, and {what} that of {_a(needed)}: give another one in '
-                           'RETINA_NB_KEY')
-
-def _a(word): return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+        one = f"{'an' if needed == 'admin' else 'a'} {needed}"
+        raise SettingError(f'the key is that of a {role}, and {what} that of {one}: give another one in RETINA_NB_KEY')
 
 # %% ../../nbs/serve/99_simulate.ipynb #95b6ad75
 @patch
@@ -83,7 +96,7 @@ def check(self:_Clinics, read, faults):
     if not self.model['id'].startswith('mock'):
         print(f"{self.model['name']} is no mock: how often it errs is not known beforehand", file=sys.stderr)
 
-# %% ../../nbs/serve/99_simulate.ipynb #520b6ca2
+# %% ../../nbs/serve/99_simulate.ipynb #d0873f55
 @patch
 def _one(self:_Clinics, key, shots)->list:
     "Send a request; what came back, for each photograph"
@@ -95,6 +108,7 @@ def _one(self:_Clinics, key, shots)->list:
     return [dict(id=g['id'], request=said['id'], sha256=g['sha256'], grade=g['grade'],
                  model=(g['model'] or {}).get('id', '')) for g in said['gradings']]
 
+# %% ../../nbs/serve/99_simulate.ipynb #1113e181
 @patch
 def answer(self:_Clinics, requests)->list:
     "Send requests; what came back, for each photograph in order"
@@ -129,7 +143,7 @@ def put(self:_Clinics, bundle):
     "Let another model answer"
     self.client._json('POST', '/v1/deployments', dict(bundle=bundle, alias='live'))
 
-# %% ../../nbs/serve/99_simulate.ipynb #7cb04202
+# %% ../../nbs/serve/99_simulate.ipynb #6337f1c1
 class _Within:
     "A store, as the simulator fills it"
     def __init__(self, where, bundle, pool, desk, seed):
@@ -148,7 +162,7 @@ class _Within:
         known = [b['id'] for b in self.store.bundles()]
         for f in faults:
             if f.bundle and f.bundle not in known: raise SettingError(f'{f}: the store has no such model: {known}')
-    def read(self, day): return self.inside.read(lambda sha: self.desk.anybody(sha, day))
+    def read(self, day): return self.inside.read(lambda sha, had: self.desk.anybody(sha, day, had))
     def put(self, bundle): self.inside.service.models.deploy(bundle, by='retina_simulate')
     def close(self):
         self.inside.close()
@@ -175,48 +189,50 @@ def _row(shot, said)->dict:
     facts = {k: getattr(shot, k) for k in _TRUE} | dict(faults=' '.join(shot.faults))
     return {k: said.get(k, 'live' if k == 'role' else None) for k in _SAID} | facts
 
-# %% ../../nbs/serve/99_simulate.ipynb #08cd5d45
+# %% ../../nbs/serve/99_simulate.ipynb #f5561908
+def _mark(world, faults, seed)->str:
+    "How the keys of a simulation's requests begin"
+    return f's{seed}-{json_hash([world.to_dict(), [str(f) for f in faults]], 8)}'
+
+# %% ../../nbs/serve/99_simulate.ipynb #35438f2f
 def simulate_world(
     where, # address of a service, or a store: a folder, a file or postgresql://...
     world:World=None, # by default the one that `retina_simulate --world` prints
     *,
-    days:int=30,
+    days:int=30, # how many
     faults=(), # `Fault`, or lines such as 'blur:machine=B2:day=12'
     seed:int=0, # another one gives other patients, errors and reviews
     pool:Pool=None, # photographs; by default synthetic eyes
     key:str='', # of the service; not needed on its own machine
-    bundle=None, # for a store: folder of what answers; by default its live model, or a mock
-    read:bool=True, # do readers work off the queue?
+    bundle=None, # for a store: what answers; by default its live model, or a mock
+    read:bool=True, # do readers work off the queue, in the end all of it?
     workers:int=4, # requests that are under way at a time
     each_day:Callable=None, # called with the number of a day that is over
 )->pd.DataFrame: # a row a photograph: what was true (`truth`, `faults`) and what was answered (`id`, `grade`)
     "Let a world happen, and have its photographs graded"
     world, rows = world or World(), []
-    faults = world.check_faults(faults, days)
-    desk = Desk(world.readers, seed)
-    there = _open(where, key, bundle, pool or draw_pool(prevalence=world.prevalence), desk, workers, seed)
-    mark = f's{seed}-{json_hash([world.to_dict(), [str(f) for f in faults]], 8)}'
-    with contextlib.closing(there):
+    faults, pool = world.check_faults(faults, days), pool or draw_pool(prevalence=world.prevalence)
+    with contextlib.closing(_open(where, key, bundle, pool, Desk(world.readers, seed), workers, seed)) as there:
         there.check(read, faults)
         for n, shots in enumerate(world.happens(days, faults, seed), 1):
-            for f in faults:
-                if f.kind == 'model' and f.day == n: there.put(f.bundle)
-            rows += _a_day(there, shots, mark, world, seed)
-            if read: there.read(n)
+            for f in faults: there.put(f.bundle) if f.bundle and f.day == n else None
+            rows += _a_day(there, shots, world, faults, seed)
+            if read: there.read(n if n < days else days + 366)
             if each_day: each_day(n)
-        if read: there.read(n + max((r.days for r in world.readers), default=0))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/serve/99_simulate.ipynb #d03aa706
+# %% ../../nbs/serve/99_simulate.ipynb #709c080f
 def _open(where, key, bundle, pool, desk, workers, seed):
-    "A service or a store"
+    "A service or a store, ready to answer"
+    if not 1 <= workers <= 64: raise SettingError(f'workers is {workers}: choose 1 to 64')
     if not is_service(where): return _Within(where, bundle, pool, desk, seed)
     if bundle: raise SettingError('a service has its own model: leave --bundle out, or name a store')
     return _Clinics(where, key, pool, desk, workers, seed)
 
-def _a_day(there, shots, mark, world, seed)->list:
+# %% ../../nbs/serve/99_simulate.ipynb #91c0530f
+def _a_day(there, shots, world, faults, seed)->list:
     "Send the photographs of a day; rows of what was true"
-    asked = _requests(shots, mark, world.together, seed)
+    asked = _requests(shots, _mark(world, faults, seed), world.together, seed)
     for s in shots: there.desk.show(there.pool.sha256(s, seed), s.truth, s.day)
     said = there.answer(asked)
     return [_row(s, o) for s, o in zip([s for _, some in asked for s in some], said)]
@@ -227,6 +243,12 @@ def _world(file, rate)->World:
     world = World.from_dict(read_json(file, SettingError)) if file else World()
     return world if rate is None else replace(world, rate=rate)
 
+# %% ../../nbs/serve/99_simulate.ipynb #813f5d12
+def _show_world(asked):
+    "Print the default world, where that was asked for"
+    if asked != '-': raise SettingError('name a service (http://127.0.0.1:8000) or a store (a folder)')
+    print(json.dumps(World().to_dict(), indent=1))
+
 # %% ../../nbs/serve/99_simulate.ipynb #ebacb76d
 def _told(df, took)->str:
     "What was done, in a line"
@@ -236,21 +258,27 @@ def _told(df, took)->str:
             f'{len(df)/took:.0f} a second; {right:.1%} graded right; '
             f"{', '.join(f'{k}: {v}' for k, v in spoiled.items()) or 'no faults'}")
 
-# %% ../../nbs/serve/99_simulate.ipynb #6d47c464
-def _photographs(images, world)->Pool:
-    "Where the pictures come from"
-    return folder_pool(images) if images else draw_pool(prevalence=world.prevalence)
+# %% ../../nbs/serve/99_simulate.ipynb #84d1d3bd
+def _happen(where, world, truth, images, **kwargs):
+    "Let a world happen, and say what happened"
+    world.check_faults(kwargs['faults'], kwargs['days']) # before anything is drawn or written
+    if truth: file_to_write(truth)
+    pool = folder_pool(images) if images else draw_pool(prevalence=world.prevalence)
+    began, key = time.perf_counter(), os.environ.get('RETINA_NB_KEY', '')
+    df = simulate_world(where, world, pool=pool, key=key, **kwargs)
+    print(_told(df, time.perf_counter() - began))
+    if truth: print(f'what was true: {write_table(truth, df)}')
 
-# %% ../../nbs/serve/99_simulate.ipynb #72e17c53
+# %% ../../nbs/serve/99_simulate.ipynb #ead01d86
 @call_parse
 @one_line_errors
 def retina_simulate(
-    where:Param("address of a service, or a store: a folder, a file or postgresql://...", str, opt=False, nargs='?')=None,
+    where:Param('address of a service, or a store', str, opt=False, nargs='?')=None, # a folder or postgresql://...
     days:int=30, # how many
     rate:float=None, # photographs a day; by default the world's
     fault:Param("what goes wrong, such as blur:machine=B2:day=12", str, nargs='*')=None, # nothing
     seed:int=0, # another one gives other patients and errors
-    world:Param("file of a world as JSON; without a file: print the default world", str, nargs='?', const='-')=None,
+    world:Param('file of a world; without a file: print the default one', str, nargs='?', const='-')=None, # the default
     truth:str=None, # CSV to write: what was true, beside what was answered
     images:str=None, # a data set with grades 0 to 4, in place of synthetic eyes
     bundle:str=None, # for a store: folder of what answers; left out: its live model, or a mock
@@ -258,14 +286,6 @@ def retina_simulate(
     workers:int=4, # requests that are under way at a time
 ):
     "Send a world's patients, faults and readers to a service, or into a store"
-    if world == '-' and where is None: return print(json.dumps(World().to_dict(), indent=1))
-    if where is None: raise SettingError('name a service (http://127.0.0.1:8000) or a store (a folder)')
-    here, pairs = _world(None if world == '-' else world, rate), fault or []
-    here.check_faults(pairs, days)
-    if truth: file_to_write(truth)
-    if not 1 <= workers <= 64: raise SettingError(f'workers is {workers}: choose 1 to 64')
-    began = time.perf_counter()
-    df = simulate_world(where, here, days=days, faults=pairs, seed=seed, pool=_photographs(images, here),
-                  key=os.environ.get('RETINA_NB_KEY', ''), bundle=bundle, read=not no_readers, workers=workers)
-    print(_told(df, time.perf_counter() - began))
-    if truth: print(f'what was true: {write_table(truth, df)}')
+    if where is None: _show_world(world)
+    else: _happen(where, _world(None if world == '-' else world, rate), truth, images, days=days, faults=fault or [],
+                  seed=seed, bundle=bundle, read=not no_readers, workers=workers)

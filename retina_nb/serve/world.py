@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['KINDS', 'PIXELS', 'lot', 'Reader', 'Fault', 'World', 'Shot']
 
-# %% ../../nbs/serve/98_world.ipynb #1a6ccf8e
+# %% ../../nbs/serve/98_world.ipynb #f2b1ae3d
 import hashlib, json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,11 @@ def lot(*facts, # whatever it shall depend on
     text = json.dumps(facts, default=str)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], 'big')/2**56
 
-# %% ../../nbs/serve/98_world.ipynb #c4fa18fc
+# %% ../../nbs/serve/98_world.ipynb #abc761d1
 @dataclass(frozen=True)
 class Reader:
     "A person who reads photographs again"
-    name: str
+    name: str                # as it stands beside the word in the store
     sensitivity: float = .95 # share of referable photographs that are recognised
     specificity: float = .95 # share of the others that are
     days: int = 2            # from the photograph to the reader's word
@@ -48,10 +47,10 @@ class Reader:
         other = [g for g in range(max(positive) + 1) if (g in positive) != refer]
         return min(other, key=lambda g: abs(g - truth)) if other else truth
 
-# %% ../../nbs/serve/98_world.ipynb #297a74d6
+# %% ../../nbs/serve/98_world.ipynb #75e3d8f8
 def _share(name, v):
     "Raise unless a value lies between 0 and 1"
-    if isinstance(v, bool) or not isinstance(v, Real) or not 0 <= v <= 1:
+    if isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 <= v <= 1:
         raise SettingError(f'{name} is {v!r}: it must lie between 0 and 1')
 
 # %% ../../nbs/serve/98_world.ipynb #0d6e1458
@@ -66,7 +65,16 @@ KINDS = dict( # kind: (strength where none is given, least, greatest, what the s
     model=(1., 1., 1., 'no strength; bundle=ID names the model'))
 PIXELS = 'blur', 'darkness', 'colour', 'crop', 'compression' # kinds that are seen in the picture
 
-# %% ../../nbs/serve/98_world.ipynb #709150eb
+# %% ../../nbs/serve/98_world.ipynb #ad58e06a
+def _strength(kind, v)->float:
+    "How much of a fault there is; what cannot be is a `SettingError`"
+    if kind not in KINDS: raise unknown('kind of fault', kind, KINDS)
+    usual, lo, hi, means = KINDS[kind]
+    if v is None: return float(usual)
+    if isinstance(v, (int, float)) and lo <= v <= hi: return float(v)
+    raise SettingError(f'{kind}: strength is {v}: it is the {means}, {lo:g} to {hi:g}')
+
+# %% ../../nbs/serve/98_world.ipynb #e3fa3749
 @dataclass(frozen=True)
 class Fault:
     "Something that goes wrong from a day on"
@@ -77,12 +85,7 @@ class Fault:
     strength: float|None = None # how much; by default as in `KINDS`
     bundle: str = ''          # for another model: its id
     def __post_init__(self):
-        if self.kind not in KINDS: raise unknown('kind of fault', self.kind, KINDS)
-        usual, lo, hi, means = KINDS[self.kind]
-        v = usual if self.strength is None else self.strength
-        if not isinstance(v, Real) or not lo <= v <= hi:
-            raise SettingError(f'{self.kind}: strength is {v}: it is the {means}, {lo:g} to {hi:g}')
-        object.__setattr__(self, 'strength', float(v))
+        object.__setattr__(self, 'strength', _strength(self.kind, self.strength))
         if self.level not in ('machine', 'hospital', 'all') or bool(self.name) != (self.level != 'all'):
             raise SettingError(f'{self.kind}: write machine=NAME, hospital=NAME or all')
         if self.day < 1: raise SettingError(f'{self.kind}: day is {self.day}: the first day is 1')
@@ -96,7 +99,7 @@ class Fault:
         how = f'bundle={self.bundle}' if self.bundle else f'strength={self.strength:g}'
         return f'{self.kind}:{where}:day={self.day}:{how}'
 
-# %% ../../nbs/serve/98_world.ipynb #a3f8d73f
+# %% ../../nbs/serve/98_world.ipynb #5693dfb8
 _FORM = 'write KIND:machine=NAME:day=D, KIND:hospital=NAME:day=D or KIND:all:day=D, and :strength=S where wanted'
 
 def _number(text, kind)->Any:
@@ -104,12 +107,13 @@ def _number(text, kind)->Any:
     try: return kind(text)
     except ValueError: raise SettingError(f'{text[:40]!r} is no number: {_FORM}') from None
 
+# %% ../../nbs/serve/98_world.ipynb #6a232eb1
 @patch(cls_method=True)
 def parse(cls:Fault, text:str # as it is written
          )->Fault:
     "A fault from its line"
     kind, *parts = str(text).strip().split(':')
-    said = dict(p.partition('=')[::2] for p in parts)
+    said:dict[str, str] = {k: v for k, _, v in (p.partition('=') for p in parts)}
     if len(said) != len(parts) or set(said) - {'machine', 'hospital', 'all', 'day', 'strength', 'bundle'}:
         raise SettingError(f'{str(text)[:60]!r}: is no fault: {_FORM}')
     where = [k for k in ('machine', 'hospital', 'all') if k in said]
@@ -118,7 +122,7 @@ def parse(cls:Fault, text:str # as it is written
     level = where[0] if where else 'all'
     return cls(kind, level, said.get(level, ''), _number(said.get('day', '1'), int), strength, said.get('bundle', ''))
 
-# %% ../../nbs/serve/98_world.ipynb #9d1ed16c
+# %% ../../nbs/serve/98_world.ipynb #2b9c23e7
 def _hospitals()->dict:
     return dict(A=dict(machines=['A1', 'A2']), B=dict(machines=['B1', 'B2']), C=dict(machines=['C1']))
 
@@ -135,7 +139,7 @@ class World:
     ages: tuple = (58., 13.)  # mean and standard deviation, years
     prevalence: tuple = (.5, .12, .2, .1, .08) # of the grades 0 to 4
     start: str = '2026-01-05' # the first day; hours are those of UTC
-    readers: tuple = (Reader('reader 1'), Reader('reader 2', .9, .97))
+    readers: tuple = (Reader('reader 1'), Reader('reader 2', .9, .97)) # who reads again
     def __post_init__(self): _check(self)
 
 # %% ../../nbs/serve/98_world.ipynb #95845dde
@@ -150,14 +154,14 @@ def _names(w)->list:
         raise SettingError('world: each machine needs a name of its own')
     return names
 
-# %% ../../nbs/serve/98_world.ipynb #34247eca
+# %% ../../nbs/serve/98_world.ipynb #1d91d5d2
 def _check(w):
     "Raise a `SettingError` for a world that cannot be"
     names = _names(w)
     if set(w.weights) - set(names): raise unknown('machine', min(set(w.weights) - set(names)), names)
     positive = dict(rate=w.rate, **{f'weight of {m}': v for m, v in w.weights.items()})
     for k, v in positive.items():
-        if isinstance(v, bool) or not isinstance(v, Real) or not 0 < v < 1e7:
+        if isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 < v < 1e7:
             raise SettingError(f'world: {k} is {v!r}: it must be above 0')
     for k in ('returning', 'night', 'together', 'alike'): _share(f'world: {k}', getattr(w, k))
     ages, shares = tuple(w.ages), tuple(w.prevalence)
@@ -205,15 +209,15 @@ def check_faults(
         if f.day > days: raise SettingError(f'{f}: begins after the last day, {days}')
     return faults
 
-# %% ../../nbs/serve/98_world.ipynb #2181814b
+# %% ../../nbs/serve/98_world.ipynb #4ebf6345
 @dataclass(frozen=True)
 class Shot:
     "A photograph and all that is known of it"
     number: int      # counted from 0
     day: int         # counted from 1
     taken: datetime  # when
-    hospital: str
-    machine: str
+    hospital: str    # where
+    machine: str     # by which camera
     patient: str     # as the clinic calls them
     eye: str         # which one it really is
     told: str        # which one the tag says
@@ -261,9 +265,10 @@ def _when(world, rng, day)->datetime:
     begin = datetime.fromisoformat(world.start).replace(tzinfo=UTC)
     return (begin + timedelta(days=day - 1, seconds=int(hour*3600))).replace(microsecond=0)
 
-# %% ../../nbs/serve/98_world.ipynb #83117125
-def _both(world, rng, day, hospital, machine, faults, known, seed)->list:
+# %% ../../nbs/serve/98_world.ipynb #22d0d1d2
+def _both(world, rng, day, where, faults, known)->list:
     "What a visit gives: for each eye its moment, and all that a `Shot` says but its numbers"
+    hospital, machine = where
     here = [f for f in faults if f.holds(day, hospital, machine)]
     odds = float(np.prod([f.strength for f in here if f.kind == 'prevalence']))
     p, at = _who(world, rng, hospital, known, odds), _when(world, rng, day)
@@ -276,7 +281,7 @@ def _both(world, rng, day, hospital, machine, faults, known, seed)->list:
                         faults=tuple(f.kind for f in here)))
     return out
 
-# %% ../../nbs/serve/98_world.ipynb #5b9803fa
+# %% ../../nbs/serve/98_world.ipynb #b063c8db
 @patch
 def happens(
     self:World,
@@ -291,7 +296,7 @@ def happens(
     for day in range(1, days + 1):
         rng, shots = np.random.default_rng([seed, day]), []
         for i in rng.choice(len(where), rng.poisson(self.rate/2), p=weight/weight.sum()):
-            two = _both(self, rng, day, *where[i], faults, known, seed)
+            two = _both(self, rng, day, where[i], faults, known)
             shots += [s | dict(visit=visit) for s in two]
             visit += 1
         shots.sort(key=lambda s: (s['taken'], s['visit']))
