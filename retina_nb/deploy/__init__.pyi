@@ -66,9 +66,23 @@ from .session import Session as Session
 from .patients import PatientResult as PatientResult
 from .patients import patient_results as patient_results
 from .viewer import Viewer as Viewer
+from .drift import decision_table as decision_table
+from .drift import live_table as live_table
+from .drift import machine_table as machine_table
+from .drift import model_table as model_table
+from .drift import plot_evidence as plot_evidence
+from .drift import plot_finding as plot_finding
+from .drift import plot_mistakes as plot_mistakes
+from .drift import plot_weeks as plot_weeks
+from .drift import queue_table as queue_table
+from .drift import read_watch as read_watch
+from .drift import state_text as state_text
+from .drift import verified_text as verified_text
+from .drift import week_table as week_table
 from .clinic_line import ClinicLine as ClinicLine
 from .sheets import patient_sheets as patient_sheets
 from .desk import ReviewDesk as ReviewDesk
+from .watchtower import WatchTab as WatchTab
 from .panel import GradingPanel as GradingPanel
 from .door import Gate as Gate
 from .door import door_page as door_page
@@ -85,4 +99,4 @@ from .triton import retina_triton as retina_triton
 from .triton import to_triton as to_triton
 from .triton import triton_config as triton_config
 
-__all__ = ['MAX_MEMORY', 'MAX_WORK', 'graph_cost', 'DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer', 'parity', 'to_onnx', 'Cloud', 'add_novelty', 'fit_novelty', 'novelty_by_formula', 'texture', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'card_text', 'test_figures', 'ServiceClient', 'ServiceError', 'export', 'operating_curve', 'retina_export', 'Grades', 'Keeps', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'clinic_counts', 'clinic_html', 'patient_counts', 'Grader', 'image_files', 'Fog', 'MockSettings', 'Oracle', 'fit_fog', 'read_truth', 'write_truth', 'MockBundle', 'MockModel', 'load_mock', 'open_bundle', 'open_grader', 'write_mock', 'grade_to_csv', 'retina_grade', 'case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale', 'RemoteGrader', 'Case', 'Session', 'PatientResult', 'patient_results', 'Viewer', 'ClinicLine', 'patient_sheets', 'ReviewDesk', 'GradingPanel', 'Gate', 'door_page', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config']
+__all__ = ['MAX_MEMORY', 'MAX_WORK', 'graph_cost', 'DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer', 'parity', 'to_onnx', 'Cloud', 'add_novelty', 'fit_novelty', 'novelty_by_formula', 'texture', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'card_text', 'test_figures', 'ServiceClient', 'ServiceError', 'export', 'operating_curve', 'retina_export', 'Grades', 'Keeps', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'clinic_counts', 'clinic_html', 'patient_counts', 'Grader', 'image_files', 'Fog', 'MockSettings', 'Oracle', 'fit_fog', 'read_truth', 'write_truth', 'MockBundle', 'MockModel', 'load_mock', 'open_bundle', 'open_grader', 'write_mock', 'grade_to_csv', 'retina_grade', 'case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale', 'RemoteGrader', 'Case', 'Session', 'PatientResult', 'patient_results', 'Viewer', 'decision_table', 'live_table', 'machine_table', 'model_table', 'plot_evidence', 'plot_finding', 'plot_mistakes', 'plot_weeks', 'queue_table', 'read_watch', 'state_text', 'verified_text', 'week_table', 'ClinicLine', 'patient_sheets', 'ReviewDesk', 'WatchTab', 'GradingPanel', 'Gate', 'door_page', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config']

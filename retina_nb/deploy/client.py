@@ -269,8 +269,8 @@ def reviews(
     "The cases that are to be read by a person, asked for page by page"
     found, after = [], ''
     while len(found) < most:
-        query = f"state={quote(state, safe='')}&limit={min(most - len(found), PAGE)}" + (f'&after={after}' if after else '')
-        said = self._json('GET', f'/v1/reviews?{query}')
+        query = f"state={quote(state, safe='')}&limit={min(most - len(found), PAGE)}"
+        said = self._json('GET', f"/v1/reviews?{query}{'&after=' + after if after else ''}")
         found += said['reviews']
         if not said['reviews'] or not said.get('next'): break
         after = _id(said['next'])
@@ -347,3 +347,9 @@ def see_alert(
 )->dict: # `id`, `seen`
     "Say that you have seen an alert"
     return self._json('POST', f'/v1/alerts/{_id(id)}/seen')
+
+# %% ../../nbs/deploy/38_client.ipynb #bfc0aeb5
+@patch
+def watch(self:ServiceClient)->dict: # as in watch.json: `alarms`, `live`, `queue`, `models` and more
+    "What has changed, how good the model is, what waits; for reviewers"
+    return self._json('GET', '/v1/watch')

@@ -23,6 +23,7 @@ from .session import Session, too_large
 from .sheets import patient_sheets
 from .stage import Stage
 from .viewer import Viewer
+from .watchtower import WatchTab
 from .words import (counts_text, head_html, kept_html, patients_html, referral_html, said_text,
                                     strip_item, table_html, verdict_html)
 from ..image.read import IMAGE_TYPES
@@ -112,7 +113,7 @@ def _again(self:GradingPanel):
 # %% ../../nbs/deploy/70_panel.ipynb #0f69fb89
 @patch
 def _in_tabs(self:GradingPanel, grading)->list:
-    "What is below the head: on a service in two tabs, of which the second one is the desk for cases to be read again"
+    "What is below the head: on a service in tabs, of which the second one is the desk for cases to be read again"
     grader, s = self.session.grader, self.session
     self.desk, self.no_desk, self.tabs, self._known = None, '', [], 0
     if not isinstance(grader, RemoteGrader): return grading
@@ -121,9 +122,11 @@ def _in_tabs(self:GradingPanel, grading)->list:
         why = f'<summary>Where are the cases to be read again?</summary>{escape(self.no_desk)}'
         return [*grading, W.HTML(f'<details class="rnb-soft rnb-small-text">{why}</details>')]
     self.desk.remove_class('rnb-panel')
-    self.pages = [W.VBox(o).add_class('rnb-tab-page') for o in (grading, [self.desk])]
+    self.watch = WatchTab(grader.client)
+    self.pages = [W.VBox(o).add_class('rnb-tab-page') for o in (grading, [self.desk], [self.watch])]
     self.tabs = [_button('Grade', lambda: self._turn(0), 'Have photographs graded'),
-                 _button('Read again', lambda: self._turn(1), "Cases that wait for a reader, blind to the model")]
+                 _button('Read again', lambda: self._turn(1), "Cases that wait for a reader, blind to the model"),
+                 _button('Watch', lambda: self._turn(2), 'What has changed, how good the model is, what waits')]
     self.desk.changed = self._count
     self._turn(0)
     return [W.Box(self.tabs).add_class('rnb-tabs'), *self.pages]
@@ -135,7 +138,8 @@ def _turn(self:GradingPanel, to):
     for i, (tab, page) in enumerate(zip(self.tabs, self.pages)):
         page.layout.display = None if i == to else 'none'
         (tab.add_class if i == to else tab.remove_class)('rnb-on')
-    if to and self.desk.case is None: self.desk.look()
+    if to == 1 and self.desk.case is None: self.desk.look()
+    if to == 2: self.watch.look()
     self._count()
 
 # %% ../../nbs/deploy/70_panel.ipynb #b40fdc1f

@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     review=['SamplingPlan', 'follow_plan', 'must_read', 'plans_of', 'put_to_plan', 'taken_at'],
     live=['Live', 'live_scores', 'plot_live', 'review_table'],
     weigh=['weigh_up'],
+    enough=['Enough', 'reviews_for_width', 'simulate_reviews'],
     second=['Agreement', 'queue_disagreements', 'readers_agree', 'readings_table', 'settled_table'],
     access=['ACCESS', 'Standing', 'Visitor'],
     wagers=['evidence', 'place_of'],
@@ -50,6 +51,6 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     simulate=['Desk', 'retina_simulate', 'simulate_world'],
     serve_command=['retina_serve', 'serve'],
     store_commands=['retina_store'],
-    watch_page=['picture_rows', 'retina_watch', 'save_watch', 'watch_page', 'whole_cells'],
+    watch_page=['make_watch_page', 'picture_rows', 'retina_watch', 'save_watch', 'whole_cells'],
     deploy_command=['deploy_bundle', 'retina_deploy', 'take_back'],
 ))

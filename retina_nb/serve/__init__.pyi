@@ -38,6 +38,9 @@ from .live import live_scores as live_scores
 from .live import plot_live as plot_live
 from .live import review_table as review_table
 from .weigh import weigh_up as weigh_up
+from .enough import Enough as Enough
+from .enough import reviews_for_width as reviews_for_width
+from .enough import simulate_reviews as simulate_reviews
 from .second import Agreement as Agreement
 from .second import queue_disagreements as queue_disagreements
 from .second import readers_agree as readers_agree
@@ -109,13 +112,13 @@ from .simulate import simulate_world as simulate_world
 from .serve_command import retina_serve as retina_serve
 from .serve_command import serve as serve
 from .store_commands import retina_store as retina_store
+from .watch_page import make_watch_page as make_watch_page
 from .watch_page import picture_rows as picture_rows
 from .watch_page import retina_watch as retina_watch
 from .watch_page import save_watch as save_watch
-from .watch_page import watch_page as watch_page
 from .watch_page import whole_cells as whole_cells
 from .deploy_command import deploy_bundle as deploy_bundle
 from .deploy_command import retina_deploy as retina_deploy
 from .deploy_command import take_back as take_back
 
-__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'Pictures', 'picture_kind', 'put_picture', 'PictureBucket', 'get_picture', 'pictures_at', 'Photo', 'patient_key', 'photo', 'split_tags', 'Answer', 'Prediction', 'SamplingPlan', 'follow_plan', 'must_read', 'plans_of', 'put_to_plan', 'taken_at', 'Live', 'live_scores', 'plot_live', 'review_table', 'weigh_up', 'Agreement', 'queue_disagreements', 'readers_agree', 'readings_table', 'settled_table', 'ACCESS', 'Standing', 'Visitor', 'evidence', 'place_of', 'RolloutGate', 'Verdict', 'judge', 'losses', 'paired_answers', 'take_step', 'FEATURES', 'Alarm', 'WatchSettings', 'Watcher', 'features_of', 'Prevalence', 'Shift', 'estimate_prevalence', 'tell_shift', 'Lost', 'LostSettings', 'watch_mistakes', 'weekly_table', 'CAUSES', 'Finding', 'Watched', 'watch_store', 'moved_pictures', 'overview_of', 'Limits', 'Refusal', 'Entry', 'Guest', 'Notify', 'Tracer', 'trace_to', 'Sent', 'DicomIntake', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'KINDS', 'PIXELS', 'Fault', 'Reader', 'Shot', 'World', 'Pool', 'draw_pool', 'folder_pool', 'spoil', 'Inside', 'Desk', 'retina_simulate', 'simulate_world', 'retina_serve', 'serve', 'retina_store', 'picture_rows', 'retina_watch', 'save_watch', 'watch_page', 'whole_cells', 'deploy_bundle', 'retina_deploy', 'take_back']
+__all__ = ['METADATA', 'Moment', 'REASONS', 'ROLES', 'Conflict', 'NewerStore', 'ReadOnlyStore', 'StoreBusy', 'StoreError', 'StoreFull', 'migrate', 'open_engine', 'store_url', 'Event', 'check_audit', 'PictureFolder', 'Pictures', 'picture_kind', 'put_picture', 'PictureBucket', 'get_picture', 'pictures_at', 'Photo', 'patient_key', 'photo', 'split_tags', 'Answer', 'Prediction', 'SamplingPlan', 'follow_plan', 'must_read', 'plans_of', 'put_to_plan', 'taken_at', 'Live', 'live_scores', 'plot_live', 'review_table', 'weigh_up', 'Enough', 'reviews_for_width', 'simulate_reviews', 'Agreement', 'queue_disagreements', 'readers_agree', 'readings_table', 'settled_table', 'ACCESS', 'Standing', 'Visitor', 'evidence', 'place_of', 'RolloutGate', 'Verdict', 'judge', 'losses', 'paired_answers', 'take_step', 'FEATURES', 'Alarm', 'WatchSettings', 'Watcher', 'features_of', 'Prevalence', 'Shift', 'estimate_prevalence', 'tell_shift', 'Lost', 'LostSettings', 'watch_mistakes', 'weekly_table', 'CAUSES', 'Finding', 'Watched', 'watch_store', 'moved_pictures', 'overview_of', 'Limits', 'Refusal', 'Entry', 'Guest', 'Notify', 'Tracer', 'trace_to', 'Sent', 'DicomIntake', 'Options', 'Service', 'Running', 'Store', 'default_store', 'create_app', 'Replayed', 'replay_store', 'export_store', 'feedback_table', 'KINDS', 'PIXELS', 'Fault', 'Reader', 'Shot', 'World', 'Pool', 'draw_pool', 'folder_pool', 'spoil', 'Inside', 'Desk', 'retina_simulate', 'simulate_world', 'retina_serve', 'serve', 'retina_store', 'make_watch_page', 'picture_rows', 'retina_watch', 'save_watch', 'whole_cells', 'deploy_bundle', 'retina_deploy', 'take_back']

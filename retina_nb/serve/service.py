@@ -26,10 +26,12 @@ from .limits import Intake, Limits
 from .notices import Notify
 from .replies import answer_out
 from .review import SamplingPlan
+from .rollout import RolloutGate
 from .routes import (
     READER, add_alerts, add_answers, add_gradings, add_health, add_heat_map, add_models,
     add_pictures, add_release, add_reviews, add_session, an_id, faults, not_blind, refusal_of)
 from .store import Store
+from .watch_route import add_watch
 
 # %% ../../nbs/serve/91_service.ipynb #bb5c0f8b
 def _say_errors(api, service):
@@ -115,7 +117,7 @@ def _add_docs(api):
 
 # %% ../../nbs/serve/91_service.ipynb #51eb58fa
 ROUTES = (add_gradings, add_answers, add_heat_map, _add_history, add_reviews, add_release, add_pictures,
-          add_models, add_session, add_alerts, add_health, add_inference)
+          add_models, add_session, add_alerts, add_health, add_watch, add_inference)
 
 def _layers(api, service, entry):
     "What every request passes, innermost first"
@@ -160,11 +162,12 @@ def create_app(
     notify:Notify=None, # where alerts are sent
     journal:Journal=None, # where lines go; by default stderr
     plan:SamplingPlan=None, # which answers are read again; by default `SamplingPlan()`
+    gate:RolloutGate=None, # what a candidate must show; by default `RolloutGate()`
     more=(), # functions that add further routes: called with the application and its `Service`
 )->FastAPI: # an ASGI application; `app.state.service` is its `Service`
     "The service as an application, for any server that speaks ASGI"
     service = Service(store, limits=limits, threshold=threshold, low_confidence=low_confidence, notify=notify,
-                      journal=journal, plan=plan)
+                      journal=journal, plan=plan, gate=gate)
     about = f'Grades photographs and keeps the answers. {DISCLAIMER}'
     api = FastAPI(title='retina_nb', description=about, version='1', docs_url=None, redoc_url=None, openapi_url=None,
                   lifespan=_life(service, grader), redirect_slashes=False)
