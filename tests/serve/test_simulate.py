@@ -13,7 +13,7 @@ from retina_nb.serve.journal import Journal
 from retina_nb.serve.listening import Running
 from retina_nb.serve.schema import METADATA
 
-SMALL = World(rate=40)
+SMALL = World(rate=24)
 
 @pytest.fixture(scope='module')
 def pool(tmp_path_factory):
@@ -30,10 +30,10 @@ def mock(tmp_path_factory): return write_mock(tmp_path_factory.mktemp('m')/'mock
 
 class served:
     "A service in this process"
-    def __init__(self, where, bundle): self.where, self.bundle = where, bundle
+    def __init__(self, where, bundle, **kw): self.where, self.bundle, self.kw = where, bundle, kw
     def __enter__(self):
         self.store = Store(self.where)
-        self.running = Running(create_app(self.store, self.bundle, journal=Journal(io.StringIO())))
+        self.running = Running(create_app(self.store, self.bundle, journal=Journal(io.StringIO()), **self.kw))
         self.url = self.running.__enter__()
         return self
     def __exit__(self, *a):
@@ -111,8 +111,8 @@ def test_a_folder_needs_every_grade(tmp_path, pool):
 def both(tmp_path_factory, pool, mock):
     "The same three days in both ways"
     d, faults = tmp_path_factory.mktemp('both'), ['blur:machine=B2:day=2']
-    with served(d/'http', mock) as s: over = simulate_world(s.url, SMALL, days=3, faults=faults, pool=pool, seed=4)
-    within = simulate_world(d/'inside', SMALL, days=3, faults=faults, pool=pool, seed=4, bundle=mock)
+    with served(d/'http', mock) as s: over = simulate_world(s.url, World(rate=40), days=3, faults=faults, pool=pool, seed=4)
+    within = simulate_world(d/'inside', World(rate=40), days=3, faults=faults, pool=pool, seed=4, bundle=mock)
     return d, over, within
 
 def test_both_ways_give_the_same_answers(both):
@@ -154,14 +154,14 @@ def test_the_same_again_is_not_counted_twice(tmp_path, pool, mock):
     with Store(tmp_path/'t') as s: assert s.check() == [] and s.status()['prediction'] > len(more)
 
 def test_words_come_days_later(tmp_path, pool, mock):
-    w, seen = replace(SMALL, readers=(Reader('slow', days=3),)), {}
+    w, seen = replace(SMALL, rate=60, readers=(Reader('slow', days=3),)), {}
     def _look(day):
         with Store(tmp_path/'s') as s: seen[day] = len(s.reviews('done'))
     simulate_world(tmp_path/'s', w, days=5, pool=pool, bundle=mock, each_day=_look)
     assert seen[1] == seen[2] == seen[3] == 0 < seen[4] < seen[5]
-    with served(tmp_path/'h', mock) as s:
+    with served(tmp_path/'h', mock, plan=SamplingPlan(random=.4)) as s: # whom the lot hits is the service's secret
         def _ask(day): seen[day] = len(s.store.reviews('done'))
-        simulate_world(s.url, w, days=5, pool=pool, each_day=_ask)
+        simulate_world(s.url, replace(w, rate=24), days=5, pool=pool, each_day=_ask)
         assert seen[1] == seen[2] == seen[3] == 0 < seen[4] < seen[5] and s.store.reviews('open') == []
 
 def test_both_eyes_in_one_request(tmp_path, pool, mock):
@@ -194,6 +194,7 @@ def test_another_model_takes_over(tmp_path, pool, mock):
         assert set(df.model[df.day == 1]) == {first} and set(df.model[df.day == 2]) == {id}
     with pytest.raises(SettingError, match='no such model'): simulate_world(tmp_path/'inside', SMALL, days=2, faults=['model:all:day=1:bundle=nobody'], pool=pool)
 
+@pytest.mark.full
 def test_a_real_model_is_allowed_and_said(tmp_path, pool, bundle, capsys):
     with served(tmp_path/'h', bundle) as s: over = simulate_world(s.url, replace(SMALL, rate=10), days=1, pool=pool, read=False)
     assert 'is no mock' in capsys.readouterr().err
@@ -227,7 +228,8 @@ def command(*args, capsys):
     else: status = 0
     return status, *capsys.readouterr()
 
-def test_the_command(tmp_path, capsys):
+def test_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('retina_nb.serve.simulate.draw_pool', lambda **k: draw_pool(5))
     run = lambda *a: command(*a, capsys=capsys)
     status, out, _ = run('--world')
     world = json.loads(out)
