@@ -48,12 +48,17 @@ def page(browser):
     context.close()
 
 def drawn_bundle(folder):
-    "The shared bundle as one that was trained on drawings, so that its badge is on the page"
+    "The shared bundle as one that was trained on drawings and counted patients, so that badge and clinic are on the page"
+    from types import SimpleNamespace
+    from retina_nb.core import get_task
     from retina_nb.disk import read_json, write_json
     from retina_nb.deploy import write_sums
+    from retina_nb.deploy.exporter import _curve
+    from retina_nb.measure import example_predictions
     shutil.copytree(shared()[1], folder)
     part = dict(images=8, patients=4, synthetic=8)
-    write_json(folder/'config.json', read_json(folder/'config.json') | dict(trained_on=part | dict(parts=dict(train=part), sources=[])))
+    curve = _curve(SimpleNamespace(predictions_valid=example_predictions(200)), get_task('dr'), .4, None)
+    write_json(folder/'config.json', read_json(folder/'config.json') | dict(trained_on=part | dict(parts=dict(train=part), sources=[]), operating_curve=curve))
     write_sums(folder)
     return folder
 
@@ -163,11 +168,16 @@ def test_voila_by_keyboard_wheel_zoom_sample_and_threshold(page, voila):
     page.keyboard.press('0'); page.locator('h1').click(); page.hover('.rnb-panes')         # the wheel needs no click before it
     page.mouse.wheel(0, -400); page.wait_for_function("document.querySelector('.rnb-world').style.transform.match(/scale[(]2[.]7/)")
     page.mouse.wheel(0, 4000); page.wait_for_function("document.querySelector('.rnb-world').style.transform.includes('scale(1)')")
-    before = page.inner_text('.rnb-refer')
+    before, clinic = page.inner_text('.rnb-refer'), page.inner_text('.rnb-clinic')
     page.focus('.rnb-right [role=slider]')
     for _ in range(5): page.keyboard.press('ArrowRight')
     page.wait_for_function('b => document.querySelector(".rnb-refer").innerText != b', arg=before)
+    page.keyboard.press('End')                                                             # what a clinic would see goes with it
+    page.wait_for_function('b => document.querySelector(".rnb-clinic").innerText != b', arg=clinic)
     page.click('button:has-text("Reset")'); page.wait_for_function('b => document.querySelector(".rnb-refer").innerText == b', arg=before)
+    page.wait_for_function('b => document.querySelector(".rnb-clinic").innerText == b', arg=clinic)
+    page.get_by_label('Minutes a reading').fill('4'); page.keyboard.press('Enter')
+    page.wait_for_function('document.querySelector(".rnb-clinic").innerText.includes("4,000 reader minutes")')
     for s in ('.rnb-file','.rnb-panes','.rnb-tool','.rnb-strip','.rnb-sample select'): assert page.locator(s).first.get_attribute('aria-label')
     page.click('button:has-text("Heat map")')
     for name in ('Threshold', 'Opacity of the map'): page.get_by_role('slider', name=name).wait_for(state='visible')

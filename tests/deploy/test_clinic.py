@@ -1,28 +1,31 @@
 "What a bundle knows of a clinic: counts that are made, checked, handed on, and shown beside the slider; or not shown"
-import json, re
+import json, re, shutil
 from types import SimpleNamespace
 
 import pytest
 
 from retina_nb.core import BundleError, get_task
 from retina_nb.disk import read_json, write_json
-from retina_nb.deploy import Grader, GradingPanel, clinic_counts, clinic_html, export, patient_counts, write_sums
+from retina_nb.deploy import Grader, GradingPanel, clinic_counts, clinic_html, patient_counts, write_sums
+from retina_nb.deploy.exporter import _curve
 from retina_nb.deploy.unsure import EVEN, unsure_rule
 from retina_nb.measure import Clinic, clinic_impact, example_predictions
 from retina_nb.synth import synth_eye
-from random_model import random_run, shared
+from random_model import shared
 
 DR = get_task('dr')
 
 @pytest.fixture(scope='module')
 def bundle(tmp_path_factory):
-    "Of a run that kept its predictions on the validation split"
-    d = tmp_path_factory.mktemp('clinic')
-    run = random_run(d/'run', operating_point=dict(threshold=.437))
-    example_predictions(150).to_csv(run/'predictions_valid.csv', index=False)
-    return export(run, d/'bundle')
+    "As of a run that kept its predictions on the validation split (a whole export is tried in test_novelty.py)"
+    d = shutil.copytree(shared()[1], tmp_path_factory.mktemp('clinic')/'bundle')
+    run = SimpleNamespace(predictions_valid=example_predictions(150))
+    rule = unsure_rule(run, DR, .437)
+    config = read_json(d/'config.json') | dict(operating_point=dict(threshold=.437), unsure=rule, operating_curve=_curve(run, DR, .437, rule))
+    write_json(d/'config.json', config); write_sums(d)
+    return d
 
-def test_an_export_counts_the_patients_and_opening_it_checks_them(bundle, tmp_path):
+def test_patients_are_counted_and_opening_a_bundle_checks_them(bundle, tmp_path):
     config = read_json(bundle/'config.json')
     s = clinic_counts(config)
     assert sum(s.patients) == 150 and s.by == 'patient' and .437 in s.thresholds and s.at(.437).thresholds == (.437,)
@@ -34,9 +37,8 @@ def test_an_export_counts_the_patients_and_opening_it_checks_them(bundle, tmp_pa
     ill = (valid.target >= 2).groupby(valid.patient).max()
     assert s.at(.437).read == (((read & ~ill).sum(), (read & ill).sum()),)
     Grader(bundle)
-    import shutil
     bad = shutil.copytree(bundle, tmp_path/'bad')
-    config['operating_curve']['patients']['read'][3] = [10**6, 0]
+    config['operating_curve']['patients']['read'][3] = [10**6, 10**6]
     write_json(bad/'config.json', config); write_sums(bad)
     with pytest.raises(BundleError, match='operating_curve.patients: no more referred'): Grader(bad)
 

@@ -7,9 +7,10 @@ from PIL import Image
 from retina_nb.core import BundleError
 from retina_nb.disk import write_json
 from retina_nb.data import describe_source, source_badge
-from retina_nb.deploy import Grader, check_bundle, export, fit_novelty, load_bundle, novelty_by_formula, open_session, quantise, texture, to_onnx
+from retina_nb.deploy import Grader, check_bundle, clinic_counts, export, fit_novelty, load_bundle, novelty_by_formula, open_session, quantise, texture, to_onnx
 from retina_nb.deploy.bundle import write_sums
 from retina_nb.deploy.novelty import vectors_of
+from retina_nb.measure import example_predictions
 from retina_nb.synth import synth_eye
 from dicoms import rgb_dicom
 from random_model import random_run, shared
@@ -81,7 +82,9 @@ def test_files_that_are_gone_are_said_to_be(run, tmp_path):
     copy = shutil.copytree(run, tmp_path/'run')
     records = pd.read_csv(copy/'records.csv').assign(image=lambda d: d.image.str.replace('.png', '_gone.png').str.replace('.dcm', '_gone.dcm'))
     records.to_csv(copy/'records.csv', index=False)
+    example_predictions(30).to_csv(copy/'predictions_valid.csv', index=False)
     b = load_bundle(export(copy, tmp_path/'b'))
+    assert sum(clinic_counts(b.config).patients) == 30                              # for a clinic, nothing more than the table is needed
     assert 'no longer there' in b.config['parity']['on'] and 'too few' in b.config['novelty']['reason'] and 'cannot tell' in b.card
     g = Grader(b)(eyes([3])[0])
     assert g.novel is None and g.novelty is None and g.to_row()['novel'] == ''

@@ -4,7 +4,7 @@ import json
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 
-from retina_nb.core import DataError, SettingError
+from retina_nb.core import DataError, SettingError, Task
 from retina_nb.measure import Clinic, Screened, WAYS, clinic_impact, count_screened, example_predictions, impact_sentence, workload
 
 FIGURES = 'read', 'referred', 'found', 'missed', 'needless', 'minutes', 'saved'
@@ -95,7 +95,7 @@ def test_what_is_refused():
             (lambda: clinic_impact(HAND.drop(columns=[f'p_{j}' for j in range(5)])), DataError, 'p_0'),
             (lambda: count_screened(HAND, unsure=UNSURE.astype(float)), SettingError, 'true or false'),
             (lambda: count_screened(HAND, [.5], unsure=np.zeros((len(HAND), 3), bool)), SettingError, '15 rows'),
-            (lambda: count_screened(example_predictions(20, task='pneumonia_type')), SettingError, 'nobody is referred'),
+            (lambda: count_screened(example_predictions(20, task=Task(name='kinds', classes=('a', 'b')))), SettingError, 'nobody is referred'),
             (lambda: count_screened(example_predictions(20, task='oct'), classes=True), SettingError, 'no worse class'),
             (lambda: Screened.from_dict(dict(odd=1)), SettingError, 'no counts')):
         with pytest.raises(error, match=words): f()
