@@ -119,11 +119,12 @@ def deployment_digest(row, # of the table `deployment`: its columns by name
     said = [row['alias'], row['bundle'], row['share'], row['since'].isoformat(), row['by']]
     return digest_of([*said, row['why']] if row['why'] else said)
 
-# %% ../../nbs/serve/60_access.ipynb #f58fafd9
+# %% ../../nbs/serve/60_access.ipynb #a369f213
 _LAST = sa.select(sa.func.max(deployment.c.id))
 
 def _last(conn)->int: return conn.scalar(_LAST) or 0
 
+# %% ../../nbs/serve/60_access.ipynb #f58fafd9
 @patch
 def last_decision(self:Access)->int: # 0: there was none
     "The number of the last deployment: cheap enough to be asked every second"

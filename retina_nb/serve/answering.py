@@ -36,10 +36,8 @@ from .uploads import Sent, patient_of
 class Service(Trying):
     "Answers photographs and keeps the answers; safe to share between threads"
     def __init__(
-        self,
-        store:Access, # where answers are kept
-        *,
-        limits:Limits=None, # what is taken at a time
+        self, store:Access, # where answers are kept
+        *, limits:Limits=None, # what is taken at a time
         threshold:float=None, # of referral; by default the bundle's own
         low_confidence:float=None, # probability of the grade up to which it is not sure; by default the bundle's rule
         notify:Notify=None, # where alerts are sent
@@ -182,10 +180,8 @@ def _keep_blind(self:Service, photos, client):
 # %% ../../nbs/serve/86_answering.ipynb #a90c661d
 @patch
 def answer(
-    self:Service,
-    sent:Sent, # photographs and tags
-    *,
-    key:str=None, # the client's name for the request: the same key and the same content get the stored answer
+    self:Service, sent:Sent, # photographs and tags
+    *, key:str=None, # the client's name for the request: the same key and the same content get the stored answer
     client:str='', # who asks
     options:Options=None, # what it asks for besides
 )->Answered:

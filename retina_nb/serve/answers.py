@@ -296,8 +296,9 @@ def _predict(self:Answers, conn, note, row, im)->Prediction:
 
 # %% ../../nbs/serve/40_answers.ipynb #44498470
 @patch
-def _checked(self:Answers, photos, gradings, roles, by)->list:
-    "The ids of the bundles that gave these gradings; what cannot be stored is an error"
+def _checked(self:Answers, photos, gradings, role, by)->tuple:
+    "The ids of the bundles that gave these gradings, and their roles; what cannot be stored is an error"
+    roles = role if isinstance(role, list) else [role]*len(photos)
     for r in roles:
         if r not in ROLES: raise SettingError(f"role is {r!r}: choose one of {', '.join(ROLES)}")
     if not photos or len(photos) != len(gradings):
@@ -307,7 +308,10 @@ def _checked(self:Answers, photos, gradings, roles, by)->list:
     ids = [i or g for i, g in zip(ids, given)]
     if None in ids: raise SettingError('nothing was graded: name the model that refused, with bundle=')
     for i in set(ids): self._bundle(i)
-    return ids
+    return ids, roles
+
+# %% ../../nbs/serve/40_answers.ipynb #c79eeb67
+def _listed(x)->list: return list(x) if isinstance(x, (list, tuple)) else [x]
 
 # %% ../../nbs/serve/40_answers.ipynb #c1a3847c
 @patch
@@ -326,15 +330,13 @@ def record(
     also:Callable=None, # called with a connection, `note` and the answer: what is stored with it or not at all
 )->Answer: # as it is stored; `repeated` where it was there already
     "Store an answer. When this returns, it is on the disk; when it raises, nothing of it is"
-    photos, gradings = (list(x) if isinstance(x, (list, tuple)) else [x] for x in (photos, gradings))
-    roles = role if isinstance(role, list) else [role]*len(photos)
-    ids, body = self._checked(photos, gradings, roles, bundle), body or self.body_hash(photos, tags)
+    photos, gradings = _listed(photos), _listed(gradings)
+    (ids, roles), body = self._checked(photos, gradings, role, bundle), body or self.body_hash(photos, tags)
     (tags, patient), key = split_tags(tags), _request_key(key)
     old = self.find(key, body) if key is not None and self.pictures is not None else None
     if old is not None: return old # so that nothing is kept for it; else `_record` looks
     rows = [_row(g, i, roles[i]) | dict(bundle=b) for i, (g, b) in enumerate(zip(gradings, ids))]
-    at = now()
-    head = dict(key=key, body=body, client=_clean(client), tags=tags, state='done', begun=begun or at, done=at)
+    head = dict(key=key, body=body, client=_clean(client), tags=tags, state='done', done=now(), begun=begun)
     photos = [self.copied(p) for p in photos]
     return self._keeping(photos, lambda *o: self._record(*o[:2], head, list(zip(photos, o[2], rows)), patient, also))
 
@@ -345,7 +347,8 @@ def _record(self:Answers, conn, note, head, parts, patient, also)->Answer:
     old = self._stored(conn, head['key'], head['body'])
     if old is not None: return old
     id, said = _new(), []
-    head = head | dict(id=id, body=_sealed(head['body'], secrets.token_hex(16)))
+    begun, body = head['begun'] or head['done'], _sealed(head['body'], secrets.token_hex(16))
+    head = head | dict(id=id, begun=begun, body=body)
     conn.execute(request.insert(), head)
     note(Event('request', id, request_digest(head)))
     for p, kept, row in parts:
@@ -370,7 +373,7 @@ def add(
     also:Callable=None, # called with a connection, `note` and the prediction: what is stored with it or not at all
 )->Prediction: # as it is stored
     "Store what another model says of a photograph that was answered"
-    b = self._checked([id], [grading], [role], bundle)[0]
+    b = self._checked([id], [grading], role, bundle)[0][0]
     row = _row(grading, place, role) | dict(bundle=b, id=_new(), request=id)
     def _job(conn, note):
         of = sa.select(image).join(prediction).where(prediction.c.request == id, prediction.c.place == place)

@@ -12,7 +12,7 @@ from pathlib import Path
 from fastcore.script import Param, store_true
 
 from ..core import DataError, SettingError, call_parse, one_line_errors
-from ..disk import read_bytes
+from ..disk import read_json
 from .engine import store_url
 from .limits import Refusal
 from .models import Models
@@ -48,32 +48,38 @@ def _bundle_id(store, bundle)->str:
 # %% ../../nbs/serve/97_deploy_command.ipynb #bcdc33e0
 def _gate_of(path)->RolloutGate:
     "The gate in a file; by default that of the package"
-    return RolloutGate.from_json(read_bytes(path)) if path else RolloutGate()
+    return RolloutGate.from_json(read_json(path, SettingError)) if path else RolloutGate()
 
 # %% ../../nbs/serve/97_deploy_command.ipynb #b7b5e7d2
+def _part(s, id)->str:
+    "What a bundle does now"
+    if id == s.live: return 'live'
+    if id != s.candidate: return ''
+    return f'candidate, {s.share:.0%} of the patients' if s.share else 'candidate, looks on, unseen'
+
+# %% ../../nbs/serve/97_deploy_command.ipynb #201f806a
 def _show(store, gate):
     "Print how it stands"
-    s, names = store.standing(), {b['id']: b['name'] for b in store.bundles()}
-    why = {d['bundle']: d for d in store.deployments()}
-    for id, name in names.items():
-        part = {s.live: 'live', s.candidate: 'candidate'}.get(id, '')
-        of = f'{s.share:.0%} of the patients' if id == s.candidate and s.share else             'looks on, unseen' if id == s.candidate else ''
-        last = why.get(id)
-        told = f"{last['alias']} since {last['since']:%Y-%m-%d %H:%M} UTC by {last['by'] or 'nobody known'}" if last else 'registered'
-        print(f"{part:<10}{id}  {name}  {told}{': ' + last['why'] if last and last['why'] else ''}{'; ' + of if of else ''}")
+    s, last = store.standing(), {d['bundle']: d for d in store.deployments()}
+    for b in store.bundles():
+        d = last.get(b['id'])
+        by = f"by {d['by'] or 'nobody known'}" if d else ''
+        told = f"{d['alias']} since {d['since']:%Y-%m-%d %H:%M} UTC {by}" if d else 'registered'
+        why = ': ' + d['why'] if d and d['why'] else ''
+        print(', '.join(filter(None, [f"{b['id']}  {b['name']}", _part(s, b['id']), told])) + why)
     v = judge(store, gate, standing=s)
-    for r in v.rows if v else []: print(f"{r['state']:<10}{r['condition']}: {r['found']}")
+    for r in v.rows if v else []: print(f"{r['state']:<8}{r['condition']}: {r['found']}")
 
 # %% ../../nbs/serve/97_deploy_command.ipynb #5282bd96
-def _step(store, gate, by, why):
+def _step(store, gate, by):
     "The next step of the candidate, if what was declared holds"
     v = judge(store, gate)
     if v is None: raise SettingError('there is no candidate: retina_deploy BUNDLE --as candidate makes one')
-    if v.failed: raise SettingError(f'the candidate {v.candidate} takes no step forward: {v.why}; --back withdraws it')
+    if v.failed: raise SettingError(f'the candidate {v.candidate} goes no further: {v.why}; --back withdraws it')
     if not v.forward: raise SettingError(f'the candidate {v.candidate} takes no step yet: {v.why}')
-    row = take_step(store, v, gate, by=by, forward=True)
-    share = row and row['share']
-    print(f"{v.candidate} is live" if row and row['alias'] == 'live' else f'{v.candidate} answers {share:.0%} of the patients')
+    row = take_step(store, v, gate, by=by, forward=True) or {}
+    live = row['alias'] == 'live'
+    print(v.candidate, 'is live' if live else f"answers {row['share']:.0%} of the patients")
 
 # %% ../../nbs/serve/97_deploy_command.ipynb #5de5700a
 def deploy_bundle(
@@ -91,7 +97,8 @@ def deploy_bundle(
         id = _bundle_id(store, str(bundle))
         how = dict(share=share, by=_who(by), why=why, other_preprocess=other_preprocess)
         Models(store).decide(id, alias, **how)
-    except Refusal as e: raise SettingError(f"{bundle}: {e.why.replace('; the model that was live goes on', '')}") from None
+    except Refusal as e:
+        raise SettingError(f"{bundle}: {e.why.removesuffix('; the model that was live goes on')}") from None
     return id
 
 # %% ../../nbs/serve/97_deploy_command.ipynb #c6301d16
@@ -114,7 +121,8 @@ def _action(bundle, alias, share, do)->str:
     if len(asked) > 1: raise SettingError(f"--{asked[0]} or --{asked[1]}? Choose one")
     if asked and (bundle or share is not None):
         raise SettingError(f"--{asked[0]} takes no bundle and no share: it is about those that stand in the store")
-    if not asked and not bundle: raise SettingError('which bundle? Name its folder or id, or type --back, --next or --status')
+    if not asked and not bundle:
+        raise SettingError('which bundle? Name its folder or id, or type --back, --next or --status')
     if alias not in ('live', 'candidate'): raise SettingError(f'--as {alias!r}: choose live or candidate')
     if share is not None and alias != 'candidate': raise SettingError('--share belongs to --as candidate')
     if share is not None and not 0 <= share <= 1: raise SettingError(f'--share is {share}: it lies between 0 and 1')
@@ -125,14 +133,14 @@ def _action(bundle, alias, share, do)->str:
 def _do(store, do, bundle, alias, o):
     "One action on an opened store"
     gate, how = _gate_of(o['gate']), dict(by=o['by'], why=o['why'])
-    if do == 'next': _step(store, gate, _who(o['by']), o['why'])
+    if do == 'next': _step(store, gate, _who(o['by']))
     elif do == 'back':
         what, id = take_back(store, **how)
-        print(f"{id} {'is a candidate no longer' if what == 'withdrawn' else 'is live again'}")
+        print(id, 'is a candidate no longer' if what == 'withdrawn' else 'is live again')
     elif do == 'deploy':
         id = deploy_bundle(store, bundle, alias, share=o['share'], other_preprocess=o['other_preprocess'], **how)
-        part = 'is live' if alias == 'live' else f"answers {o['share']:.0%} of the patients" if o['share'] else             'looks on, unseen'
-        print(f'{id} {part}; a service on this store follows within seconds')
+        looks = f"answers {o['share']:.0%} of the patients" if o['share'] else 'looks on, unseen'
+        print(f"{id} {'is live' if alias == 'live' else looks}; a service on this store follows within seconds")
     _show(store, gate)
 
 # %% ../../nbs/serve/97_deploy_command.ipynb #eb4d3ea5

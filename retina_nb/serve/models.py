@@ -16,7 +16,6 @@ from ..deploy.grader import Grader
 from ..deploy.mock import open_grader, replay_golden
 from ..deploy.unsure import EVEN
 from .access import Access, Standing
-from .engine import Conflict
 from .limits import Refusal
 from .wagers import place_of
 
@@ -102,10 +101,7 @@ class Models:
     def live(self)->Served:
         "The model that is live; a `Refusal` where there is none yet"
         return self.now.live
-    @property
-    def ready(self)->bool:
-        "Is there a model that answers?"
-        return self._now is not None
+    ready = property(lambda self: self._now is not None) # is there a model that answers?
 
 # %% ../../nbs/serve/82_models.ipynb #0e9439b2
 @patch
@@ -123,9 +119,10 @@ def _take_up(self:Models, s):
         s = self.store.standing()
     if now and now.live is not live: self._before = now.live
     self.standing, self._now = s, Answering(live, c, s.share if c else 0.)
-    gone = len(self.opened)
-    self.opened = {m.id: m for m in (self._before, c, live) if m is not None}
-    if len(self.opened) < gone: gc.collect() # sessions hold much memory, and sit in circles
+    used = {m.id: m for m in (live, c, self._before) if m is not None}
+    n = len(self.opened)
+    self.opened = {k: m for k, m in self.opened.items() if used.get(k) is m} | used
+    if len(self.opened) < n: gc.collect() # sessions hold much memory, and sit in circles
     if trouble: raise trouble
 
 # %% ../../nbs/serve/82_models.ipynb #8dee31f6
@@ -139,7 +136,7 @@ def follow(self:Models)->bool: # was there something new?
 # %% ../../nbs/serve/82_models.ipynb #9ee1f8b0
 @patch
 def halt(self:Models):
-    "Let the candidate answer nobody from now on, until the next decision, and whether or not the store can be written to"
+    "Let the candidate answer nobody until the next decision, whether or not the store can be written to"
     with self._turn: self._now = self._now and replace(self._now, candidate=None, share=0.)
 
 # %% ../../nbs/serve/82_models.ipynb #54a721fc

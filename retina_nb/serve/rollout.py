@@ -29,6 +29,7 @@ class RolloutGate:
     shares: tuple = (0., .1, .5, 1.) # of the patients, step by step; 0: it looks on, unseen; after the last it is live
     alpha: float = .05    # chance that a model that is no worse is sent back for its answers, over all looks
     margin: float = .05   # of the patients, on whom it may be wrong where the live one is right, on balance
+    margin_missed: float = .02 # of the patients, whom it may miss where the live one refers them, on balance
     beta: float = .05     # chance that one that is worse by the margin is shown not to be
     patients: int = 100   # whom both have graded in this step, before the next one
     conditions: tuple = () # of a promotion, on cases that were read; (): not worse than the live model by more than .1
@@ -48,7 +49,7 @@ def _check_gate(g):
     s = g.shares
     if not s or sorted(set(s)) != list(s) or not 0 <= s[0] <= s[-1] <= 1:
         raise SettingError(f'shares are {s}: they grow, step by step, between 0 and 1')
-    for k in ('alpha', 'beta', 'margin'):
+    for k in ('alpha', 'beta', 'margin', 'margin_missed'):
         if not 0 < getattr(g, k) < 1: raise SettingError(f'{k} is {getattr(g, k)}: it must lie between 0 and 1')
     if g.patients < 1 or min(g.faults, g.reading) < 0 or g.slower <= 0:
         raise SettingError('patients, reading, faults and slower are counts: they cannot be less than nothing')
@@ -177,22 +178,22 @@ class Weighed:
     differ: int   # on whom they differ
     waiting: int  # of those, not read yet
     harm: float   # evidence that the candidate is worse
-    safe: float   # evidence that it is not worse by more than the margin
+    safe: float   # evidence that it is not worse by more than the margins
     wrong: float  # how much more often it was wrong so far: a mean over patients
     missed: float # the same, of referrals that it missed
 
 # %% ../../nbs/serve/64_rollout.ipynb #2929610e
 def weigh(lost:pd.DataFrame, # as from `losses`
           margin:float=.05, # as in `RolloutGate`
+          missed:float=.02, # its `margin_missed`
          )->Weighed:
     "Weigh what was lost on patients"
     if not len(lost): return Weighed(0, 0, 0, 1., 1., 0., 0.)
     x, wait = lost[['wrong', 'missed']].to_numpy(float).T, lost['open'].to_numpy(float)
     harm = evidence(x)[:, -1].mean()
-    safe = evidence(-np.clip(x + wait, -1, 1), -margin)[:, -1].min()
-    wrong, missed = x.mean(-1)
-    return Weighed(len(lost), int(lost['differ'].sum()), int((wait > 0).sum()), float(harm), float(safe), float(wrong),
-                   float(missed))
+    safe = min(evidence(-np.clip(v + wait, -1, 1), -m)[-1] for v, m in zip(x, (margin, missed)))
+    return Weighed(len(lost), int(lost['differ'].sum()), int((wait > 0).sum()), float(harm), float(safe),
+                   *map(float, x.mean(-1)))
 
 # %% ../../nbs/serve/64_rollout.ipynb #751c14ec
 def _scored(df, model, task)->pd.DataFrame:
@@ -219,7 +220,8 @@ def _promotion(df, gate, task)->list:
     new, old = (_scored(df, m, task) for m in ('candidate', 'live'))
     n = new['patient'].nunique() if len(new) else 0
     least = max(r.min_patients for r in rules)
-    if n < least: return [(str(r), False, f'{n} patients drawn by the plan were read, {least} are needed') for r in rules]
+    few = f'{n} patients drawn by the plan were read, {least} are needed'
+    if n < least: return [(str(r), False, few) for r in rules]
     at = {m: float(df[f'{m}_threshold'].dropna().iloc[-1]) if task.positive else None for m in ('candidate', 'live')}
     try: d = promote(new, rules, task, threshold=at['candidate'], current=old, current_threshold=at['live'])
     except RetinaError as e: return [(str(r), False, str(e)) for r in rules]
@@ -232,7 +234,7 @@ class Verdict:
     candidate: str  # id of the bundle
     share: float    # of the patients whom it answers
     number: int     # of the decision that this is about
-    weighed: Weighed
+    weighed: Weighed # what the answers of both models say
     rows: list = field(default_factory=list) # dictionaries: `condition`, `state` (met, open, failed), `found`
     @property
     def failed(self)->list:
@@ -247,27 +249,33 @@ class Verdict:
         "The reasons, in words"
         told = self.failed or [r for r in self.rows if r['state'] == 'open'] or self.rows
         return '; '.join(f"{r['condition']}: {r['found']}" for r in told)
-    def to_frame(self)->pd.DataFrame:
-        "The conditions as a table"
-        return pd.DataFrame(self.rows, columns=['condition', 'state', 'found'])
-    def to_dict(self)->dict:
-        "All of it as JSON holds it"
-        return asdict(self)
 
-# %% ../../nbs/serve/64_rollout.ipynb #dcb44459
+# %% ../../nbs/serve/64_rollout.ipynb #0b89883d
+@patch
+def to_frame(self:Verdict)->pd.DataFrame: # `condition`, `state`, `found`
+    "The conditions as a table"
+    return pd.DataFrame(self.rows, columns=['condition', 'state', 'found'])
+
+Verdict.to_dict = asdict # all of it as JSON holds it
+
+# %% ../../nbs/serve/64_rollout.ipynb #2013e128
 def _state(met, failed=False)->str: return 'failed' if failed else 'met' if met else 'open'
 
+# %% ../../nbs/serve/64_rollout.ipynb #dcb44459
 def _answers(gate, w, n)->list:
     "The conditions on what the models said"
-    return [('no worse than the live model', _state(w.harm < 1/gate.alpha, w.harm >= 1/gate.alpha),
-             f'evidence against it {w.harm:.3g}, {1/gate.alpha:.3g} sends it back; wrong on {w.wrong:+.1%} of '
-             f'{w.patients} patients, missed on {w.missed:+.1%}'),
-            (f'shown to be worse by less than {gate.margin:.0%} of the patients', _state(w.safe >= 1/gate.beta),
-             f'evidence {w.safe:.3g}, {1/gate.beta:.3g} is needed; {w.differ} patients on whom they differ, '
-             f'{w.waiting} of them not read'),
+    far, near = 1/gate.alpha, 1/gate.beta
+    harm = (f'evidence against it {w.harm:.3g}, {far:.3g} sends it back; wrong on {w.wrong:+.1%} of {w.patients} '
+            f'patients, missed on {w.missed:+.1%}')
+    safe = (f'evidence {w.safe:.3g}, {near:.3g} is needed; {w.differ} patients on whom they differ, {w.waiting} of '
+            'them not read')
+    return [('no worse than the live model', _state(w.harm < far, w.harm >= far), harm),
+            (f'shown to be worse on less than {gate.margin:.0%} of the patients, and to miss less than '
+             f'{gate.margin_missed:.0%}', _state(w.safe >= near), safe),
             (f'{gate.patients} patients in this step', _state(n >= gate.patients), f'{n} so far')]
 
 # %% ../../nbs/serve/64_rollout.ipynb #ae80553d
+DRIFT = 'no alarm of drift'
 _LEAST, _LAST, _SLACK = 50, 200, .05 # photographs that are timed: at least, the last of them; seconds that do not count
 
 def _service(gate, df, faults, alarms, share)->list:
@@ -284,9 +292,6 @@ def _service(gate, df, faults, alarms, share)->list:
         out.append((DRIFT, _state(not alarms, bool(alarms) and share > 0), said))
     return out
 
-DRIFT = 'no alarm of drift'
-
-
 # %% ../../nbs/serve/64_rollout.ipynb #5dd2adf3
 def judge(
     store:Access, # where the answers are
@@ -301,7 +306,7 @@ def judge(
     if s.candidate is None or s.live is None: return None
     df, task = paired_answers(store, s), _task_of_its_own(store._bundle(s.candidate)['task'])
     lost = losses(df, task)
-    w, n = weigh(lost, gate.margin), df['unit'][df['at'] >= s.since].nunique()
+    w, n = weigh(lost, gate.margin, gate.margin_missed), df['unit'][df['at'] >= s.since].nunique()
     rows = _answers(gate, w, n)
     rows += [(c, _state(met), found) for c, met, found in _promotion(df, gate, task)]
     rows += _service(gate, df, faults, alarms, s.share)
@@ -317,8 +322,8 @@ def next_share(gate:RolloutGate,
 
 # %% ../../nbs/serve/64_rollout.ipynb #f0060104
 def take_step(store:Access, # where the decision is written
-              verdict:Verdict,
-              gate:RolloutGate,
+              verdict:Verdict, # as from `judge`
+              gate:RolloutGate, # what was declared
               *, by:str='rollout', # who decided so
               forward:bool=None, # take a step forward if it may be taken? by default as the gate says
              )->dict|None: # the row; None where nothing was decided

@@ -209,7 +209,8 @@ def cases_out(rows, # of the queue
     said, out = predictions_of(service.store, {r['prediction'] for r in rows}), []
     unsure = unsure_of(service.store, said)
     for r in rows:
-        p, iso = said[r['prediction']], {k: r[k].isoformat() if r[k] else None for k in ('queued', 'leased_until', 'done')}
+        p = said[r['prediction']]
+        iso = {k: r[k].isoformat() if r[k] else None for k in ('queued', 'leased_until', 'done')}
         case = dict(id=r['id'], reason=r['reason'], probability=r['probability'], leased_by=r['leased_by'],
                     done_by=r['done_by'], picture=bool(p.kept), sha256=p.sha256, **iso)
         if r['done'] is not None and p.sha256 not in hidden:

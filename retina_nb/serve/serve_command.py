@@ -15,11 +15,13 @@ from ..base import need
 from ..core import DISCLAIMER, RetinaError, SettingError, call_parse, command_line, one_line_errors
 from ..deploy.hosts import is_own
 from ..deploy.mock import open_bundle
+from ..disk import read_json
 from .entry import Entry, Guest
 from .limits import Limits, give_back
 from .listening import listen_on, server_of, to_journal
 from .notices import Notify
 from .review import SamplingPlan
+from .rollout import RolloutGate
 from .service import create_app
 from .store import Store, default_store
 from .tracing import trace_to
@@ -86,7 +88,7 @@ def serve(
     panel:int=None, # port of the panel beside the service; None: none
     dicom=None, # where DICOM is taken: a port of this machine, or 'address:port'; None: nowhere
     dicom_peers=(), # AE titles that may send, as for `DicomIntake`
-    **kwargs, # `threshold`, `low_confidence`, `plan`, `journal`, as for `create_app`
+    **kwargs, # `threshold`, `low_confidence`, `plan`, `gate`, `journal`, as for `create_app`
 ):
     "Serve a model until stopped; prints where, and who is let in"
     bundle, limits, guest = open_bundle(bundle), limits or Limits(), Guest()
@@ -143,6 +145,7 @@ def _as_typed(o)->dict:
     beside = dict(panel=o['panel_port'] if o['panel'] else None, dicom_peers=o['dicom_peer'] or ())
     more = [trace_to(o['trace'])] if o['trace'] else []
     own['plan'] = SamplingPlan(random=o['random_share'])
+    if o['gate']: own['gate'] = RolloutGate.from_json(read_json(o['gate'], SettingError))
     return own | told | beside | dict(names=o['host'] or (), origins=o['cors'] or (), more=more)
 
 # %% ../../nbs/serve/94_serve_command.ipynb #6047d874
@@ -157,6 +160,7 @@ def retina_serve(
     threshold:float=None, # operating point for referral; by default the bundle's own
     low_confidence:float=None, # probability of the grade up to which it is not sure; by default its own rule
     random_share:float=.02, # of all answers, also the surest: drawn by lot and read again by a person
+    gate:str=None, # JSON file with what a candidate must show to go on, and what sends it back
     webhook:str='', # address that alerts are posted to, as JSON
     email:str='', # addresses that alerts are sent to, with commas between them
     smtp:str='localhost:25', # server that takes e-mail

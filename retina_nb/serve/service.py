@@ -168,9 +168,8 @@ def create_app(
     "The service as an application, for any server that speaks ASGI"
     service = Service(store, limits=limits, threshold=threshold, low_confidence=low_confidence, notify=notify,
                       journal=journal, plan=plan, gate=gate)
-    about = f'Grades photographs and keeps the answers. {DISCLAIMER}'
-    api = FastAPI(title='retina_nb', description=about, version='1', docs_url=None, redoc_url=None, openapi_url=None,
-                  lifespan=_life(service, grader), redirect_slashes=False)
+    api = FastAPI(title='retina_nb', description=f'Grades photographs and keeps the answers. {DISCLAIMER}', version='1',
+                  docs_url=None, redoc_url=None, openapi_url=None, lifespan=_life(service, grader), redirect_slashes=False)
     api.state.service = service
     for add in (*ROUTES, *more): add(api, service)
     _add_docs(api)

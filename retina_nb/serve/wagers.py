@@ -27,7 +27,7 @@ STAKES = .1, .2, .35, .5, .7, .9 # parts of the largest stake that cannot lose m
 def evidence(x, # (n,) or (runs, n): numbers from -1 to 1, in the order in which they came
              mean:float=0., # what their mean is at most, under the hypothesis that is bet against
             )->np.ndarray: # of the same shape: coins after each number, from one at the start
-    "How much speaks against a mean this small; 20 or more is reached by chance once in 20 at most, however often one looks"
+    "How much speaks against a mean this small: 20 is reached by chance once in 20 at most, however often one looks"
     x = np.asarray(x, float)
     if x.size and not (np.isfinite(x).all() and np.abs(x).max() <= 1):
         raise SettingError('evidence is made of numbers from -1 to 1')

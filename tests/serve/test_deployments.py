@@ -80,16 +80,19 @@ def test_a_bundle_that_cannot_answer_any_more(bundles, tmp_path):
         assert p.ask('POST', '/v1/deployments', dict(bundle=id)).json['golden'] == 8
         assert p.ask('GET', '/v1/health/ready').json['model'] == id
 
-def test_a_candidate_answers_nobody(bundles, tmp_path):
+def test_a_candidate_looks_on_unseen(bundles, tmp_path):
+    "With a share of 0 it answers nobody; another preprocessing has to be wanted"
     old, new = bundles
     with Process(tmp_path, new, tmp_path/'s') as p:
         p.ready()
         with Store(tmp_path/'s') as s: id = s.register(old)
         r = p.ask('POST', '/v1/deployments', dict(bundle=id, alias='candidate'))
+        assert r.status == 409 and 'other_preprocess' in r.error
+        r = p.ask('POST', '/v1/deployments', dict(bundle=id, alias='candidate', other_preprocess=True))
         assert r.status == 200 and r.json['share'] == 0
-        r = p.ask('POST', '/v1/deployments', dict(bundle=id, alias='candidate', share=.5))
-        assert r.status == 422 and r.error.startswith('share: ')
+        r = p.ask('POST', '/v1/deployments', dict(bundle=id, alias='candidate', part=.5))
+        assert r.status == 422 and r.error.startswith('part: ')
         assert id not in {p.ask.grade(picture(i)).json['model']['id'] for i in range(3)}
-        assert [m['aliases'] for m in p.ask('GET', '/v1/models').json['models'] if m['id'] == id] == [['candidate']]
-        assert 'answers nobody' in p.ask('GET', '/openapi.json').body.decode()
+        assert [(m['aliases'], m['share']) for m in p.ask('GET', '/v1/models').json['models'] if m['id'] == id] == [(['candidate'], 0)]
+        assert 'looks on, unseen' in p.ask('GET', '/openapi.json').body.decode()
     with Store(tmp_path/'s') as s: assert [(d['alias'], d['share']) for d in s.deployments()] == [('live', 1.), ('candidate', 0.)]
