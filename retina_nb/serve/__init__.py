@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     access=['ACCESS', 'Standing', 'Visitor'],
     wagers=['evidence', 'place_of'],
     rollout=['RolloutGate', 'Verdict', 'judge', 'losses', 'paired_answers', 'take_step'],
+    halves=['compare_halves', 'last_trial'],
     monitor=['FEATURES', 'Alarm', 'WatchSettings', 'Watcher'],
     features=['features_of'],
     prevalence=['Prevalence', 'Shift', 'estimate_prevalence', 'tell_shift'],

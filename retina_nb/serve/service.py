@@ -8,6 +8,7 @@ __all__ = ['ROUTES', 'docs_page', 'create_app']
 # %% ../../nbs/serve/91_service.ipynb #8bfa1618
 import asyncio, html
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
@@ -150,6 +151,10 @@ def _life(service, bundle):
         service.journal('stopped')
     return _span
 
+# %% ../../nbs/serve/91_service.ipynb #c21ccef2
+_PLAIN: dict[str, Any] = dict(docs_url=None, redoc_url=None, openapi_url=None, # the pages are our own
+                              redirect_slashes=False)
+
 # %% ../../nbs/serve/91_service.ipynb #75fb27b8
 def create_app(
     store:Store, # where answers are kept
@@ -168,8 +173,8 @@ def create_app(
     "The service as an application, for any server that speaks ASGI"
     service = Service(store, limits=limits, threshold=threshold, low_confidence=low_confidence, notify=notify,
                       journal=journal, plan=plan, gate=gate)
-    api = FastAPI(title='retina_nb', description=f'Grades photographs and keeps the answers. {DISCLAIMER}', version='1',
-                  docs_url=None, redoc_url=None, openapi_url=None, lifespan=_life(service, grader), redirect_slashes=False)
+    about = f'Grades photographs and keeps the answers. {DISCLAIMER}'
+    api = FastAPI(title='retina_nb', description=about, version='1', lifespan=_life(service, grader), **_PLAIN)
     api.state.service = service
     for add in (*ROUTES, *more): add(api, service)
     _add_docs(api)
