@@ -40,13 +40,16 @@ _WORDS = dict(PhotometricInterpretation={'MONOCHROME1', 'MONOCHROME2', 'PALETTE 
 def _values(e)->list:
     "The values of an element"
     v = e.value
-    return [] if v is None or v == '' else list(v) if hasattr(v, '__iter__') and not isinstance(v, (str, bytes)) else [v]
+    if v is None or v == '': return []
+    return list(v) if hasattr(v, '__iter__') and not isinstance(v, (str, bytes)) else [v]
 
+# %% ../../nbs/image/14_deidentified.ipynb #a5584a70
 def _fits(k, values)->bool:
     "Does an element hold numbers, or one of the words that it may hold?"
     if k in _WORDS: return all(isinstance(v, str) and v.upper() in _WORDS[k] for v in values)
     return all(isinstance(v, (int, float)) for v in values)
 
+# %% ../../nbs/image/14_deidentified.ipynb #a1020c26
 def _copied(to, ds, names):
     "Copy elements that hold what they should; others are a `NoCopy`, and blank ones are left out"
     for k in names:
@@ -64,6 +67,7 @@ def _table_size(ds, k)->int:
     entries = _values(ds[k.removesuffix('Data') + 'Descriptor'])[0]
     return 2*(entries or 2**16)
 
+# %% ../../nbs/image/14_deidentified.ipynb #045748dd
 def _within(ds, names)->Any:
     "An item of a sequence with nothing but the elements of a list"
     to = type(ds)()
@@ -142,7 +146,8 @@ def _bare_dicom(data, name)->bytes:
         dcmwrite(f, new, enforce_file_format=True)
         return f.getvalue()
     own = hashlib.sha256(_written(['2.25.1']*3)).digest()
-    return _written([f"2.25.{int.from_bytes(hashlib.sha256(own + k).digest()[:16], 'big')}" for k in (b'o', b'e', b't')])
+    marks = [hashlib.sha256(own + k).digest()[:16] for k in (b'object', b'series', b'study')]
+    return _written([f"2.25.{int.from_bytes(m, 'big')}" for m in marks])
 
 # %% ../../nbs/image/14_deidentified.ipynb #861861d9
 def _bare(data, name)->bytes:
@@ -153,6 +158,7 @@ def _bare(data, name)->bytes:
     with Image.open(io.BytesIO(data)) as im: turn = _orientation(im)
     return strip(data, turn)
 
+# %% ../../nbs/image/14_deidentified.ipynb #eeb1053b
 def _seen(data, max_pixels)->bytes|None:
     "A mark of the pixels of a file; None where it cannot be read"
     try: a = read_image(data, 8 if data[:3] == b'\xff\xd8\xff' else None, max_pixels=max_pixels)

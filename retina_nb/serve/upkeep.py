@@ -45,7 +45,7 @@ def _forget_pictures(self:Upkeep, conn, ims)->tuple:
     kept = set(conn.scalars(sa.select(image.c.kept).where(same, image.c.kept != '')))
     names = {picture_name(f.sha256, f.kind) for f in files} | {'/'.join(k.rsplit('/', 2)[-2:]) for k in kept}
     strays = [(d, d.at(n)) for d in self._folders(conn) for n in names]
-    everywhere = kept | {self._place(p) for _, p in strays} # another file may have the same pixels, and so the same copy
+    everywhere = kept | {self._place(p) for _, p in strays} # other files of the same pixels have the same copy
     conn.execute(image.update().where(sa.or_(same, image.c.kept.in_(everywhere))).values(kept=''))
     return len(kept), sorted(kept | {self._place(p) for d, p in strays if d.size(p) >= 0})
 

@@ -1,5 +1,5 @@
 "What is kept of a photograph with words in it: erased, checked, graded again and shown as any other picture"
-import io
+import importlib, io
 from pathlib import Path
 
 import numpy as np, pytest, sqlalchemy as sa
@@ -101,7 +101,7 @@ def test_older_stores_go_on(keeping, tmp_path):
 def test_graded_again_shown_and_exported(bundle, tmp_path):
     "Through the service: the same answer from the copy, to the last digit; a heat map, a picture for the reviewer, records to train on"
     from retina_nb.serve import Sent, Service
-    import retina_nb.serve.routes # gives a service `heat_of`
+    importlib.import_module('retina_nb.serve.routes') # gives a service `heat_of`
     with Store(tmp_path/'store', keep_images=tmp_path/'pictures') as store:
         service = Service(store, journal=Journal(io.StringIO()), low_confidence=1.)
         service.start(bundle)

@@ -1,5 +1,5 @@
 "The queue a page at a time, over HTTP too: none left out, none twice, and what it costs does not grow with what it holds"
-import io, time
+import time
 
 import pytest, sqlalchemy as sa
 
@@ -33,7 +33,7 @@ def test_pages(store):
     held = store.lease_review('B')['id']
     assert held not in pages(store, 'free') and held in pages(store)
     rest = review_page(store, after=taken, limit=50) # a case that left the queue still tells where it was
-    assert [r['id'] for r in rest] == [i for i in want[want.index(taken)+1:]]
+    assert [r['id'] for r in rest] == want[want.index(taken)+1:]
     for state in ('open', 'free', 'done', 'all'):
         said = [r['reason'] for r in store.reviews(state)]
         assert {k: n for k, n in queue_lengths(store, state).items() if n} == {k: said.count(k) for k in set(said)}
@@ -75,7 +75,7 @@ def reading(bundle, tmp_path_factory):
         yield ask, store, said, ServiceClient(url)
 
 def test_pages_over_http(reading):
-    ask, store, said, client = reading
+    ask, store, _, client = reading
     all_ = [r['id'] for r in store.reviews('open')]
     found, after = [], ''
     while True:
