@@ -20,8 +20,9 @@ from ..core import DataError
 from ..disk import read_json
 from ..plotting import OKABE_ITO, UNKNOWN_COLOUR, caption, new_axes
 
-# %% ../../nbs/deploy/65_drift.ipynb #d4d9f495
-WORDS = dict(blue_to_red='the ratio of blue to red', confidence='the confidence of the model',
+# %% ../../nbs/deploy/65_drift.ipynb #7ea8434a
+WORDS = dict(blue_to_red='the ratio of blue to red', green_to_red='the ratio of green to red',
+             confidence='the confidence of the model',
              referable='the probability of referral', saturated='the over-exposed part', glare='stray light',
              shadow='the part in shadow', coverage='the part of the field that is seen')
 
