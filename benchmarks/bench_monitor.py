@@ -7,7 +7,8 @@ import cv2, numpy as np
 
 from retina_nb.core import cache_dir, json_hash
 from retina_nb.image import image_quality, read_image
-from retina_nb.serve.monitor import FEATURES, WatchSettings, Watcher, began, beside_others, grow, normal_scores, rank_scores, whose
+from retina_nb.serve.ranks import began, beside_others, grow, likelier, normal_scores, odds, rank_scores, whose
+from retina_nb.serve.monitor import FEATURES, WatchSettings, Watcher
 
 HERE = Path(__file__).parent
 FAULTS = {'none': ('', 0), 'blur 1': ('blur', 1.), 'darkness x.6': ('dark', .6), 'blur .6': ('blur', .6), 'darkness x.8': ('dark', .8),
@@ -106,24 +107,25 @@ class Months:
 def alarms(z, s, a_day, start, after=None):
     "(t, month, level, place, figure, change, machine) of each alarm; with `after`, until each month had one at or after its own"
     n, shape, out, waiting = z.shape[1], (z.shape[-1], 2*len(s.shifts)), [], np.ones(z.shape[1], bool)
-    own, quiet = np.zeros((n, len(PLACES), *shape)), np.full((n, len(PLACES)), -1)
+    own, quiet = [np.zeros((n, *shape)) for _ in PLACES], np.full((n, len(PLACES)), -1)
     above = {k: np.zeros((n, *shape)) for k in ('A', 'B', None)}
     needed = [len(PLACES)*a_day*DAYS/s.false_alarms/share for share in s.shares]
-    there = ~np.isnan(z).all((0, 1, 2))
+    cells = (~np.isnan(z).all((0, 1, 2))).sum()*shape[1] # rows of figures that are never there stay 0
     for t in range(start, len(z)):
         if after is not None and not waiting.any(): break
         for m, (h, _) in enumerate(PLACES):
             now = np.where((quiet[:,m] > t)[:,None], np.nan, z[t,:,m])
-            own[:,m] = grow(own[:,m], now, s.shifts)
-            for k in (h, None): above[k] = grow(above[k], now, s.shifts)
-            for S, level, place, A in ((own[:,m], 'machine', m, needed[0]), (above[h], 'hospital', h, needed[1]), (above[None], 'all', None, needed[2])):
-                for i in np.flatnonzero(S[:,there].mean((1, 2)) >= A):
+            e = odds(now, s.shifts)
+            own[m] = grow(own[m], e)
+            for k in (h, None): above[k] = grow(above[k], e)
+            for S, level, place, A in ((own[m], 'machine', m, needed[0]), (above[h], 'hospital', h, needed[1]), (above[None], 'all', None, needed[2])):
+                for i in np.flatnonzero(S.sum((1, 2)) >= A*cells):
                     f, j = np.unravel_index(np.argmax(S[i]), shape)
                     d = s.shifts[j] if j < len(s.shifts) else -s.shifts[j-len(s.shifts)]
                     out.append((t, i, level, place, int(f), d, m))
                     hit = [m] if level == 'machine' else members(place)
-                    own[i,hit], quiet[i,hit] = 0, t + s.quiet_days*a_day
-                    for k in above: above[k][i] = 0
+                    for S0 in (*(own[q] for q in hit), *above.values()): S0[i] = 0
+                    quiet[i,hit] = t + s.quiet_days*a_day
                     if after is not None and t >= after[i]: waiting[i] = False
     return out
 
@@ -134,13 +136,13 @@ def named(z, alarm, s):
     t, i, level, place, f, d, m = alarm
     mine = [m] if level == 'machine' else members(place)
     since = began(z[:t+1,i,mine,f].ravel(), d)//len(mine)
-    far = {}
+    sums = {}
     for q, p in enumerate(PLACES):
         o = z[since:t+(q <= m),i,q,f]
         o = o[~np.isnan(o)]
-        if len(o) >= 3: far[p] = np.sign(d)*o.sum()/np.sqrt(len(o))
-    first = PLACES[m] if level == 'machine' or not far else max(far, key=far.get)
-    return whose({p for p in far if far[p] >= s.moved} | {first}, {*far, first}, first)
+        if len(o): sums[p] = float(o.sum()), len(o)
+    first = PLACES[m] if level == 'machine' else max(sums, key=lambda p: likelier(sums, [p], d))
+    return whose(sums, first, d, s.alone)
 
 # --- what is usually run: a test a day
 def ks_p(ref, day):
@@ -158,3 +160,89 @@ def daily(v, a_day):
     ref, rest = flat[:FIRST*v.shape[3]], flat[FIRST*v.shape[3]:]
     low = np.array([ks_p(ref, rest[d:d+IMAGES]) < .05 for d in range(0, len(rest) - IMAGES + 1, IMAGES)])
     return low.any(-1), low.mean(-1) >= .5
+
+# --- figures
+def quantiles(d): return [float(np.quantile(d, q, method='higher')) for q in (.5, .9)]
+def told(x): return float(x) if np.isfinite(x) else None
+
+def row(what, unit, ours, baseline=None, goal=None, least=False, **more):
+    "A row: less is better, unless `least`"
+    out = dict(what=what, unit=unit, ours=told(ours), goal=goal, **more)
+    if baseline is not None: out['baseline'] = told(baseline)
+    if baseline is not None and np.isfinite(baseline) and ours: out['ratio'] = baseline/ours
+    if goal is not None: out['reached'] = bool(ours >= goal if least else ours <= goal)
+    return out
+
+def first_alarms(M, z):
+    "(delay in images, level and name) of the first alarm of each month at or after its fault; infinity where there is none"
+    d, names = np.full(z.shape[1], np.inf), [None]*z.shape[1]
+    for o in alarms(z, M.settings, M.a_day, FIRST//2, M.began):
+        i = o[1]
+        if o[0] >= M.began[i] and names[i] is None: d[i], names[i] = (o[0] - M.began[i] + 1)*M.eyes, named(z, o, M.settings)
+    return d, names
+
+def daily_delays(M, v):
+    "Images of a machine until the end of the first day on which it alarms: by any figure, by half of them"
+    late = (M.began - FIRST)*M.eyes
+    for hit in daily(v, M.a_day):
+        day = np.where(hit[...,0].any(0), hit[...,0].argmax(0), np.inf)
+        yield (day + 1)*IMAGES - late
+
+def false_alarms(x, near, eyes, n, n_daily, s):
+    "False alarms in a month, and days of it on which a daily test alarms"
+    count, days, done, seen = 0, np.zeros(2), 0, 0
+    for seed in range(0, n, 50):
+        M = Months(x, near, 50, DAYS, eyes, 1000 + seed, s)
+        count, done = count + sum(o[0] >= FIRST for o in alarms(M.z, s, M.a_day, s.young)), done + 50
+        if seed >= n_daily: continue
+        days, seen = days + [hit.any(-1).sum() for hit in daily(M.images(0), M.a_day)], seen + 50
+    return count/done, *(days/seen), done
+
+def delays(x, near, eyes, n, n_daily, s):
+    "By fault: delays and names of ours, delays of both daily tests; names where a hospital and all have the fault"
+    out = {f: ([], [], [], []) for f in GOALS}
+    groups = {k: [] for k in ('hospital', 'all')}
+    for seed in range(0, n, 50):
+        M = Months(x, near, 50, 6, eyes, 5000 + seed, s)
+        for f in GOALS:
+            i = list(FAULTS).index(f)
+            d, names = first_alarms(M, M.scores(i, [HIT]))
+            for a, b in zip(out[f], (d, names, *(daily_delays(M, M.faulty(i, [HIT])) if seed < n_daily else ([], [])))): a.extend(b)
+            if seed < n_daily:
+                groups['hospital'] += first_alarms(M, M.scores(i, members('B')))[1]
+                groups['all'] += first_alarms(M, M.scores(i, members(None)))[1]
+    return out, groups
+
+def pace(x, eyes, s, seconds=3.):
+    "Photographs a second through a `Watcher`"
+    rng, w, at, n = np.random.default_rng(0), Watcher(s), datetime(2026, 1, 1, tzinfo=UTC), 0
+    rows = [dict(zip(FEATURES, map(float, r))) for r in x[:,0]]
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        for _ in range(100):
+            h, m = PLACES[n//eyes % len(PLACES)]
+            w.add(at + timedelta(seconds=432*(n//eyes)), h, m, f'{n//eyes}', rows[rng.integers(len(rows))])
+            n += 1
+    return n/(time.perf_counter() - begun)
+
+def bench(quick):
+    s, (x, what) = WatchSettings(), pool()
+    near, n, n_daily = neighbours(x), 100 if quick else 2000, 50 if quick else 200
+    for eyes, who in ((1, 'one eye a patient'), (2, 'two eyes a patient')):
+        ours, any_, half, months = false_alarms(x, near, eyes, n, n_daily, s)
+        more = dict(months=months, months_daily=n_daily, photographs=what, eyes=eyes)
+        yield row(f'false alarms a month, {who}; daily: days with one', 'alarms', ours, any_, 1, half_of_columns=half, **more)
+        out, groups = delays(x, near, eyes, n, n_daily, s)
+        for f, (d, names, daily_any, daily_half) in out.items():
+            (mid, late), (any_mid, any_late) = quantiles(d), quantiles(daily_any)
+            half_mid, half_late = quantiles(daily_half)
+            more |= dict(half_of_columns=told(half_mid), half_of_columns_90=told(half_late), missed=float(np.isinf(d).mean()),
+                         missed_daily=float(np.isinf(daily_any).mean()), missed_half_of_columns=float(np.isinf(daily_half).mean()))
+            yield row(f'{f}, {who}: median', 'images', mid, any_mid, GOALS[f], **more)
+            yield row(f'{f}, {who}: 90% within', 'images', late, any_late, **more)
+            yield row(f'{f}, {who}: right machine named', 'fraction', np.mean([o == ('machine', PLACES[HIT][1]) for o in names]), goal=.95,
+                      least=True, **more)
+        for level, name in (('hospital', 'B'), ('all', '')):
+            right = np.mean([o == (level, name) for o in groups[level]])
+            yield row(f'a fault of {"a hospital" if name else "all"}, {who}: named so at the first alarm', 'fraction', right, months=n_daily)
+        yield row(f'through all streams, {who}', 'photographs/s', pace(x, eyes, s), goal=1000, least=True)

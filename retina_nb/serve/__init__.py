@@ -24,7 +24,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     enough=['Enough', 'reviews_for_width', 'simulate_reviews'],
     second=['Agreement', 'queue_disagreements', 'readers_agree', 'readings_table', 'settled_table'],
     access=['ACCESS', 'Standing', 'Visitor'],
-    wagers=['evidence', 'place_of'],
+    wagers=['place_of'],
     rollout=['RolloutGate', 'Verdict', 'judge', 'losses', 'paired_answers', 'take_step'],
     halves=['compare_halves', 'last_trial'],
     monitor=['FEATURES', 'Alarm', 'WatchSettings', 'Watcher'],

@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['features_of']
 
-# %% ../../nbs/serve/57_features.ipynb #c69b371e
+# %% ../../nbs/serve/57_features.ipynb #46f163c6
 import math
 from collections.abc import Mapping
 
-from ..deploy.grading import Grading, Ungraded
+from ..deploy.grading import Ungraded
 from .monitor import FEATURES
 
-# %% ../../nbs/serve/57_features.ipynb #7b4bc99a
+# %% ../../nbs/serve/57_features.ipynb #1b8e9c7a
 def _number(v)->float|None:
     "A finite number, or None"
     ok = isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
     return float(v) if ok else None
 
-# %% ../../nbs/serve/57_features.ipynb #3e114d4a
+# %% ../../nbs/serve/57_features.ipynb #bbe408de
 def features_of(
     prediction, # a `Grading`, an `Ungraded`, a `Prediction`, or a row of the table `prediction` (its columns by name)
     tags=None, # of the request; nothing is taken from them so far
