@@ -61,14 +61,14 @@ def simulate_reviews(
     "Play stretches of use with so many patients: the figures, their intervals, and whether those held the truth"
     _check_whole(n_patients=n_patients, runs=runs, draws=draws)
     preds, task = known_rows(preds, task)
-    df, rng, rows = _zoned(preds, task, plan or SamplingPlan(), rule or EVEN, threshold), np.random.default_rng(seed), []
-    all_ = live_scores(df.assign(probability=1., chance=1., state='verified'), task, draws=20).figures
+    rng, rows = np.random.default_rng(seed), []
+    df = _zoned(preds, task, plan or SamplingPlan(), rule or EVEN, threshold)
+    t = live_scores(df.assign(probability=1., chance=1., state='verified'), task, draws=20).figures
     for run in range(runs):
         live = live_scores(_played(df, int(n_patients), rng), task, draws=draws, seed=run)
         n = dict(run=run, photographs=live.not_verified['photographs'], reviews=live.not_verified['verified'])
         for k, f in live.figures.items():
-            ends = dict(zip(('low', 'high'), f['ci95']))
-            rows.append(n | dict(score=k, value=f['value'], truth=all_[k]['value']) | ends)
+            rows.append(n | dict(score=k, truth=t[k]['value'], value=f['value'], low=f['ci95'][0], high=f['ci95'][1]))
     df = pd.DataFrame(rows).astype(dict.fromkeys(('value', 'low', 'high', 'truth'), float))
     return df.assign(held=df['truth'].between(df['low'], df['high']))
 
