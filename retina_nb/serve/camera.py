@@ -95,10 +95,10 @@ def _draw(grade, i)->bytes:
     from retina_nb.synth.render import synth_eye
     return _jpeg(synth_eye(50_000 + 1000*grade + i, grade=grade, size=256, eye=('left', 'right')[i % 2]).image)
 
-# %% ../../nbs/serve/97_camera.ipynb #d4ebc02d
+# %% ../../nbs/serve/97_camera.ipynb #49d3f2bb
 def draw_pool(
     n:int=240, # photographs, in all; at least eight of each grade
-    prevalence=(.5, .12, .2, .1, .08), # how many of each
+    prevalence=(.6, .11, .15, .07, .07), # how many of each, as shares
 )->Pool: # the same for everybody
     "A pool of synthetic eyes: drawn once, and read from the user's cache from then on"
     if not 5 <= n <= 5000: raise SettingError(f'n is {n}: choose 5 to 5000 photographs')

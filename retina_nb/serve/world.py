@@ -122,7 +122,7 @@ def parse(cls:Fault, text:str # as it is written
     level = where[0] if where else 'all'
     return cls(kind, level, said.get(level, ''), _number(said.get('day', '1'), int), strength, said.get('bundle', ''))
 
-# %% ../../nbs/serve/98_world.ipynb #2b9c23e7
+# %% ../../nbs/serve/98_world.ipynb #a527e94b
 def _hospitals()->dict:
     return dict(A=dict(machines=['A1', 'A2']), B=dict(machines=['B1', 'B2']), C=dict(machines=['C1']))
 
@@ -137,7 +137,7 @@ class World:
     together: float = 0.      # share of the visits whose two photographs come in one request
     alike: float = .8         # how often the second eye has the grade of the first whatever comes by chance
     ages: tuple = (58., 13.)  # mean and standard deviation, years
-    prevalence: tuple = (.5, .12, .2, .1, .08) # of the grades 0 to 4
+    prevalence: tuple = (.6, .11, .15, .07, .07) # of the grades 0 to 4, as among synthetic eyes
     start: str = '2026-01-05' # the first day; hours are those of UTC
     readers: tuple = (Reader('reader 1'), Reader('reader 2', .9, .97)) # who reads again
     def __post_init__(self): _check(self)
