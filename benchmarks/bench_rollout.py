@@ -2,8 +2,7 @@
 import numpy as np
 from scipy.stats import binom
 
-from retina_nb.serve import evidence
-from retina_nb.serve.wagers import STAKES
+from retina_nb.serve.wagers import STAKES, evidence
 
 PREVALENCE, SENSITIVITY, SPECIFICITY = .3, .9, .9
 READERS, DELAY, LOOK, LEAST = .95, 100, 10, 100

@@ -41,12 +41,18 @@ def soon(self:Minder,
 
 # %% ../../nbs/serve/83_looks.ipynb #5a6ba10d
 @patch
-def close(self:Minder):
-    "End, once a look that is being taken is over"
+def end(self:Minder):
+    "Take no further look"
     with self._changed:
         self._over = True
         self._changed.notify_all()
-    if self._thread: self._thread.join(60)
+
+# %% ../../nbs/serve/83_looks.ipynb #b4bdedb6
+@patch
+def close(self:Minder):
+    "End, once a look that is being taken is over"
+    self.end()
+    if self._thread and self._thread is not threading.current_thread(): self._thread.join(60)
 
 # %% ../../nbs/serve/83_looks.ipynb #cbefc29d
 @patch

@@ -269,9 +269,10 @@ def _answers(gate, w, n)->list:
             f'patients, missed on {w.missed:+.1%}')
     safe = (f'evidence {w.safe:.3g}, {near:.3g} is needed; {w.differ} patients on whom they differ, {w.waiting} of '
             'them not read')
+    least = (f'shown to be worse on less than {gate.margin:.0%} of the patients, and to miss less than '
+             f'{gate.margin_missed:.0%}')
     return [('no worse than the live model', _state(w.harm < far, w.harm >= far), harm),
-            (f'shown to be worse on less than {gate.margin:.0%} of the patients, and to miss less than '
-             f'{gate.margin_missed:.0%}', _state(w.safe >= near), safe),
+            (least, _state(w.safe >= near), safe),
             (f'{gate.patients} patients in this step', _state(n >= gate.patients), f'{n} so far')]
 
 # %% ../../nbs/serve/64_rollout.ipynb #ae80553d

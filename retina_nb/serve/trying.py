@@ -6,7 +6,8 @@
 __all__ = ['FOLLOW', 'MIND', 'Trying', 'differ', 'drift_since']
 
 # %% ../../nbs/serve/85_trying.ipynb #37640032
-import time
+import time, weakref
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -32,17 +33,31 @@ FOLLOW, MIND = 2., 20. # seconds between two looks
 
 class Trying:
     "What a service does about a candidate; `Service` brings the store, the models and the rest"
-    store:Any; models:Any; journal:Any; meters:Any; turns:Any; limits:Any; messenger:Any
+    store:Any; models:Any; journal:Any; meters:Any; turns:Any; limits:Any; messenger:Any; _grade:Any; _show_model:Any
     def _begin(self, gate):
         "Get ready to try a candidate"
         self.gate, self.verdict = gate or RolloutGate(), None
         self._faults = None, 0 # when the trial began, and its errors since then
         self._drifted = 0, 0., [] # decision, until when it is fresh, what has drifted since
-        def _fault(e): self.journal('fault', door='beside', **fault_of(e))
+        self._trouble = None # what the last look ended with
         def _busy(): return self.turns.under_way >= self.limits.workers
-        self.beside = Beside(busy=_busy, told=lambda o: self.meters.shadows.labels(o).inc(), failed=_fault)
-        self.minder = Minder({self.follow: FOLLOW, self.mind: MIND}, failed=_fault)
-    _grade:Any; _show_model:Any
+        self.beside = Beside(busy=_busy, told=lambda o: self.meters.shadows.labels(o).inc(), failed=self._odd)
+        self._looks = _weakly(self, 'follow'), _weakly(self, 'mind')
+        self.minder = Minder(dict(zip(self._looks, (FOLLOW, MIND))), failed=_weakly(self, '_odd'))
+        weakref.finalize(self, self.minder.end)
+
+# %% ../../nbs/serve/85_trying.ipynb #479894bd
+def _weakly(o, name)->Callable:
+    "A method of an object that is no reason to keep the object"
+    me = weakref.ref(o)
+    return lambda *args: (s := me()) and getattr(s, name)(*args)
+
+# %% ../../nbs/serve/85_trying.ipynb #3613f756
+@patch
+def _odd(self:Trying, e):
+    "Write down that a look went wrong, or a shadow; a store that is away for long is said to be so once"
+    if type(e) is not self._trouble: self.journal('fault', door='beside', **fault_of(e))
+    self._trouble = type(e)
 
 # %% ../../nbs/serve/85_trying.ipynb #87697c97
 @patch
@@ -82,7 +97,7 @@ def _fault(self:Trying, served, e):
     self._faults = s.begun, self._faults_of(s) + 1
     if self._faults_of(s) > self.gate.faults:
         self.models.halt()
-        self.minder.soon(self.mind)
+        self.minder.soon(self._looks[1])
 
 # %% ../../nbs/serve/85_trying.ipynb #b1d3b04a
 @patch
@@ -132,6 +147,7 @@ def follow(self:Trying):
     except Refusal as e:
         new = True
         self._tell(f'a decision about the models could not be followed here: {e.why}')
+    self._trouble = None
     if new: self.decided()
 
 # %% ../../nbs/serve/85_trying.ipynb #de93bdb0

@@ -412,3 +412,28 @@ def test_a_candidate_that_fails_is_gone_within_a_minute(mocks, eyes, tmp_path):
         start = time.monotonic()
         while store.standing().candidate and time.monotonic() - start < 60: time.sleep(.2)
         assert store.deployments()[-1]['alias'] == 'withdrawn' and time.monotonic() - start < 60
+
+def test_a_service_that_nobody_closes_ends(mocks, tmp_path):
+    s = Service(Store(tmp_path/'s'), journal=Journal(io.StringIO()))
+    s.start(mocks['old'])
+    thread, seen = s.minder._thread, weakref.ref(s)
+    assert thread.is_alive()
+    s.store.close()
+    del s
+    end = time.monotonic() + 20
+    while (seen() is not None or thread.is_alive()) and time.monotonic() < end:
+        gc.collect()
+        time.sleep(.05)
+    assert seen() is None and not thread.is_alive()
+
+def test_a_store_that_is_away_is_said_once(service, monkeypatch):
+    def _no(): raise ReadOnlyStore('is away')
+    monkeypatch.setattr(service.store, 'last_decision', _no)
+    for _ in range(5):
+        with pytest.raises(ReadOnlyStore) as e: service.follow()
+        service._odd(e.value)
+    assert service.journal.to.getvalue().count('"fault"') == 1
+    monkeypatch.undo()
+    service.follow()
+    service._odd(ReadOnlyStore('again'))
+    assert service.journal.to.getvalue().count('"fault"') == 2
