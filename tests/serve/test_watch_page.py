@@ -93,7 +93,7 @@ def test_pictures_of_an_earlier_time_do_not_stay(made, tmp_path):
                                       (['--false_alarms', '0'], 'false_alarms')])
 def test_what_cannot_be_done_is_said_in_a_line_and_leaves_nothing(made, tmp_path, more, why):
     db = made[0]/'store' if more else tmp_path/'none'
-    status, out, err = command(db, '--out', tmp_path/'out', *more)
+    status, _, err = command(db, '--out', tmp_path/'out', *more)
     assert status == 2 and why in err and 'Traceback' not in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path/'out').exists() and not (tmp_path/'none').exists()
 

@@ -3,7 +3,7 @@ import random, resource, time
 from datetime import UTC, datetime, timedelta
 
 import pytest, sqlalchemy as sa
-from answered import DIABETIC, MACHINES, SCREENING, START, fill, tagged
+from answered import DIABETIC, MACHINES, SCREENING, START, fill
 from conftest import MODEL, add_model
 from retina_nb.core import SettingError
 from retina_nb.serve import Store, watch_store
@@ -124,7 +124,7 @@ def test_mistakes_in_random_cases_move_the_counter_and_others_do_not(own):
     assert values['lost']['alarmed'] > values['lost']['at'][0] and len(values['lost']['at']) == len(values['lost']['counter'])
 
 def test_a_time_without_a_zone_is_refused(own):
-    with pytest.raises(SettingError, match='time zone'): watch_store(own, since=datetime(2026, 5, 1))
+    with pytest.raises(SettingError, match='time zone'): watch_store(own, since=START.replace(tzinfo=None))
 
 def test_only_answers_since_then_are_watched(own):
     fill(own, 10)
