@@ -437,3 +437,24 @@ def test_a_store_that_is_away_is_said_once(service, monkeypatch):
     service.follow()
     service._odd(ReadOnlyStore('again'))
     assert service.journal.to.getvalue().count('"fault"') == 2
+
+def test_drift_sends_back_into_the_shadow_and_a_new_models_words_do_not(service, eyes, monkeypatch):
+    from datetime import timedelta
+    from types import SimpleNamespace
+    from retina_nb.serve import trying
+    taken = now() - timedelta(days=30)
+    def _taken(days): return dict(taken=(taken + timedelta(days=days)).isoformat())
+    service.answer(Sent([eyes[0]], _taken(0)))
+    service.models.deploy(service.ids['new'], 'candidate', share=.5)
+    def _found(*alarms): monkeypatch.setattr(trying, 'watch_store', lambda *args, **kwargs: SimpleNamespace(alarms=[
+        SimpleNamespace(at=taken + timedelta(days=d), cause=c, verdict=f'{c} on day {d}') for d, c in alarms]))
+    since = service.models.standing.since
+    _found((-1, 'camera'), (0, 'camera'), (1, 'model'))
+    assert trying.drift_since(service.store, since) == [] and service.mind() is None
+    _found((-1, 'camera'), (1, 'camera'))
+    service._drifted = 0, 0., [] # it is time to look again
+    row = service.mind()
+    assert (row['alias'], row['share']) == ('candidate', 0.) and 'camera on day 1' in row['why'] and service.models.now.share == 0
+    assert 'is a shadow again' in service.store.alerts(who='admin')[-1]['why']
+    service._drifted = 0, 0., []
+    assert service.mind() is None and service.store.standing().candidate == service.ids['new'] # there it stays
