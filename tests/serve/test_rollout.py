@@ -247,6 +247,7 @@ def test_a_fault_ends_the_trial_also_where_the_store_takes_nothing(service, eyes
     def _no(*args, **kwargs): raise ReadOnlyStore('may not be written to')
     monkeypatch.setattr(service.store, 'deploy', _no)
     assert ask(service, eyes[0], 'P1').predictions[0].role == 'live'
+    assert service.models.now.candidate is None
     time.sleep(.2) # its thread has tried, and goes on
     assert ask(service, eyes[1], 'P2').predictions[0].role == 'live' and service.store.standing().candidate == service.ids['new']
     monkeypatch.undo()
