@@ -148,9 +148,14 @@ def _as_typed(o)->dict:
     if o['gate']: own['gate'] = RolloutGate.from_json(read_json(o['gate'], SettingError))
     return own | told | beside | dict(names=o['host'] or (), origins=o['cors'] or (), more=more)
 
+# %% ../../nbs/serve/94_serve_command.ipynb #b9a28191
+@one_line_errors
+def _served(o):
+    "Serve by the options of the command; what cannot be is one line, and the program ends"
+    serve(**_as_typed(o))
+
 # %% ../../nbs/serve/94_serve_command.ipynb #6047d874
 @call_parse
-@one_line_errors
 def retina_serve(
     bundle:str, # a bundle folder
     db:str=None, # store: a folder, a file or postgresql://...; left out: RETINA_NB_STORE, or that in your data folder
@@ -174,4 +179,4 @@ def retina_serve(
     trace:str=None, # address of an OpenTelemetry collector, such as http://127.0.0.1:4318; left out: nothing is sent
 ):
     "Serve a model over HTTP, and DICOM: every answer kept, cases of which it is not sure put before a person"
-    serve(**_as_typed(locals()))
+    _served(locals())
