@@ -280,7 +280,7 @@ def _image(self:Answers, conn, note, p, kept, patient)->dict:
     "Write the row of a photograph"
     s = self._subject(conn, note, p.patient or patient)
     mac = image_hmac(s['secret'], p.sha256) if s else ''
-    row = dict(id=_new(), sha256=p.sha256, subject=s.get('id'), hmac=mac, size=p.size, kind=p.kind, name=p.name,
+    row: dict = dict(id=_new(), sha256=p.sha256, subject=s.get('id'), hmac=mac, size=p.size, kind=p.kind, name=p.name,
                kept=kept, at=now())
     conn.execute(image.insert(), row)
     if kept and kept_hash(kept) != p.sha256: note(Event('kept', row['id'], copy_digest(row)))
