@@ -107,6 +107,9 @@ def test_from_upload_to_feedback_in_the_store(page, browser, both, tmp_path):
     page.wait_for_selector('.rnb-grade'); page.wait_for_selector('.rnb-photo')
     in_panel(page, '1 alert that nobody has seen'); in_panel(page, 'the model is not sure of a grade')          # low confidence
     page.wait_for_selector('role=tab[name="Read again (1)"]')
+    page.click('role=tab[name="Watch"]')                                                                        # asked when turned to
+    in_panel(page, 'Too few visits to say much yet'); page.wait_for_selector('.rnb-watch figure img')
+    page.click('role=tab[name="Grade"]')
     with Store(both.db) as s: (p, _), = s.answers()
     assert p.grading.name in page.inner_text('.rnb-grade') and 'Example' not in repr(p)
 
