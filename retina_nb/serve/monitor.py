@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEATURES', 'WatchSettings', 'Alarm', 'Stream', 'Machine', 'Watcher']
 
-# %% ../../nbs/serve/56_monitor.ipynb #96b5d96f
+# %% ../../nbs/serve/56_monitor.ipynb #4c3f366e
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
@@ -20,11 +20,11 @@ from fastcore.basics import patch
 from ..core import DataError, SettingError, unknown
 from .ranks import began, beside_others, grow, likelier, normal_scores, odds, whose
 
-# %% ../../nbs/serve/56_monitor.ipynb #05bcda55
+# %% ../../nbs/serve/56_monitor.ipynb #1df4a57a
 FEATURES = ('sharpness', 'contrast', 'brightness', 'saturated', 'coverage', 'evenness', 'shadow', 'glare', 'redness',
             'blue_to_red', 'green_to_red', 'confidence', 'referable')
 
-# %% ../../nbs/serve/56_monitor.ipynb #a88e2c1c
+# %% ../../nbs/serve/56_monitor.ipynb #18defcb3
 def _check(s):
     "Refuse settings that cannot be; lists, as JSON has them, become tuples"
     for k in ('features', 'shifts', 'shares'):
@@ -39,7 +39,7 @@ def _check(s):
         raise SettingError(f'young is {s.young}: at least 1, and at most half of remembered')
     if not s.alone >= 1: raise SettingError(f'alone is {s.alone}: it must be 1 or more')
 
-# %% ../../nbs/serve/56_monitor.ipynb #195168c3
+# %% ../../nbs/serve/56_monitor.ipynb #be5413e9
 @dataclass(frozen=True)
 class WatchSettings:
     "How machines are watched"
@@ -67,7 +67,7 @@ class WatchSettings:
         if wrong := set(d) - set(names): raise SettingError(unknown('setting', min(wrong), names))
         return cls(**d)
 
-# %% ../../nbs/serve/56_monitor.ipynb #750d18c3
+# %% ../../nbs/serve/56_monitor.ipynb #8f6419d3
 @dataclass(frozen=True)
 class Alarm:
     "That something has changed"
@@ -94,7 +94,7 @@ class Alarm:
         when = {k: datetime.fromisoformat(d[k]) for k in ('at', 'since')}
         return cls(**d | when | dict(also=tuple(d['also']), machines=tuple(tuple(k) for k in d['machines'])))
 
-# %% ../../nbs/serve/56_monitor.ipynb #fb65e25f
+# %% ../../nbs/serve/56_monitor.ipynb #6c79bdf2
 class Stream:
     "The evidence that a place has changed: figures (as they are, then beside the others) x sizes of change"
     def __init__(self,
@@ -119,7 +119,7 @@ class Stream:
         i, j = np.unravel_index(np.argmax(self.S), self.S.shape)
         return int(i), float([*self.settings.shifts, *(-k for k in self.settings.shifts)][j])
 
-# %% ../../nbs/serve/56_monitor.ipynb #71073e5c
+# %% ../../nbs/serve/56_monitor.ipynb #20c62b25
 class Machine:
     "A machine: what it gave so far, and the visit that is under way"
     def __init__(self,
@@ -135,7 +135,7 @@ class Machine:
         self.unit, self.day, self.met = None, None, set() # the visit under way, its day, the patients of that day
         self.sums, self.counts, self.last = np.zeros(n), np.zeros(n, int), None
 
-# %% ../../nbs/serve/56_monitor.ipynb #10973fa1
+# %% ../../nbs/serve/56_monitor.ipynb #a09d3936
 @patch
 def figures(self:Machine,
             x:np.ndarray, # (figures,): values of a visit, NaN where there is none
@@ -145,7 +145,7 @@ def figures(self:Machine,
     if self.M is not None: rest = np.where(np.isnan(x), np.nan, normal_scores(self.known, x) @ self.M)
     return np.concatenate([x, rest])
 
-# %% ../../nbs/serve/56_monitor.ipynb #17627cc4
+# %% ../../nbs/serve/56_monitor.ipynb #01103129
 @patch
 def rank(self:Machine,
          y:np.ndarray,    # (2*figures,), as `figures` gives it
@@ -160,7 +160,7 @@ def rank(self:Machine,
             u[i] = (lower + lots[i]*(bisect_right(known, v, lower) - lower + 1))/(len(known) + 1)
     return ndtri(np.clip(u, 1e-12, 1 - 1e-12))
 
-# %% ../../nbs/serve/56_monitor.ipynb #da53fff1
+# %% ../../nbs/serve/56_monitor.ipynb #aa1ae19f
 @patch
 def learn(self:Machine,
           y:np.ndarray, # (2*figures,), as `figures` gives it
@@ -177,7 +177,7 @@ def learn(self:Machine,
         self.known = np.array([y[:len(y)//2] for _, y in self.rows])
         self.M = beside_others(normal_scores(self.known, self.known))
 
-# %% ../../nbs/serve/56_monitor.ipynb #89e02f11
+# %% ../../nbs/serve/56_monitor.ipynb #3587ed8b
 @patch
 def _keep(self:Machine, rows):
     "Compare later visits with these alone"
@@ -185,7 +185,7 @@ def _keep(self:Machine, rows):
     columns = zip(*(y.tolist() for _, y in rows)) if rows else [() for _ in self.values]
     self.values = [sorted(v for v in c if v == v) for c in columns]
 
-# %% ../../nbs/serve/56_monitor.ipynb #8f6b33de
+# %% ../../nbs/serve/56_monitor.ipynb #8d47bdcd
 @patch
 def unlearn(self:Machine,
             since:float, # seconds
@@ -193,7 +193,7 @@ def unlearn(self:Machine,
     "Forget what came since a change: it is not what later visits should be compared with"
     self._keep([(at, y) for at, y in self.rows if at < since])
 
-# %% ../../nbs/serve/56_monitor.ipynb #1412da6a
+# %% ../../nbs/serve/56_monitor.ipynb #547eaed5
 def _moment(at)->datetime:
     "A time with its zone; one without is taken for UTC"
     if isinstance(at, str):
@@ -202,7 +202,7 @@ def _moment(at)->datetime:
     if not isinstance(at, datetime): raise DataError(f'{at!r} is no time: give a datetime, or a text in ISO 8601')
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
-# %% ../../nbs/serve/56_monitor.ipynb #cb9674ed
+# %% ../../nbs/serve/56_monitor.ipynb #42ee6a96
 def _numbers(features, names)->np.ndarray:
     "The figures in order, NaN where there is none"
     out = np.full(len(names), np.nan)
@@ -214,10 +214,10 @@ def _numbers(features, names)->np.ndarray:
         if math.isfinite(v): out[i] = v
     return out
 
-# %% ../../nbs/serve/56_monitor.ipynb #22c6ec82
+# %% ../../nbs/serve/56_monitor.ipynb #458fa5de
 def _key(hospital, machine)->tuple: return tuple('' if o is None else str(o).strip() for o in (hospital, machine))
 
-# %% ../../nbs/serve/56_monitor.ipynb #39f7e917
+# %% ../../nbs/serve/56_monitor.ipynb #4c78692d
 class Watcher:
     "Is told of each photograph in turn, and says when something has changed"
     def __init__(self,
@@ -230,7 +230,7 @@ class Watcher:
         self.days:dict[int, int] = {}             # visits by day: how many there are in a month
         self.alarms:list[Alarm] = []              # all so far
 
-# %% ../../nbs/serve/56_monitor.ipynb #742e7371
+# %% ../../nbs/serve/56_monitor.ipynb #9be909cf
 @patch
 def add(self:Watcher,
         at,            # when it was taken: a datetime, or a text in ISO 8601
@@ -255,7 +255,7 @@ def add(self:Watcher,
     m.unit, m.last = unit, at.timestamp()
     return out + self._close(key) if unit is None else out
 
-# %% ../../nbs/serve/56_monitor.ipynb #5aed5e9a
+# %% ../../nbs/serve/56_monitor.ipynb #5f1a009a
 @patch
 def _close(self:Watcher, key)->list:
     "End the visit that is under way at a machine"
@@ -272,13 +272,13 @@ def _close(self:Watcher, key)->list:
     m.learn(y, at)
     return self._judge(key, at, z)
 
-# %% ../../nbs/serve/56_monitor.ipynb #0d5fb6be
+# %% ../../nbs/serve/56_monitor.ipynb #97907c2a
 @patch
 def flush(self:Watcher)->list[Alarm]: # that follow from it
     "End the visits that are under way, as at the end of a day or of a table"
     return [a for key in list(self.machines) for a in self._close(key)]
 
-# %% ../../nbs/serve/56_monitor.ipynb #72c624df
+# %% ../../nbs/serve/56_monitor.ipynb #197a31b3
 @patch
 def _count(self:Watcher, at):
     "One more visit on its day"
@@ -286,14 +286,14 @@ def _count(self:Watcher, at):
     self.days[day] = self.days.get(day, 0) + 1
     if len(self.days) > 31: del self.days[min(self.days)]
 
-# %% ../../nbs/serve/56_monitor.ipynb #35cf01cd
+# %% ../../nbs/serve/56_monitor.ipynb #6b87db43
 @patch(as_prop=True)
 def pace(self:Watcher)->float:
     "Visits a month, by the last 30 days; at least 100, so that a slow start does not make it rash"
     span = max(self.days) - min(self.days) + 1 if self.days else 1
     return max(100., 30*sum(self.days.values())/min(31, max(1, span)))
 
-# %% ../../nbs/serve/56_monitor.ipynb #49b303d0
+# %% ../../nbs/serve/56_monitor.ipynb #bb108419
 @patch
 def _judge(self:Watcher, key, at, z)->list:
     "Add a visit to the evidence of its machine, its hospital and all; an alarm where one of them has enough"
@@ -307,7 +307,7 @@ def _judge(self:Watcher, key, at, z)->list:
         if n*s.false_alarms*share >= 1: return [self._alarm(key, at, stream, n)]
     return []
 
-# %% ../../nbs/serve/56_monitor.ipynb #d35a2cc4
+# %% ../../nbs/serve/56_monitor.ipynb #0953322a
 @patch
 def _sums(self:Watcher, i, since)->dict:
     "By machine: the sum of the normal scores of a figure since a time, and how many they are"
@@ -317,13 +317,13 @@ def _sums(self:Watcher, i, since)->dict:
         if z: out[key] = float(sum(z)), len(z)
     return out
 
-# %% ../../nbs/serve/56_monitor.ipynb #96daf21d
+# %% ../../nbs/serve/56_monitor.ipynb #71822b4e
 def _far(sums, keys)->float:
     "How far a figure of some machines has moved, in standard errors"
     total, n = (sum(sums[k][i] for k in keys if k in sums) for i in (0, 1))
     return total/math.sqrt(n) if n else 0.
 
-# %% ../../nbs/serve/56_monitor.ipynb #1e373661
+# %% ../../nbs/serve/56_monitor.ipynb #8da933c9
 @patch
 def _since(self:Watcher, key, stream, i, shift)->float:
     "When what a stream says most likely began"
@@ -331,7 +331,7 @@ def _since(self:Watcher, key, stream, i, shift)->float:
     told = sorted(((t, z[i]) for k, m in self.machines.items() if mine(k) for t, z in m.scores), key=lambda o: o[0])
     return told[began([z for _, z in told], shift)][0]
 
-# %% ../../nbs/serve/56_monitor.ipynb #b20c6f25
+# %% ../../nbs/serve/56_monitor.ipynb #9618c87c
 @patch
 def _alarm(self:Watcher, key, at, stream, months)->Alarm:
     "Say what has changed, and begin anew"
@@ -353,7 +353,7 @@ def _alarm(self:Watcher, key, at, stream, months)->Alarm:
     self.alarms.append(alarm)
     return alarm
 
-# %% ../../nbs/serve/56_monitor.ipynb #26995347
+# %% ../../nbs/serve/56_monitor.ipynb #a7629021
 @patch
 def _silence(self:Watcher, moved, at, since):
     "After an alarm: what came since is not learned, nothing more is said for a while, and evidence begins anew"
@@ -364,12 +364,12 @@ def _silence(self:Watcher, moved, at, since):
         m.stream.S[:] = 0
     for stream in self.above.values(): stream.S[:] = 0
 
-# %% ../../nbs/serve/56_monitor.ipynb #b75d80ce
+# %% ../../nbs/serve/56_monitor.ipynb #d8de4555
 _MEANS = dict(machine='this machine alone: look at the camera (lens, focus, flash, settings)',
               hospital='several machines of one hospital: its patients, or how they are photographed there',
               all='in several hospitals at once: the model, or the program that sends the photographs')
 
-# %% ../../nbs/serve/56_monitor.ipynb #7d916448
+# %% ../../nbs/serve/56_monitor.ipynb #633ae4f0
 @patch
 def _told(self:Watcher, a, machine)->Alarm:
     "An alarm, given its facts, with its verdict"
@@ -384,7 +384,7 @@ def _told(self:Watcher, a, machine)->Alarm:
     hospital = '' if a['level'] == 'all' else a['hospital']
     return Alarm(**a | dict(at=at, since=since, hospital=hospital, verdict=verdict))
 
-# %% ../../nbs/serve/56_monitor.ipynb #062427fe
+# %% ../../nbs/serve/56_monitor.ipynb #df00fcd4
 @patch
 def renew(self:Watcher,
           hospital:str, # of the machine
@@ -395,16 +395,16 @@ def renew(self:Watcher,
     if key not in self.machines: raise DataError(f'machine {key[1]} of hospital {key[0]}: not heard of so far')
     self.machines[key] = Machine(self.settings)
 
-# %% ../../nbs/serve/56_monitor.ipynb #35343423
+# %% ../../nbs/serve/56_monitor.ipynb #e4e6e08f
 def _lists(a)->Any:
     "An array as lists, with None where there is no number"
     if a is None: return None
     return [_lists(o) for o in a] if getattr(a, 'ndim', 0) > 1 else [None if o != o else o for o in a.tolist()]
 
-# %% ../../nbs/serve/56_monitor.ipynb #a8035686
+# %% ../../nbs/serve/56_monitor.ipynb #04370ad2
 def _array(o)->np.ndarray|None: return None if o is None else np.array(o, float)
 
-# %% ../../nbs/serve/56_monitor.ipynb #5671355b
+# %% ../../nbs/serve/56_monitor.ipynb #02df3300
 def _saved(m)->dict:
     "What is known of a machine, ready for JSON"
     pairs = {k: [[at, _lists(y)] for at, y in getattr(m, k)] for k in ('rows', 'scores')}
@@ -412,7 +412,7 @@ def _saved(m)->dict:
                 met=sorted(m.met), sums=_lists(m.sums), counts=_lists(m.counts), last=m.last, S=_lists(m.stream.S),
                 seen=m.stream.seen.tolist())
 
-# %% ../../nbs/serve/56_monitor.ipynb #7ebf49e3
+# %% ../../nbs/serve/56_monitor.ipynb #16ff94c1
 def _restored(d, settings)->Machine:
     "A machine from JSON"
     m = Machine(settings)
@@ -427,7 +427,7 @@ def _restored(d, settings)->Machine:
     m.stream.S, m.stream.seen = _array(d['S']), np.array(d['seen'], bool)
     return m
 
-# %% ../../nbs/serve/56_monitor.ipynb #bb5aaae5
+# %% ../../nbs/serve/56_monitor.ipynb #6a1be8eb
 @patch
 def to_dict(self:Watcher)->dict: # ready for JSON
     "Everything that is known, by which it can be taken up again"
@@ -437,7 +437,7 @@ def to_dict(self:Watcher)->dict: # ready for JSON
                 lots=self.lots.bit_generator.state, days=[list(o) for o in self.days.items()],
                 alarms=[a.to_dict() for a in self.alarms])
 
-# %% ../../nbs/serve/56_monitor.ipynb #a12ba037
+# %% ../../nbs/serve/56_monitor.ipynb #8112ddad
 @patch(cls_method=True)
 def from_dict(
     cls:Watcher,

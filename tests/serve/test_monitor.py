@@ -1,12 +1,15 @@
 "Drift by machine and hospital: the bound on false alarms, what is found and how it is named, and whatever a client may send"
 import json
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np, pytest
 
-from retina_nb.core import DataError, SettingError
-from retina_nb.deploy.grading import Ungraded
+from retina_nb.core import DataError, SettingError, get_task
+from retina_nb.deploy.grading import Grading, Ungraded
+from retina_nb.deploy.remote import _quality
 from retina_nb.serve import FEATURES, Alarm, Watcher, WatchSettings, features_of
+from retina_nb.serve.replay import _difference
 from retina_nb.serve.ranks import beside_others, grow, normal_scores, odds, rank_scores
 
 START = datetime(2026, 5, 1, 8, tzinfo=UTC)
@@ -123,6 +126,9 @@ def test_a_fault_is_told_once_a_week_and_not_learned():
     told = feed(w, 28, shifted(['B2']))
     assert {a.name for a in told} == {'B2'} and 2 <= len(told) <= 3
     assert (told[1].at - told[0].at) >= timedelta(days=7)
+    last = told[-1]
+    seen = [at for at, _ in w.machines['B', 'B2'].rows if last.since.timestamp() <= at <= last.at.timestamp()]
+    assert not seen # what the alarm was about is forgotten again
 
 def test_a_machine_that_was_mended_raises_no_alarm():
     w = Watcher(FOUR)
@@ -301,3 +307,19 @@ def test_figures_of_a_row():
     assert list(f) == list(FEATURES) and (f['sharpness'], f['confidence'], f['referable']) == (.5, .7, .1)
     assert f['blue_to_red'] is None and f['brightness'] is None
     assert features_of(dict(quality={}, probabilities=None, positive=None)) == dict.fromkeys(FEATURES) # as older stores have it
+
+def graded(**quality):
+    model = dict(name='m', id='0', preprocess='0', precision='fp32')
+    return Grading('eye.jpg', 0, 'No DR', [.9, .05, .03, .01, .01], False, .05, .5, dict(ok=True, score=.9, reasons=[]) | quality,
+                   dict(prepare=.1, model=.1), model, get_task('dr'))
+
+def test_an_answer_from_before_the_measures_replays_as_the_same():
+    "They came later: an older store must not look as if its answers had changed"
+    said = lambda g: _difference(lambda *a, **k: graded(measures=dict(sharpness=.5)), SimpleNamespace(grading=g), b'')
+    assert said(graded()) == '' and said(graded(measures=dict(sharpness=.5))) == ''
+    assert 'quality' in said(graded(measures=dict(sharpness=.4)))
+
+def test_a_service_tells_the_measures_and_an_older_one_none():
+    told = dict(ok=True, score=.9, reasons=[], measures=dict(sharpness=.5))
+    assert _quality(told) == told
+    assert _quality({k: v for k, v in told.items() if k != 'measures'}) == dict(ok=True, score=.9, reasons=[])
