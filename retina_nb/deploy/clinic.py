@@ -58,10 +58,10 @@ def _rests_on(s, threshold)->str:
     "What the figures rest on, and what is not in them"
     who = 'patients' if s.by == 'patient' else 'photographs, each counted as a patient,'
     ill, of = s.patients[s.positive.index(True)], sum(s.patients)
-    return (f'The model first, then a reader for whom it refers at {threshold:.3f} or is not sure of. Counted, with 95% '
-            f'intervals, on the {of:,} {who} on which the threshold was chosen ({ill:,} of them positive), which flatters '
-            'it. Readers are taken to be right. Patients whose photographs are poor or unlike what the model has learned '
-            'from are read too, and are not counted here.')
+    return (f'The model first, then a reader for whom it refers at {threshold:.3f} or is not sure of. Counted, with '
+            f'95% intervals, on the {of:,} {who} on which the threshold was chosen ({ill:,} of them positive), '
+            'which flatters it. Readers are taken to be right. Patients whose photographs are poor or unlike what the '
+            'model has learned from are read too, and are not counted here.')
 
 # %% ../../nbs/deploy/45_clinic.ipynb #81cf7f41
 def clinic_html(

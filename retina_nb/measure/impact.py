@@ -160,11 +160,11 @@ def _weights(s, clinic)->np.ndarray: # (g,), adds up to 1
     n, ill, p = np.array(s.patients, float), np.array(s.positive), clinic.prevalence
     if isinstance(p, tuple) and len(p) != len(n):
         raise SettingError(f'prevalence has {len(p)} classes, the counts {len(n)}: count with classes=True')
-    if not n[ill].sum() or not n[~ill].sum(): raise DataError('no patients of one side: ill and healthy ones are needed')
+    if not n[ill].sum() or not n[~ill].sum(): raise DataError('no patients of one side: ill and healthy are needed')
     if p is None: return n/n.sum()
     w = np.array(p) if isinstance(p, tuple) else np.where(ill, p*n/n[ill].sum(), (1-p)*n/n[~ill].sum())
     for g in np.flatnonzero((n == 0) & (w > 0)):
-        raise DataError(f'no patient of class {s.groups[g]!r} in the table, but some at the clinic')
+        raise DataError(f'no patient of class {s.groups[g]!r} in the table, some at the clinic')
     return w/w.sum()
 
 # %% ../../nbs/measure/43_impact.ipynb #d0fd07c8
