@@ -1,5 +1,5 @@
 """`Watcher` against what is usually run each day, over simulated months: 2 hospitals with 5 machines, 40 photographs a day each. The photographs are IDRiD's where they are at hand (RETINA_NB_DATA), else synthetic eyes; a fault is worked into the photograph, and its measures are taken anew. Confidence and referable probability are cross-validated ones of IDRiD and stay as they are under a fault. Where a patient has two eyes, the second is a photograph that lies near by the measures. A figure counts images of the machine at fault from the fault to the first alarm, or alarms in a month; less is better, and `goal` is the most that is good enough, save where the unit says otherwise"""
-import csv, json, os, time
+import csv, os, time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 

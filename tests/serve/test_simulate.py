@@ -128,7 +128,7 @@ def plain(row):
 
 @pytest.mark.parametrize('table', ['request', 'image', 'prediction', 'bundle', 'deployment'])
 def test_both_ways_write_the_same_rows(both, table):
-    order = lambda rs: sorted((json.dumps(plain(r), sort_keys=True, default=str) for r in rs))
+    order = lambda rs: sorted(json.dumps(plain(r), sort_keys=True, default=str) for r in rs)
     http, inside = (rows(both[0]/where, table) for where in ('http', 'inside'))
     if table == 'deployment': http, inside = ([{k: v for k, v in r.items() if k != 'by'} for r in rs] for rs in (http, inside))
     assert order(http) == order(inside) and http
