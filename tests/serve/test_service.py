@@ -170,7 +170,7 @@ def test_nothing_of_a_patient_in_the_log_and_the_store_is_sound(room, ask):
     p, db = room
     text = p.text()
     for word in ('Example', 'Seven', 'in-1952', '.jpg', 'visit'): assert word not in text, word # none that an id of hexadecimal digits may hold
-    assert {l['event'] for l in p.lines()} <= {'request', 'ready'} # no faults
+    assert {(l['event'], l.get('what')) for l in p.lines()} <= {('request', None), ('ready', None), ('rollout', 'now')} # no faults
     ids = [l['id'] for l in p.lines() if l['event'] == 'request']
     assert len(set(ids)) == len(ids) and ask('GET', '/v1/models').headers['x-request-id']
     with Store(db) as s:
