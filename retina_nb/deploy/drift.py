@@ -95,7 +95,7 @@ def plot_evidence(
         ax.plot(pd.Timestamp(a['at'][:10]), max(a['evidence'], limit), 'v', color='#000000', ms=8)
     ax.axhline(limit, ls='--', color='#444444', lw=1)
     ax.set_yscale('log')
-    ax.set_ylabel('once in so many months')
+    ax.set_ylabel('at most once in so many months')
     n = len(_machines(watch))
     if n: ax.legend(ncols=min(4, n), loc='upper left', fontsize=8.5)
     _date_axis(ax)

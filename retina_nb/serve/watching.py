@@ -108,7 +108,7 @@ CAUSES = dict(camera='look at its camera: lens, focus, flash, settings',
               patients='its patients are others: the shares of the grades explain what is seen',
               hospital='several of its machines: other patients, or photographs are taken in another way there',
               program='photographs changed everywhere, which no model does: look at the program that sends them',
-              model='what is said changed and the photographs did not: look at the model',
+              model='what is said changed as another model took over: look at the model',
               unclear='what the model says changed, and no measure of the photographs did')
 
 # %% ../../nbs/serve/58_watching.ipynb #8aaff12e
@@ -146,11 +146,17 @@ def _shift_of(visits, alarm, positive)->Shift|None:
     return tell_shift(a, b, {f: was[f].to_numpy() for f in both}, {f: now[f].to_numpy() for f in both}, positive)
 
 # %% ../../nbs/serve/58_watching.ipynb #f04045e2
-def _new_model(visits, alarm, days=2.)->str:
-    "The bundle whose first answer lies near the beginning of a change, other than the one before; '' for none"
-    first = visits.groupby('bundle', observed=True)['at'].min().sort_values().iloc[1:]
-    near = (first - pd.Timestamp(alarm.since)).abs()
-    return str(near.idxmin()) if len(near) and near.min() <= pd.Timedelta(days=days) else ''
+def _new_model(visits, alarm, days=2., least=.2)->str:
+    "The bundle that began to answer, or whose part of the answers grew most, about when a change began; '' for none"
+    since, near = pd.Timestamp(alarm.since), pd.Timedelta(days=days)
+    first = (visits.groupby('bundle', observed=True)['at'].min().sort_values().iloc[1:] - since).abs()
+    if len(first) and first.min() <= near: return str(first.idxmin())
+    at, part = visits['at'], lambda keep, n: visits['bundle'][keep].astype(str).iloc[-n:].value_counts(normalize=True)
+    old = part(at < since - near, 200)
+    new = part((at >= since) & (at <= max(pd.Timestamp(alarm.at), since + near)), len(at))
+    if not len(old) or not len(new): return ''
+    grew = new.sub(old, fill_value=0)
+    return str(grew.idxmax()) if grew.max() >= least else ''
 
 # %% ../../nbs/serve/58_watching.ipynb #8ecd6a22
 def cause_of(alarm:Alarm, # of the monitor
@@ -159,7 +165,7 @@ def cause_of(alarm:Alarm, # of the monitor
             )->str: # one of `CAUSES`
     "What is taken to be the cause"
     seen = [f for f in (alarm.feature, *alarm.also) if f not in SAID]
-    if model and alarm.feature in SAID and not seen: return 'model'
+    if model and alarm.feature in SAID and (alarm.level == 'all' or not seen): return 'model'
     if shift is not None and shift.kind == 'patients' and not seen: return 'patients'
     if alarm.level == 'all': return 'program' if seen else 'unclear'
     if alarm.level == 'hospital': return 'hospital'
@@ -179,9 +185,9 @@ def verdict_of(f:Finding, # without its words
     where = dict(machine=f'Machine {f.name}' + f', hospital {f.hospital}'*(f.hospital not in ('', UNKNOWN)),
                  hospital=f'Hospital {f.name}', all='All hospitals' )[f.level]
     what = f"{in_words(f.feature)} is {'lower' if f.lower else 'higher'} since {f.since.day} {f.since:%B %Y, %H:%M} UTC"
-    sure = f'{f.visits} visit{"s"*(f.visits != 1)} say so; chance does as much once in {_sure(f.evidence)}'
+    sure = f'{f.visits} visit{"s"*(f.visits != 1)} say so; chance does as much at most once in {_sure(f.evidence)}'
     also = f"Also moved: {', '.join(map(in_words, f.also))}. "*bool(f.also)
-    why = CAUSES[f.cause] + (f' ({f.model} began to answer at about that time)' if f.model else '')
+    why = CAUSES[f.cause] + (f' ({f.model} began to answer, or to answer more, at about that time)' if f.model else '')
     p = f.shift and f.shift.prevalence
     share = f' Estimated share of positive patients: {p.before:.0%} before, {p.now:.0%} now.' if p else ''
     if f.shift and f.shift.kind == 'pictures': share = ' Other shares of patients do not explain it.'
@@ -208,11 +214,17 @@ def find_cause(
 # %% ../../nbs/serve/58_watching.ipynb #121e860a
 _WIDTH = dict(machine=0, hospital=1, all=2)
 
+def _own(a, b)->bool:
+    "Did photographs change in the narrower of two alarms, and in the wider one what the model says?"
+    narrow, wide = sorted((a, b), key=lambda f: _WIDTH[f.level])
+    return narrow.level != wide.level and wide.feature in SAID and not {narrow.feature, *narrow.also} <= {*SAID}
+
+# %% ../../nbs/serve/58_watching.ipynb #c05e48d3
 def _same(a, b)->bool:
     "Are two alarms about the same change: at the same time, and the places of one among those of the other?"
     inside = set(a.machines) <= set(b.machines) or set(b.machines) <= set(a.machines)
     shared = {a.feature, *a.also} & {b.feature, *b.also}
-    return inside and bool(shared) and abs(a.since - b.since) < timedelta(days=3)
+    return inside and bool(shared) and not _own(a, b) and abs(a.since - b.since) < timedelta(days=3)
 
 # %% ../../nbs/serve/58_watching.ipynb #1f5e3c80
 def _went_on(first, a)->Finding:

@@ -105,6 +105,7 @@ def test_a_machine_out_of_focus_is_found_and_named():
     assert begun - timedelta(hours=8) <= a.since <= begun + timedelta(hours=2)
     assert begun < a.at < begun + timedelta(hours=5) and a.visits < 15
     assert 'machine B2 of hospital B: sharpness is lower since 2026-05-1' in a.verdict and 'this machine alone' in str(a)
+    assert 'by chance at most once in' in a.verdict
 
 @pytest.mark.parametrize('by', [2., -2.])
 def test_both_ways(by):
@@ -168,6 +169,18 @@ def test_a_visit_that_goes_on_at_midnight_is_two():
     for hour in (23, 25): w.add(datetime(2026, 5, 1, tzinfo=UTC) + timedelta(hours=hour), 'A', 'A1', 'p', dict(sharpness=hour))
     w.flush()
     assert len(w.machines['A', 'A1'].rows) == 2
+
+def test_days_that_alternate_count_a_patient_once_a_day():
+    "A batch that was sorted by eye, not by day"
+    w = Watcher(FOUR)
+    for eye in (1., 2.):
+        for day in range(6):
+            for p in 'pq': w.add(START + timedelta(days=day), 'A', 'A1', p, dict(sharpness=eye))
+    w.flush()
+    m = w.machines['A', 'A1']
+    assert [y[0] for _, y in m.rows] == [1.]*12
+    for day in range(100): w.add(START + timedelta(days=day), 'A', 'A1', 'p', {})
+    assert len(m.met) <= 7 # what is remembered of them has an end
 
 def test_without_a_patient_each_photograph_is_a_visit():
     w = Watcher(FOUR)
@@ -240,8 +253,14 @@ def test_a_time_that_is_none(at):
 
 def test_times_are_told_in_any_form():
     w = Watcher(FOUR)
-    for at in ('2026-05-01T23:30:00+02:00', datetime(2026, 5, 1, 21, 30, tzinfo=UTC).replace(tzinfo=None), datetime(2026, 5, 1, 21, 30, tzinfo=UTC)): w.add(at, 'A', 'A1', '', {})
+    for at in ('2026-05-01T23:30:00+02:00', '2026-05-01T21:30:00Z', datetime(2026, 5, 1, 21, 30, tzinfo=UTC)): w.add(at, 'A', 'A1', '', {})
     assert len({at for at, _ in w.machines['A', 'A1'].scores}) == 1
+
+@pytest.mark.parametrize('at', ['2026-05-01T23:30:00', START.replace(tzinfo=None)])
+def test_a_time_without_a_zone_is_refused_by_the_watcher(at):
+    w = Watcher(FOUR)
+    with pytest.raises(DataError, match='no time zone'): w.add(at, 'A', 'A1', 'p', {})
+    assert not w.machines
 
 def test_a_figure_that_is_no_number():
     w = Watcher(FOUR)

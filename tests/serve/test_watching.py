@@ -34,7 +34,7 @@ def test_a_blurred_machine_is_named_on_both_databases(store):
     assert told(w)[:1] == [('machine', 'A2', 'sharpness', 'camera')], told(w)
     a = w.alarms[0]
     assert abs(a.since - (START + timedelta(days=13))) < timedelta(days=1) and a.lower and a.hospital == 'A'
-    for part in ('Machine A2, hospital A', 'sharpness is lower since', 'visits say so', 'Look at its camera'): assert part in a.verdict
+    for part in ('Machine A2, hospital A', 'sharpness is lower since', 'visits say so', 'chance does as much at most once in', 'Look at its camera'): assert part in a.verdict
     assert all((x.level, x.name) == ('machine', 'A2') for x in w.alarms)
 
 def test_other_patients_of_a_hospital_are_told_from_other_pictures(own):
@@ -55,6 +55,29 @@ def test_another_model_is_named_where_only_what_is_said_changed(own):
     w = watch_store(own)
     assert w.alarms and w.alarms[0].cause == 'model' and w.alarms[0].model == 'ffffffffffff', told(w)
     assert 'ffffffffffff began to answer' in w.alarms[0].verdict
+
+SECOND = 'ffffffffffff'
+def surer(h, m, d): return dict(sure=.35) if d >= 12 else {}
+
+def test_a_model_that_was_given_a_larger_share_is_named(own):
+    "It had begun to answer ten days before: its first answer tells nothing"
+    add_model(own, SECOND, 'second')
+    rng = random.Random(3)
+    second = lambda d: rng.random() < (.1 if d < 12 else .9)
+    fill(own, 20, model=lambda h, m, d: SECOND if d >= 2 and second(d) else MODEL, what=surer)
+    w = watch_store(own)
+    everywhere = [a for a in w.alarms if a.level == 'all']
+    assert everywhere and {(a.cause, a.model) for a in everywhere} == {('model', SECOND)}, told(w)
+
+@pytest.mark.parametrize('day', [11, 12, 13])
+def test_a_camera_that_fails_as_a_model_takes_over_is_a_finding_of_its_own(own, day):
+    add_model(own, SECOND, 'second')
+    fill(own, 32, model=lambda h, m, d: SECOND if d >= 12 else MODEL,
+         what=lambda h, m, d: surer(h, m, d) | (dict(sharpness=.25) if m == 'A2' and d >= day else {}))
+    w = watch_store(own)
+    assert ('machine', 'A2', 'sharpness', 'camera') in told(w), told(w)
+    everywhere = [a for a in w.alarms if a.level == 'all']
+    assert everywhere and {(a.cause, a.model) for a in everywhere} == {('model', SECOND)}, told(w)
 
 def test_old_answers_without_measures_are_watched_by_what_they_have(own):
     fill(own, 20, machines=MACHINES[:2], what=lambda h, m, d: dict(measured=False, sure=.3 if m == 'A2' and d >= 12 else 1.))
