@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ..core import ImageError, RetinaError
 from ..deploy.grader import Grader
-from ..deploy.mock import open_grader
+from ..deploy.mock import is_mock, open_grader
 from ..deploy.grading import Ungraded
 from .answers import _SAID, _plain
 from .engine import StoreError
@@ -71,12 +71,17 @@ def _as_then(store, grader, p)->Grader:
 # %% ../../nbs/serve/92_replay.ipynb #8611b044
 _COMPARED = 'referable', 'referable_probability', 'threshold', 'novelty', 'novel', 'quality', 'ungradable', 'trained_on'
 
+_NO_TRUTH = ('a mock gave this answer, and the kept copy no longer tells it the truth: only answers of real models '
+             'can be replayed')
+
 def _difference(grader, p, data)->str:
     "How the answer of today differs from the stored one; '' where it does not"
     then = p.grading
     refused = isinstance(then, Ungraded)
     try: now = grader(data, name=then.file, grade_anyway=not refused)
-    except ImageError as e: return '' if refused else f'cannot be graded any more: {e.what}'
+    except ImageError as e:
+        if is_mock(grader.bundle): return _NO_TRUTH
+        return '' if refused else f'cannot be graded any more: {e.what}'
     if refused: return f'was refused then ({then.error}), and is graded {now.grade} now'
     if now.probabilities != then.probabilities or now.grade != then.grade:
         far = max(abs(a - b) for a, b in zip(now.probabilities, then.probabilities))

@@ -7,13 +7,13 @@ import numpy as np, pandas as pd, pytest, sqlalchemy as sa
 from retina_nb.commands import _parse
 from retina_nb.core import DataError, RetinaError, SettingError
 from retina_nb.deploy import MockSettings, ServiceError, write_mock
-from retina_nb.image import image_quality
-from retina_nb.serve import Reader, SamplingPlan, Store, World, create_app, draw_pool, folder_pool, retina_simulate, simulate_world
+from retina_nb.image import image_quality, read_image
+from retina_nb.serve import Reader, SamplingPlan, Store, World, create_app, draw_pool, folder_pool, replay_store, retina_simulate, simulate_world
 from retina_nb.serve.journal import Journal
 from retina_nb.serve.listening import Running
 from retina_nb.serve.schema import METADATA
 
-SMALL = World(rate=24)
+SMALL = World(rate=14)
 
 @pytest.fixture(scope='module')
 def pool(tmp_path_factory):
@@ -30,9 +30,9 @@ def mock(tmp_path_factory): return write_mock(tmp_path_factory.mktemp('m')/'mock
 
 class served:
     "A service in this process"
-    def __init__(self, where, bundle, **kw): self.where, self.bundle, self.kw = where, bundle, kw
+    def __init__(self, where, bundle, keep=None, **kw): self.where, self.bundle, self.keep, self.kw = where, bundle, keep, kw
     def __enter__(self):
-        self.store = Store(self.where)
+        self.store = Store(self.where, keep_images=self.keep)
         self.running = Running(create_app(self.store, self.bundle, journal=Journal(io.StringIO()), **self.kw))
         self.url = self.running.__enter__()
         return self
@@ -111,8 +111,8 @@ def test_a_folder_needs_every_grade(tmp_path, pool):
 def both(tmp_path_factory, pool, mock):
     "The same three days in both ways"
     d, faults = tmp_path_factory.mktemp('both'), ['blur:machine=B2:day=2']
-    with served(d/'http', mock) as s: over = simulate_world(s.url, World(rate=40), days=3, faults=faults, pool=pool, seed=4)
-    within = simulate_world(d/'inside', World(rate=40), days=3, faults=faults, pool=pool, seed=4, bundle=mock)
+    with served(d/'http', mock) as s: over = simulate_world(s.url, World(rate=24), days=3, faults=faults, pool=pool, seed=4)
+    within = simulate_world(d/'inside', World(rate=24), days=3, faults=faults, pool=pool, seed=4, bundle=mock)
     return d, over, within
 
 def test_both_ways_give_the_same_answers(both):
@@ -159,9 +159,13 @@ def test_words_come_days_later(tmp_path, pool, mock):
         with Store(tmp_path/'s') as s: seen[day] = len(s.reviews('done'))
     simulate_world(tmp_path/'s', w, days=5, pool=pool, bundle=mock, each_day=_look)
     assert seen[1] == seen[2] == seen[3] == 0 < seen[4] < seen[5]
+
+@pytest.mark.full
+def test_words_come_days_later_over_http(tmp_path, pool, mock):
+    w, seen = replace(SMALL, rate=24, readers=(Reader('slow', days=3),)), {}
     with served(tmp_path/'h', mock, plan=SamplingPlan(random=.4)) as s: # whom the lot hits is the service's secret
         def _ask(day): seen[day] = len(s.store.reviews('done'))
-        simulate_world(s.url, replace(w, rate=24), days=5, pool=pool, each_day=_ask)
+        simulate_world(s.url, w, days=5, pool=pool, each_day=_ask)
         assert seen[1] == seen[2] == seen[3] == 0 < seen[4] < seen[5] and s.store.reviews('open') == []
 
 def test_both_eyes_in_one_request(tmp_path, pool, mock):
@@ -171,6 +175,14 @@ def test_both_eyes_in_one_request(tmp_path, pool, mock):
     with served(tmp_path/'h', mock) as s:
         over = simulate_world(s.url, replace(SMALL, together=1.), days=2, pool=pool)
         assert over.sha256.tolist() == df.sha256.tolist() and s.store.status()['request'] == len(df)//2
+
+def test_a_mock_says_that_its_kept_copies_cannot_be_replayed(tmp_path, pool, mock):
+    with served(tmp_path/'s', mock, keep=tmp_path/'pictures') as s:
+        df = simulate_world(s.url, SMALL, days=1, pool=pool, read=False)
+        why = [r.why for r in replay_store(s.store)]
+        p, = s.store.answer(df.request[0]).predictions
+        assert len(why) == len(df) and all('a mock gave this answer' in w for w in why)
+        assert np.array_equal(read_image(s.store.picture(p)), read_image(pool.photograph(next(SMALL.happens(1))[0])))
 
 def test_a_second_reader_is_another_one(tmp_path, pool, mock):
     from retina_nb.serve.inside import Inside
