@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from ..core import DataError, SettingError, get_task
 from ..deploy.bundle import _task_of_its_own
 from ..measure import metrics as m
+from ..measure.bounds import FEW
 from ..measure.resampling import patient_codes
 from ..measure.scores import Fields, figure_text
 from ..plotting import OKABE_ITO, caption, new_axes
@@ -86,6 +87,12 @@ def _by_photograph(df)->pd.DataFrame:
     told = df.sort_values('role', key=lambda r: r == 'shadow', kind='stable').drop_duplicates('row').set_index('row')
     return df.assign(zone=df['row'].map(told['zone']), chance=df['row'].map(told['chance']))
 
+# %% ../../nbs/serve/54_live.ipynb #8253579c
+def _first_answers(df)->pd.DataFrame:
+    "Each photograph once for each model: with the first answer that a client got, else with the first"
+    told = df.sort_values('role', key=lambda r: r == 'shadow', kind='stable').drop_duplicates(['sha256', 'bundle'])
+    return df.loc[told.index.sort_values()]
+
 # %% ../../nbs/serve/54_live.ipynb #a18cce25
 _OWN = {'image', 'patient', 'target', 'grade', 'task', 'bundle', 'role', 'at', 'reason', 'zone', 'probability',
         'chance', 'state', 'said', 'referable', 'positive', 'threshold', 'prediction'}
@@ -112,7 +119,7 @@ def review_table(
     since:datetime=None, # only photographs taken from then on
 )->pd.DataFrame: # a row a graded photograph and model, oldest first: predictions with `reason`, `chance`, ...
     """What models said, what readers found, and the `probability` with which each photograph was drawn, where it was;
-    the `chance` of all. `target` is missing where no reader has verified the grade"""
+    the `chance` of all. A photograph that was sent again counts once, with its first answer. `target` is missing where no reader has verified the grade"""
     task, bundles = _models_of(store, bundle)
     with store.read() as conn: rows, known, said = _graded(conn, bundles), _reviewed(conn), _said(conn)
     none = dict(reason='', probability=np.nan, state='not drawn', target=None)
@@ -121,7 +128,7 @@ def review_table(
     said = df['row'].map(said).where(df['state'] != 'verified').astype('Int64')
     df = df.assign(answered=[r['at'].replace(tzinfo=None) for r in rows], said=said,
                    at=[taken_at(r['tags'], r['at']) for r in rows])
-    out = _laid_out(_by_photograph(_chances(df, plans_of(store))), task)
+    out = _laid_out(_first_answers(_by_photograph(_chances(df, plans_of(store)))), task)
     if bundle: out = out[out['bundle'] == bundle]
     return (out if since is None else out[out['at'] >= since]).reset_index(drop=True)
 
@@ -225,6 +232,17 @@ def _unknown(df)->float:
     seen = set(zone[df['target'].notna()])
     return float((~zone.isin(seen)).mean())
 
+# %% ../../nbs/serve/54_live.ipynb #bc2a80bc
+def _too_few(df, task)->dict:
+    "Name to the figure that says why it is none, where too few verified patients stand on a side"
+    read, out = df[df['target'].notna()], {}
+    if not task.positive: return out
+    ill, who = task.is_positive(read['target'].to_numpy(int)), patient_codes(read)[0]
+    for k, side, name in (('sensitivity', ill, 'ill'), ('specificity', ~ill, 'healthy')):
+        why, n = f'fewer than {FEW} verified {name} patients', len(np.unique(who[side]))
+        if n < FEW: out[k] = Fields(value=None, ci95=[None, None], why=f'{why}: {n}')
+    return out
+
 # %% ../../nbs/serve/54_live.ipynb #acceb781
 def _not_verified(df, covered)->Fields:
     "How much of it was verified, by zone, and what was not"
@@ -282,6 +300,7 @@ def _live(df, task, draws, seed)->Live:
     names = ['accuracy'] + ['qwk']*(task.ordinal or len(task) == 2) + ['sensitivity', 'specificity']*bool(task.positive)
     figures, verified = {k: Fields(value=None, ci95=[None, None]) for k in names}, int(d['target'].notna().sum())
     if verified >= LEAST and _unknown(d) <= DARK: figures = _estimates(d, task, draws, seed)
+    figures |= _too_few(d, task)
     naive = _naive(d, task) if verified else dict.fromkeys(names, np.nan)
     four = {k: figures.get(k) for k in ('accuracy', 'qwk', 'sensitivity', 'specificity')}
     return Live(task.name, **four, naive=_off(naive, figures), not_verified=_not_verified(df, covered),
@@ -345,7 +364,7 @@ def _said_of(self)->str:
     for k, f in self.figures.items():
         naive = self.naive[k]
         off = '' if naive['off'] is None else f"; verified cases alone: {naive['value']:.3f} ({naive['off']:+.3f})"
-        lines.append(f'{k}: {figure_text(f)}{off}')
+        lines.append(f"{k}: {f.get('why') or figure_text(f)}{off}")
     return '\n'.join(lines)
 
 Live.__str__ = Live.__repr__ = _said_of

@@ -164,7 +164,7 @@ def retina_serve(
     keep_images:str=None, # keep the photographs, by their hash, here: a folder, or s3://bucket/folder
     threshold:float=None, # operating point for referral; by default the bundle's own
     low_confidence:float=None, # probability of the grade up to which it is not sure; by default its own rule
-    random_share:float=.02, # of all answers, also the surest: drawn by lot and read again by a person
+    random_share:float=.02, # of all answers, also the surest: read again by lot; the same in all services of one store
     gate:str=None, # JSON file with what a candidate must show to go on, and what sends it back
     webhook:str='', # address that alerts are posted to, as JSON
     email:str='', # addresses that alerts are sent to, with commas between them

@@ -174,6 +174,33 @@ def test_a_table_of_ones_own(tmp_path):
     with pytest.raises(SettingError, match='machine'): live_scores(df, 'dr', by='machine')
     with pytest.raises(SettingError, match='no model'), Store(tmp_path/'s') as s: review_table(s)
 
+def test_a_photograph_sent_again_counts_once(lite):
+    half = SamplingPlan(near=0, random=.5)
+    follow_plan(lite, half)
+    rng, n = random.Random(5), 600
+    wrong = set(range(0, n, 5))
+    put_all(lite, range(n), [answer()]*n, half, rng)
+    for _ in range(2): put_all(lite, sorted(wrong), [answer()]*len(wrong), half, rng)   # the odd ones come three times
+    df = review_table(lite)
+    names = {photo(f'{i}'.encode()).sha256[:24]: i for i in range(n)}
+    assert len(df) == n == df['image'].nunique()
+    of = {p.id: names[p.sha256[:24]] for p, _ in lite.answers()}
+    read(lite, lambda i: 2 if of[i] in wrong else 0)
+    df = review_table(lite)
+    live = live_scores(df)
+    own = df['reason'] != ''
+    assert (df['state'][own] == 'verified').all() and df['target'][~own].isna().all()   # the reading of a repeat makes it no case
+    assert abs(own.mean() - .5) < .06 and abs(live.accuracy.value - .8) < .03 and live.not_verified['photographs'] == n
+
+def test_each_side_needs_its_own_cases():
+    df = pd.DataFrame(dict(target=[0]*40 + [2]*9, grade=0, probability=1., patient=range(49)))
+    live = live_scores(df, 'dr')
+    assert live.sensitivity.value is None and '9' in live.sensitivity.why and live.specificity.value == 1
+    assert 'fewer than 10 verified ill patients' in str(live) and live.to_dict()['referable']['sensitivity']['why']
+    more = pd.concat([df, df.tail(1)])                                          # the other eye of one of them makes no tenth
+    assert live_scores(more, 'dr').sensitivity.value is None
+    assert live_scores(pd.concat([df, df.tail(1).assign(patient=99)]), 'dr').sensitivity.value == 0
+
 def test_two_different_people_read_what_is_read_twice(store):
     follow_plan(store, both := SamplingPlan(near=0, random=1, second=1))
     for i in range(12): put(store, i, None, both, .3)
