@@ -119,7 +119,8 @@ def review_table(
     since:datetime=None, # only photographs taken from then on
 )->pd.DataFrame: # a row a graded photograph and model, oldest first: predictions with `reason`, `chance`, ...
     """What models said, what readers found, and the `probability` with which each photograph was drawn, where it was;
-    the `chance` of all. A photograph that was sent again counts once, with its first answer. `target` is missing where no reader has verified the grade"""
+    the `chance` of all. A photograph that was sent again counts once, with its first answer.
+    `target` is missing where no reader has verified the grade"""
     task, bundles = _models_of(store, bundle)
     with store.read() as conn: rows, known, said = _graded(conn, bundles), _reviewed(conn), _said(conn)
     none = dict(reason='', probability=np.nan, state='not drawn', target=None)
