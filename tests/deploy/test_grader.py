@@ -1,5 +1,5 @@
 "Grading: every form of input, bad files, batches, threads, interrupted tables, the command, what an import costs."
-import csv, io, json, shutil, signal, subprocess, sys, threading, zlib, struct
+import csv, io, json, os, shutil, signal, subprocess, sys, threading, zlib, struct
 from pathlib import Path
 
 import numpy as np, pytest
@@ -201,7 +201,7 @@ def test_a_full_disk_says_what_is_kept(bundle, eyes, tmp_path):
 
 def test_an_interruption_says_how_to_go_on(bundle, eyes, tmp_path):
     many = tmp_path/'many'; many.mkdir()
-    for i in range(300): shutil.copy(eyes[0].parent/'eye0.png', many/f'{i:03}.png')
+    for i in range(3000): os.link(eyes[0].parent/'eye0.png', many/f'{i:04}.png') # more lines than a pipe takes: it cannot be done before it is interrupted
     p = subprocess.Popen([Path(sys.executable).with_name('retina_grade'), bundle, many, '--out', tmp_path/'g.csv'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(10): p.stdout.readline()
     p.send_signal(signal.SIGINT)
