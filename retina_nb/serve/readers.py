@@ -147,13 +147,22 @@ def reviews(self:Readers,
 
 # %% ../../nbs/serve/50_readers.ipynb #bc52977a
 SECOND = REASONS[5] # 'second reading'
+_OTHERS = SECOND, REASONS[4] # reasons for which somebody else is asked
 
-def _read_by(who):
-    "Has somebody read the same answer already, where two different people are to read it?"
+def _photo_of(table, *what):
+    "Is there a row of a table, other than a case, that is of the same photograph?"
+    of, im, p, i = prediction.alias(), image.alias(), prediction.alias(), image.alias()
+    its = sa.select(im.c.sha256).where(im.c.id == of.c.image, of.c.id == review.c.prediction).correlate(review)
+    same = i.c.sha256 == its.scalar_subquery(), p.c.image == i.c.id, table.c.prediction == p.c.id
+    return sa.exists().where(*same, *what).correlate(review)
+
+def _knows(who):
+    "Has somebody read a photograph, or had a word on it, of which a case is for others?"
     other = review.alias()
-    twice = sa.or_(review.c.reason == SECOND, other.c.reason == SECOND)
-    same = other.c.prediction == review.c.prediction, other.c.id != review.c.id
-    return sa.exists().where(*same, other.c.done_by == who, twice)
+    for_others = review.c.reason.in_(_OTHERS)
+    had = sa.or_(other.c.done_by == who, other.c.leased_by == who), other.c.id != review.c.id
+    return sa.or_(_photo_of(other, *had, sa.or_(for_others, other.c.reason.in_(_OTHERS))),
+                  sa.and_(for_others, _photo_of(feedback, feedback.c.who == who)))
 
 # %% ../../nbs/serve/50_readers.ipynb #e1976bf8
 @patch
@@ -171,7 +180,7 @@ def lease_review(
     if not 0 < minutes <= 7*24*60: raise SettingError(f'minutes is {minutes}: choose more than 0, and at most a week')
     def _job(conn, note):
         mine = sa.and_(review.c.leased_by == who, review.c.leased_until > at)
-        q = sa.select(review).where(review.c.done.is_(None), sa.or_(_free(at), mine), ~_read_by(who))
+        q = sa.select(review).where(review.c.done.is_(None), sa.or_(_free(at), mine), ~_knows(who))
         if reason: q = q.where(review.c.reason == reason)
         order = sa.desc(mine), review.c.leased_by == who, review.c.queued, review.c.id # given back: last
         r = conn.execute(q.order_by(*order).limit(1)).mappings().first()

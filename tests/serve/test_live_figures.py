@@ -138,12 +138,14 @@ def test_a_reading_without_a_grade(lite):
     assert live.not_verified['verified'] == len(lite.reviews('done')) - 3
 
 def test_an_erased_patient_stays_in_the_figures(store):
-    filled(store, 80)
+    filled(store, 80, tags=dict(hospital='A'))
     read(store, 0)
-    before = live_scores(store, by='hospital') if 'hospital' in review_table(store) else live_scores(store)
+    before = live_scores(store, by='hospital').to_dict()
     store.erase('P10')
-    after = live_scores(store)
-    assert after.accuracy == before.accuracy and after.not_verified['verified'] == before.not_verified['verified']
+    after = live_scores(store, by='hospital').to_dict()
+    there, left = before.pop('groups')['A'], after.pop('groups')['A']
+    assert after == before and before['n_images'] == 80
+    assert (there['n_images'], left['n_images']) == (80, 70)                  # tags go with the ten of the request
     assert 'P10' not in str(review_table(store).to_dict()) and store.check() == []
 
 def test_a_shadow_is_scored_on_the_same_readings(store):
@@ -230,8 +232,48 @@ def test_the_service_puts_every_answer_to_the_plan(tmp_path, bundle):
         for i in range(4): service.answer(Sent([picture(i)]), key=f'{i}')
         service.answer(Sent([picture(0)]), key='0')                            # the same again draws no lot
         df = review_table(store)
-        lots = df[df['chance'] < 1]
-        assert plans_of(store)[0][1] == plan and len(df) == 4
-        assert lots['probability'].dropna().unique().tolist() in ([.5], [])
-        assert [r == 'random' for r in lots['reason']] == [i % 2 == 0 for i in lots.index]
+        assert plans_of(store)[0][1] == plan and df['chance'].tolist() == [.5]*4
+        assert df['reason'].tolist() == ['random', '']*2 and df['probability'].fillna(0).tolist() == [.5, 0]*2
+        assert [r['reason'] for r in store.reviews()] == ['random']*2
         service.close()
+
+def unlike(store, grades=(0, 3)):
+    "A photograph that Anna has read at random and Ben a second time, each with a grade; its prediction"
+    follow_plan(store, both := SamplingPlan(near=0, random=1, second=1))
+    id = put(store, 'eye', None, both, .3)
+    for who, g in zip(('Anna', 'Ben'), grades): assert read(store, g, who) == 1
+    return id
+
+def test_a_third_reader_is_a_third_person(store):
+    "Who has read a photograph, in whatever role, is not asked to settle it"
+    id = unlike(store)
+    case, = queue_disagreements(store)
+    assert store.lease_review('Anna') is None and store.lease_review('Ben') is None
+    store.give_feedback(id, 'correct', grade=2, who='Dora')                   # was shown the answer
+    assert store.lease_review('Dora') is None and store.lease_review('Dora', reason='disagreement') is None
+    assert store.lease_review('Chen')['id'] == case
+
+def test_the_photograph_counts_not_the_answer(store):
+    "The same file sent again, or read by feedback alone: nobody gets it for a second reading who knows it"
+    put(store, 'eye')
+    first, = (p for p, _ in store.answers())
+    store.give_feedback(first.id, 'correct', grade=2, who='Anna')
+    again = put(store, 'eye')
+    case = store.queue_review(again, 'second reading')
+    assert store.lease_review('Anna') is None and store.lease_review('Ben')['id'] == case
+    store.finish_review(case, 'Ben', grade=None)                              # without a grade there is no feedback
+    for reason in ('disagreement', 'second reading'):
+        third = put(store, 'eye')
+        store.queue_review(third, reason)
+        assert store.lease_review('Ben', reason=reason) is None
+    assert store.lease_review('Chen') is not None
+
+def test_nobody_has_both_cases_at_once(store):
+    "Two leases by reason, and a lease that is over, bring nobody two cases of a photograph"
+    follow_plan(store, both := SamplingPlan(near=0, random=1, second=1))
+    put(store, 'eye', None, both, .3)
+    hers = store.lease_review('Anna', reason='random')
+    assert store.lease_review('Anna', reason='second reading') is None
+    store.release_review(hers['id'], 'Anna')
+    assert store.lease_review('Anna', reason='second reading') is None        # she may have looked at it
+    assert store.lease_review('Ben', reason='random') and store.lease_review('Anna', reason='second reading')
