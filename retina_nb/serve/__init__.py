@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     second=['Agreement', 'queue_disagreements', 'readers_agree', 'readings_table', 'settled_table'],
     access=['ACCESS', 'Standing', 'Visitor'],
     wagers=['place_of'],
-    rollout=['RolloutGate', 'Verdict', 'judge', 'losses', 'paired_answers', 'take_step'],
+    rollout=['RolloutGate', 'Verdict', 'follow_gate', 'gate_of', 'judge', 'losses', 'paired_answers', 'take_step'],
     halves=['compare_halves', 'last_trial'],
     monitor=['FEATURES', 'Alarm', 'WatchSettings', 'Watcher'],
     features=['features_of'],

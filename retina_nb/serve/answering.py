@@ -27,7 +27,7 @@ from .notices import Messenger, Notify
 from .queue import unsure_of
 from .replies import UNSURE
 from .review import SamplingPlan, follow_plan, must_read, put_to_plan
-from .rollout import RolloutGate
+from .rollout import RolloutGate, follow_gate
 from .schema import now
 from .trying import Trying
 from .uploads import Sent, patient_of
@@ -90,6 +90,7 @@ def close(self:Service):
     "End its threads, once what is under way is done"
     for door in self.doors: door.close()
     self.minder.close()
+    self.watcher.close()
     self.desk.shutdown()
     self._pool.shutdown()
     self.beside.close()
@@ -106,9 +107,11 @@ def start(self:Service,
     begin = time.perf_counter()
     self._catch_up() # before there can be new ones
     follow_plan(self.store, self.plan)
+    follow_gate(self.store, self.gate)
     served = self.models.start(bundle, by=by)
     self._show_model()
     self.minder.start()
+    self.watcher.start()
     self.journal('ready', model=served.id, golden=len(served.golden), seconds=round(time.perf_counter() - begin, 1))
 
 # %% ../../nbs/serve/86_answering.ipynb #48afe3d6

@@ -16,8 +16,9 @@ from ..disk import read_json
 from .engine import store_url
 from .limits import Refusal
 from .models import Models
-from .rollout import RolloutGate, judge, take_step
+from .rollout import RolloutGate, gate_of, judge, take_step
 from .store import Store, default_store
+from .trying import look_for_drift
 
 # %% ../../nbs/serve/97_deploy_command.ipynb #d2c1d96f
 def _who(by)->str:
@@ -46,9 +47,11 @@ def _bundle_id(store, bundle)->str:
     return store.register(bundle)
 
 # %% ../../nbs/serve/97_deploy_command.ipynb #bcdc33e0
-def _gate_of(path)->RolloutGate:
-    "The gate in a file; by default that of the package"
-    return RolloutGate.from_json(read_json(path, SettingError)) if path else RolloutGate()
+def _judged(store, gate, do):
+    "How the candidate stands by all that was declared; None where there is none"
+    s, drift = store.standing(), 'not looked at here: --status does'
+    if s.candidate and do in ('next', 'status'): drift = look_for_drift(store, s)
+    return judge(store, gate, standing=s, alarms=drift)
 
 # %% ../../nbs/serve/97_deploy_command.ipynb #b7b5e7d2
 def _part(s, id)->str:
@@ -58,7 +61,7 @@ def _part(s, id)->str:
     return f'candidate, {s.share:.0%} of the patients' if s.share else 'candidate, looks on, unseen'
 
 # %% ../../nbs/serve/97_deploy_command.ipynb #201f806a
-def _show(store, gate):
+def _show(store, gate, do):
     "Print how it stands"
     s, last = store.standing(), {d['bundle']: d for d in store.deployments()}
     for b in store.bundles():
@@ -67,13 +70,13 @@ def _show(store, gate):
         told = f"{d['alias']} since {d['since']:%Y-%m-%d %H:%M} UTC {by}" if d else 'registered'
         why = ': ' + d['why'] if d and d['why'] else ''
         print(', '.join(filter(None, [f"{b['id']}  {b['name']}", _part(s, b['id']), told])) + why)
-    v = judge(store, gate, standing=s)
+    v = _judged(store, gate, do)
     for r in v.rows if v else []: print(f"{r['state']:<8}{r['condition']}: {r['found']}")
 
 # %% ../../nbs/serve/97_deploy_command.ipynb #5282bd96
 def _step(store, gate, by):
     "The next step of the candidate, if what was declared holds"
-    v = judge(store, gate)
+    v = _judged(store, gate, 'next')
     if v is None: raise SettingError('there is no candidate: retina_deploy BUNDLE --as candidate makes one')
     if v.failed: raise SettingError(f'the candidate {v.candidate} goes no further: {v.why}; --back withdraws it')
     if not v.forward: raise SettingError(f'the candidate {v.candidate} takes no step yet: {v.why}')
@@ -132,7 +135,8 @@ def _action(bundle, alias, share, do)->str:
 # %% ../../nbs/serve/97_deploy_command.ipynb #82b80407
 def _do(store, do, bundle, alias, o):
     "One action on an opened store"
-    gate, how = _gate_of(o['gate']), dict(by=o['by'], why=o['why'])
+    how = dict(by=o['by'], why=o['why'])
+    gate = RolloutGate.from_json(read_json(o['gate'], SettingError)) if o['gate'] else gate_of(store)
     if do == 'next': _step(store, gate, _who(o['by']))
     elif do == 'back':
         what, id = take_back(store, **how)
@@ -141,7 +145,7 @@ def _do(store, do, bundle, alias, o):
         id = deploy_bundle(store, bundle, alias, share=o['share'], other_preprocess=o['other_preprocess'], **how)
         looks = f"answers {o['share']:.0%} of the patients" if o['share'] else 'looks on, unseen'
         print(f"{id} {'is live' if alias == 'live' else looks}; a service on this store follows within seconds")
-    _show(store, gate)
+    _show(store, gate, 'status' if do == 'status' else '')
 
 # %% ../../nbs/serve/97_deploy_command.ipynb #eb4d3ea5
 # pyright: reportInvalidTypeForm=false
@@ -159,7 +163,7 @@ def retina_deploy(
     status:store_true=False, # only show how it stands
     why:str='', # the reasons, which are stored with the decision
     by:str='', # who decides; by default the user of this machine
-    gate:str=None, # JSON file with what must hold of a candidate; by default RolloutGate()
+    gate:str=None, # JSON file with what must hold of a candidate; by default as its service was told
     other_preprocess:store_true=False, # let a candidate prepare photographs otherwise than the live model
 ):
     "Decide which model answers: live, a candidate for a share of the patients, a step forward, and back"

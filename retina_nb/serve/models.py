@@ -235,6 +235,13 @@ def deploy(self:Models,
     self.follow()
     return served
 
+# %% ../../nbs/serve/82_models.ipynb #13a3dab9
+def _lived(rows)->list:
+    "The models that were live one after the other, from decisions; one that is live again ends what came after it"
+    out = []
+    for r in rows: out = [*(out[:out.index(r['bundle'])] if r['bundle'] in out else out), r['bundle']]
+    return out
+
 # %% ../../nbs/serve/82_models.ipynb #d81f0227
 @patch
 def back(self:Models,
@@ -244,7 +251,7 @@ def back(self:Models,
     s = self.store.standing()
     if s.candidate: alias, id = 'withdrawn', s.candidate
     else:
-        before = [r['bundle'] for r in self.store.deployments('live') if r['bundle'] != s.live]
+        *before, _ = _lived(self.store.deployments('live')) or [None]
         if not before: raise Refusal(409, 'there is no candidate, and no model was live before this one')
         alias, id = 'live', before[-1]
     self.deploy(id, alias, **how)

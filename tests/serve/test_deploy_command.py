@@ -63,6 +63,39 @@ def test_a_store_is_not_made_by_a_slip(retina_deploy, mocks, tmp_path):
     r = retina_deploy('--status', '--db', tmp_path/'s', '--gate', tmp_path/'none.json')
     assert r.returncode == 2 and 'none.json' in r.stderr
 
+def test_back_and_back_again_goes_two_models_back(retina_deploy, mocks, tmp_path):
+    third = write_mock(tmp_path/'third', settings=MockSettings(p_correct=.9, seed=9))
+    def _live():
+        with Store(tmp_path/'s') as s: return s.deployed()['id']
+    def _typed(*args): return retina_deploy(*args, '--db', tmp_path/'s')
+    Store(tmp_path/'s').close()
+    ids = []
+    for m in (mocks['old'], mocks['new'], third):
+        assert _typed(m).returncode == 0
+        ids.append(_live())
+    for id in reversed(ids[:-1]): assert _typed('--back').returncode == 0 and _live() == id
+    r = _typed('--back')
+    assert r.returncode == 2 and 'no model was live before' in r.stderr and _live() == ids[0]
+    for i in (1, 2): assert _typed(ids[i]).returncode == 0
+    assert _typed(ids[0]).returncode == 0 and _typed('--back').returncode == 2 # by its id it is the first one again
+
+def test_what_the_service_was_told_holds_for_the_command(retina_deploy, mocks, tmp_path, monkeypatch):
+    "Its gate, the errors that it met, and drift, which is asked anew; only --gate names another gate"
+    from retina_nb.serve import RolloutGate, follow_gate, trying
+    from retina_nb.serve.rollout import count_fault
+    with Store(tmp_path/'s') as s: follow_gate(s, RolloutGate(patients=7, faults=3))
+    def _typed(*args): return retina_deploy(*args, '--db', tmp_path/'s')
+    for args in ((mocks['old'],), (mocks['new'], '--as', 'candidate')): assert _typed(*args).returncode == 0
+    with Store(tmp_path/'s') as s: count_fault(s, s.standing())
+    said = _typed('--status').stdout
+    assert '7 patients in this step' in said and 'at most 3 faults of the model: 1 so far' in said and 'no alarm of drift: none' in said
+    (tmp_path/'gate.json').write_text('{"patients": 9}')
+    assert '9 patients in this step' in _typed('--status', '--gate', tmp_path/'gate.json').stdout
+    def _no(*args, **kwargs): raise ValueError('a time that is none')
+    monkeypatch.setattr(trying, 'watch_store', _no)
+    assert 'open    no alarm of drift: cannot be watched (ValueError)' in _typed('--status').stdout
+    assert 'no alarm of drift: cannot be watched' in _typed('--next').stderr
+
 def test_golden_images_are_replayed_before_anything_is_written(retina_deploy, tmp_path):
     "A real bundle whose golden answers do not come out is refused, also one that was live before"
     from retina_nb.deploy import write_sums

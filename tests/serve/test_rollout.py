@@ -453,9 +453,86 @@ def test_drift_sends_back_into_the_shadow_and_a_new_models_words_do_not(service,
     _found((-1, 'camera'), (0, 'camera'), (1, 'model'))
     assert trying.drift_since(service.store, since) == [] and service.mind() is None
     _found((-1, 'camera'), (1, 'camera'))
-    service._drifted = 0, 0., [] # it is time to look again
-    row = service.mind()
+    service.watch()
+    _until(lambda: service.models.now.share == 0)
+    row = service.store.deployments()[-1]
     assert (row['alias'], row['share']) == ('candidate', 0.) and 'camera on day 1' in row['why'] and service.models.now.share == 0
+    _until(lambda: service.store.alerts(who='admin'))
     assert 'is a shadow again' in service.store.alerts(who='admin')[-1]['why']
-    service._drifted = 0, 0., []
+    service.watch()
     assert service.mind() is None and service.store.standing().candidate == service.ids['new'] # there it stays
+
+def _until(done, seconds=20):
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end: time.sleep(.02)
+    assert done()
+
+def test_a_bad_candidate_goes_back_while_drift_is_looked_for_and_where_that_fails(service, eyes, monkeypatch):
+    from retina_nb.serve import trying
+    free, begun = threading.Event(), threading.Event()
+    def _slow(*args, **kwargs):
+        begun.set()
+        free.wait(20)
+        raise ValueError('a time that is none')
+    monkeypatch.setattr(trying, 'watch_store', _slow)
+    def _drift(v): return next((r['state'], r['found']) for r in v.rows if r['condition'] == 'no alarm of drift')
+    service.models.deploy(service.ids['bad'], 'candidate', share=.5)
+    answers = [ask(service, e, f'P{i}') for i, e in enumerate(eyes)]
+    assert service.beside.wait() and service.mind() is None and _drift(service.verdict) == ('open', 'not looked at yet')
+    watching = threading.Thread(target=service.watch)
+    watching.start()
+    assert begun.wait(20)
+    read_all(service, eyes, answers)
+    assert service.mind()['alias'] == 'withdrawn' and watching.is_alive()
+    free.set()
+    watching.join()
+    service.models.deploy(service.ids['new'], 'candidate', share=.5)
+    service.watch()
+    service.mind()
+    assert _drift(service.verdict) == ('open', 'cannot be watched (ValueError)') and not service.verdict.forward
+    assert service.journal.to.getvalue().count('ValueError') == 2 and service.minder._thread.is_alive() and service.watcher._thread.is_alive()
+
+def test_the_same_is_not_weighed_twice(service, eyes, monkeypatch):
+    from retina_nb.serve import trying
+    looked = []
+    monkeypatch.setattr(trying, 'judge', lambda *args, **kwargs: looked.append(1) or judge(*args, **kwargs))
+    service.minder.close() # looks that are not taken here
+    service.models.deploy(service.ids['bad'], 'candidate')
+    answers = [ask(service, eyes[0], 'P0')]
+    def _looks(change=lambda: None):
+        change()
+        assert service.beside.wait()
+        looked.clear()
+        service.mind()
+        service.mind()
+        return len(looked)
+    assert (_looks(), _looks(), service.verdict.weighed.patients) == (1, 0, 1)
+    assert _looks(lambda: answers.extend(ask(service, e, f'P{i}') for i, e in enumerate(eyes[1:], 1))) == 1
+    assert service.verdict.weighed.patients == len(eyes)
+    assert _looks(lambda: read_all(service, eyes, answers)) == 1 and service.store.standing().candidate is None
+
+def test_errors_and_the_gate_are_known_to_others_and_after_a_restart(service, mocks, eyes, tmp_path):
+    from retina_nb.serve import gate_of
+    def _kept(): return next(int(r['found'].split()[0]) for r in judge(service.store, gate_of(service.store)).rows if 'faults of the model' in r['condition'])
+    assert gate_of(service.store) == service.gate
+    service.gate = RolloutGate(patients=5, faults=9)
+    service.models.deploy(service.ids['new'], 'candidate', share=1.)
+    tried = service.models.now.candidate
+    tried.grader = Broken(tried.grader)
+    ask(service, eyes[0], 'P1')
+    assert service.beside.wait() and service.mind() is None
+    n = _kept()
+    assert n in (1, 2) # 2: as the shadow too
+    service.minder.close()
+    with Store(tmp_path/'s') as store:
+        again = Service(store, journal=Journal(io.StringIO()), gate=RolloutGate(patients=5, faults=n))
+        again.start(mocks['old'])
+        assert gate_of(service.store) == again.gate and _kept() == n and again.mind() is None
+        again.models.now.candidate.grader = tried.grader
+        ask(again, eyes[1], 'P2')
+        again.mind()
+        again.close()
+    service.follow()
+    assert service.store.deployments()[-1]['alias'] == 'withdrawn' and service.store.check() == []
+    service.models.deploy(service.ids['bad'], 'candidate')
+    assert _kept() == 0 # of another trial

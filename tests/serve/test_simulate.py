@@ -261,3 +261,26 @@ def test_the_command_says_what_is_wrong(args, why, tmp_path, monkeypatch, capsys
     monkeypatch.setattr('retina_nb.serve.simulate.draw_pool', lambda **k: draw_pool(5))
     status, _, err = command(*args, capsys=capsys)
     assert status == 2 and why in err and len(err.strip().splitlines()) == 1 and 'Traceback' not in err
+
+def test_a_blurred_camera_sends_a_candidate_back_into_the_shadow(tmp_path, pool, mock):
+    "Nothing here is a stand-in but the model: photographs, measures, alarm, verdict and step are those of a service"
+    from retina_nb.serve.inside import Inside
+    other, day = write_mock(tmp_path/'other', settings=MockSettings(.85, seed=5)), 14
+    with Store(tmp_path/'s') as store, Inside(store, pool, bundle=mock, plan=SamplingPlan(near=0, random=0)) as inside:
+        service = inside.service
+        service.minder.close() # looks are taken here
+        service.watcher.close()
+        def _days(days):
+            for shots in days: inside.answer([(f'k{s.number}', [s]) for s in shots])
+        month = list(World(rate=60).happens(20, [f'blur:machine=B2:day={day}'], seed=3))
+        _days(month[:day - 3])
+        service.models.deploy(store.register(other), 'candidate', share=.5)
+        _days(month[day - 3:day - 1])
+        service.watch()
+        assert service.mind() is None and (service.verdict.rows[-1]['condition'], service.verdict.rows[-1]['state']) == ('no alarm of drift', 'met')
+        _days(month[day - 1:])
+        service._drifted = 0, 0., [] # it is time to look again
+        service.watch()
+        row = service.mind()
+        assert (row['alias'], row['share']) == ('candidate', 0.) and 'B2' in row['why'] and 'no alarm of drift' in row['why']
+        assert service.models.now.share == 0 and 'is a shadow again' in store.alerts(who='admin')[-1]['why']

@@ -1,16 +1,18 @@
 "A store is watched: what has changed, whose change it is, and what is not to be seen as one"
 import random, resource, time
+from types import SimpleNamespace
 from datetime import UTC, datetime, timedelta
 
 import pytest, sqlalchemy as sa
 from answered import DIABETIC, MACHINES, SCREENING, START, fill
 from conftest import MODEL, add_model
 from retina_nb.core import SettingError
-from retina_nb.serve import Store, watch_store
-from retina_nb.serve.lost import LostSettings, cases_limit, cases_until
+from retina_nb.serve import SamplingPlan, Store, follow_plan, watch_store
+from retina_nb.serve.engine import write_setting
+from retina_nb.serve.lost import LostSettings, cases_limit, cases_until, watch_mistakes
 from retina_nb.serve.overview import overview_of
-from retina_nb.serve.schema import prediction
-from retina_nb.serve.watching import UNKNOWN, read_answers, visits_of
+from retina_nb.serve.schema import bundle, now, prediction, review
+from retina_nb.serve.watching import SAID, UNKNOWN, read_answers, read_mistakes, visits_of, watched_from
 
 def blurred(h, m, d): return dict(sharpness=.3) if m == 'A2' and d >= 13 else {}
 
@@ -94,10 +96,12 @@ def test_without_tags_there_is_one_stream_called_unknown(own, tags):
 
 def test_odd_tags_become_names_that_can_be_shown(own):
     odd = [dict(machine='<script>' + 'x'*900), dict(machine=['a', 1], hospital={'b': 2}), dict(machine=7), dict(machine='a\x1b[31m\nb'),
-           dict(taken='no time'), dict(taken='2026-05-04T08:00'), dict(taken='9999-99-99')]
+           dict(taken='no time'), dict(taken='2026-05-04T08:00'), dict(taken='9999-99-99'),
+           *(dict(taken=f'{y}-01-01T00:00:00Z') for y in ('0001', '1600', '1989', '2300', '9999'))]
     for i, t in enumerate(odd): fill(own, 1, 3, machines=[('H', 'M')], tags=lambda h, m, at, t=t: t, seed=i)
     w = watch_store(own)
     names = [n for pair in w.machines for n in pair]
+    assert w.answers['at'].between(START - timedelta(days=1), START + timedelta(days=2)).all()
     assert w.photographs == 3*len(odd) and all(len(n) <= 60 and n.isprintable() for n in names), names
 
 def test_shadow_answers_are_not_looked_at(own):
@@ -131,12 +135,18 @@ def test_answers_of_another_task_are_left_out(own):
     own.write(lambda conn, note: conn.execute(prediction.insert(), two))
     assert watch_store(own).photographs == n
 
-def test_mistakes_in_random_cases_move_the_counter_and_others_do_not(own):
+def plan_from_the_start(store, random=.1):
+    "A plan that held when the first answers were given"
+    row = dict(since=(START - timedelta(days=1)).isoformat(), plan=SamplingPlan(random=random).to_dict())
+    store.write(lambda conn, note: write_setting(conn, 'plans', [row]))
+
+def test_mistakes_in_drawn_cases_move_the_counter_and_others_do_not(own):
     fill(own, 30, 4)
+    plan_from_the_start(own)
     rng = random.Random(0)
     with own.read() as conn: rows = list(conn.execute(sa.select(prediction.c.id, prediction.c.grade).order_by(prediction.c.at)))
     for i, (id, grade) in enumerate(rows[:400:2]):
-        reason = 'random' if i % 4 else 'low confidence'
+        reason = 'random' if i % 4 else 'disagreement'
         own.queue_review(id, reason, probability=.1)
         r = own.lease_review('reader')
         wrong = reason != 'random' or rng.random() < (.08 if i < 100 else .6)
@@ -145,6 +155,90 @@ def test_mistakes_in_random_cases_move_the_counter_and_others_do_not(own):
     assert w.lost.cases == 150 and w.lost.alarm is not None and w.lost.alarm > 70
     values = overview_of(own, w)
     assert values['lost']['alarmed'] > values['lost']['at'][0] and len(values['lost']['at']) == len(values['lost']['counter'])
+
+def test_what_a_reader_said_in_the_case_counts_and_not_what_was_said_later(own):
+    fill(own, 2, 4)
+    plan_from_the_start(own)
+    with own.read() as conn: id, grade = conn.execute(sa.select(prediction.c.id, prediction.c.grade)).first()
+    own.queue_review(id, 'random', probability=.1)
+    own.finish_review(own.lease_review('reader')['id'], 'reader', grade=(grade + 1) % 5)
+    own.give_feedback(id, 'agree', who='who saw the answer')
+    assert read_mistakes(own)['wrong'].tolist() == [True]
+    own.write(lambda conn, note: conn.execute(bundle.update().values(task=dict(name='pneumonia'))))
+    assert len(read_mistakes(own, task=SimpleNamespace(name='dr'))) == 0 # of another task
+
+def _drawn(rng, n=9000, worse=False, at=START):
+    "Cases as a plan draws them: three in twenty answers are unsure, a fifth near the threshold; (case, wrong)"
+    plan, out = SamplingPlan(random=.1), []
+    for i in range(n):
+        zone = rng.choices(['low confidence', 'near the threshold', 'random'], (.15, .2, .65))[0]
+        late = worse and i >= n/2 and zone == 'low confidence'
+        wrong = rng.random() < (.9 if late else dict(random=.03).get(zone, .2))
+        if rng.random() < plan.chance(zone):
+            out.append((dict(id=f'{rng.getrandbits(96):024x}', at=at, probability=plan.chance(zone)), wrong))
+    return out, [(START - timedelta(days=1), plan)]
+
+def test_a_model_that_gets_worse_only_where_it_is_unsure_is_found_and_one_that_does_not_is_left_alone():
+    from retina_nb.serve.watching import _stays
+    found = {}
+    for worse in (False, True):
+        alarms, parts = [], []
+        for seed in range(20):
+            cases, plans = _drawn(random.Random(seed), worse=worse)
+            kept = [(r, w) for r, w in cases if _stays(r, plans)]
+            parts.append(len(kept)/9000)
+            alarms.append(watch_mistakes([w for _, w in kept]).alarm)
+        assert sum(parts)/len(parts) == pytest.approx(.1, abs=.005) # a tenth of all answers
+        found[worse] = sum(a is not None for a in alarms)
+        if worse: assert sum(a is not None and a < 450 for a in alarms) <= 3
+    assert found[False] <= 3 and found[True] >= 12, found
+
+def test_a_change_that_lasts_is_one_finding_until_it_has_gone_back(own, tmp_path):
+    low = dict(sharpness=.2)
+    fill(own, 75, what=lambda h, m, d: low if m == 'A1' and d >= 20 else {})
+    a, = [a for a in watch_store(own).alarms if a.feature == 'sharpness']
+    assert (a.name, a.again > 3) == ('A1', True) and a.at < START + timedelta(days=22) # when it was found first
+    with Store(tmp_path/'twice') as s:
+        add_model(s)
+        fill(s, 70, what=lambda h, m, d: low if m == 'A1' and (20 <= d < 30 or d >= 45) else {})
+        found = [a for a in watch_store(s).alarms if a.feature == 'sharpness']
+        assert [a.name for a in found] == ['A1', 'A1'], told(watch_store(s))
+        assert [(a.since - START).days for a in found] == pytest.approx([20, 45], abs=1)
+
+def test_no_single_answer_can_be_told_from_a_line(own):
+    fill(own, 2, 12, machines=[('A', 'A1')])
+    fill(own, 2, 3, machines=[('B', 'B1')], seed=1)
+    today = (now() - START).days
+    fill(own, 1, 12, machines=[('C', 'C1')], seed=2, tags=lambda h, m, at: dict(hospital=h, machine=m, taken=(at + timedelta(days=today)).isoformat()))
+    own.write(lambda conn, note: conn.execute(prediction.update().values(at=now())))
+    values = overview_of(own)
+    line = {s['name']: s['features'] for s in values['streams'] if s['level'] == 'machine'}
+    for f in SAID:
+        assert all(v is not None and round(v, 2) == v for v in line['A1'][f])
+        assert line['B1'][f] == [None]*2 and line['C1'][f][-1] is None
+    assert None not in line['B1']['sharpness']
+    for r in values['weekly']: assert (r['expected'] is None) == (r['visits'] < 10 or r['week'] > (now() - timedelta(days=7)).date().isoformat()), r
+
+def test_live_scores_are_told_by_machine_and_hospital_as_far_as_tags_tell(own, tmp_path):
+    plan_from_the_start(own)
+    fill(own, 6, machines=[('A', 'cam1'), ('B', 'cam1')])
+    assert set(overview_of(own)['live']['groups']) == {'cam1, A', 'cam1, B'}
+    for name, tags, groups in (('h', lambda h, m, at: dict(hospital=h), {'A', 'B'}), ('none', lambda h, m, at: {}, None),
+                               ('odd', lambda h, m, at: dict(machine=[m], hospital=None), {"['A1'], unknown", "['B1'], unknown"})):
+        with Store(tmp_path/name) as s:
+            add_model(s)
+            plan_from_the_start(s)
+            fill(s, 6, machines=[('A', 'A1'), ('B', 'B1')], tags=tags)
+            live = overview_of(s)['live']
+            assert 'none' not in live and live['not_verified'] and (set(live['groups']) if 'groups' in live else None) == groups, live
+
+def test_everybody_looks_from_the_same_monday_on(own):
+    assert watched_from(own) is None
+    fill(own, 100, 1)
+    begin = watched_from(own)
+    assert begin.weekday() == 0 and begin.hour == 0 and timedelta(90) <= START + timedelta(days=99) - begin < timedelta(97)
+    assert watched_from(own, 1e9) is None
+    with pytest.raises(SettingError, match='days'): watched_from(own, 0)
 
 def test_a_time_without_a_zone_is_refused(own):
     with pytest.raises(SettingError, match='time zone'): watch_store(own, since=START.replace(tzinfo=None))
