@@ -6,16 +6,16 @@
 __all__ = ['deidentify']
 
 # %% ../../nbs/image/14_deidentified.ipynb #07557570
-import hashlib, io
+import hashlib, io, re
 from typing import Any
 
-import numpy as np
-from PIL import Image
+import cv2, numpy as np, simplejpeg
 
 from ..core import ImageError
 from .dicom import _described, _dicom_set
-from .pixels import MAX_PIXELS, _orientation
-from .read import read_image
+from .jpeg import _harmless
+from .pixels import MAX_PIXELS, _check_size, _orientation
+from .read import _open, read_image
 from .wordless import NoCopy, strip_j2k, strip_jpeg, strip_png, strip_rle
 
 # %% ../../nbs/image/14_deidentified.ipynb #c4419888
@@ -74,10 +74,24 @@ def _within(ds, names)->Any:
     _copied(to, ds, names)
     return to
 
+# %% ../../nbs/image/14_deidentified.ipynb #a2516ce2
+def _tight(data, again=True # a JPEG without words
+          )->bytes:
+    "A JPEG without bytes between its last pixel and its end; a `NoCopy` where it does not decode"
+    space = 'CMYK' if simplejpeg.decode_jpeg_header(data)[2] in ('CMYK', 'YCCK') else 'GRAY'
+    try: simplejpeg.decode_jpeg(data, colorspace=space, min_height=1, min_width=1, min_factor=8)
+    except ValueError as e:
+        spare = re.search(r'(\d+) extraneous bytes before marker 0xd9', str(e))
+        if spare and again: return _tight(data[:-2-int(spare[1])] + b'\xff\xd9', False)
+        if spare or not _harmless(str(e)): raise NoCopy('cannot be decoded') from None
+    return data
+
 # %% ../../nbs/image/14_deidentified.ipynb #1a105316
 def _frame(ds, data)->bytes:
     "A packed frame without words"
-    if data[:3] == b'\xff\xd8\xff': return strip_jpeg(data)
+    if data[:3] == b'\xff\xd8\xff':
+        bare = strip_jpeg(data)
+        return _tight(bare) if ds.file_meta.TransferSyntaxUID == '1.2.840.10008.1.2.4.50' else bare
     if data[:4] == b'\xff\x4f\xff\x51': return strip_j2k(data)
     if ds.file_meta.TransferSyntaxUID == '1.2.840.10008.1.2.5': return strip_rle(data, ds.Rows*ds.Columns)
     raise NoCopy('is packed in a way in which it is not known where words may be')
@@ -150,20 +164,36 @@ def _bare_dicom(data, name)->bytes:
     return _written([f"2.25.{int.from_bytes(m, 'big')}" for m in marks])
 
 # %% ../../nbs/image/14_deidentified.ipynb #861861d9
-def _bare(data, name)->bytes:
-    "A file without words, by its kind; others as they are"
+def _anew(data, max_pixels)->bytes:
+    "A PNG of what a model is given of a file"
+    a = read_image(data, max_pixels=max_pixels)
+    r, g, b = cv2.split(a)
+    return cv2.imencode('.png', r if np.array_equal(r, g) and np.array_equal(r, b) else a[...,::-1])[1].tobytes()
+
+# %% ../../nbs/image/14_deidentified.ipynb #7e75eb15
+def _bare_png(data, im)->bytes:
+    "A PNG without words, turned as it was"
+    bare = strip_png(data)
+    turn = 1 if bare == data else _orientation(im) # which decodes it
+    return bare if turn == 1 else strip_png(data, turn)
+
+# %% ../../nbs/image/14_deidentified.ipynb #57073def
+def _bare(data, name, max_pixels)->bytes:
+    "A file without words, by its kind"
     if data[128:132] == b'DICM': return _bare_dicom(data, name)
-    strip = strip_jpeg if data[:3] == b'\xff\xd8\xff' else strip_png if data[:8] == b'\x89PNG\r\n\x1a\n' else None
-    if strip is None: return data
-    with Image.open(io.BytesIO(data)) as im: turn = _orientation(im)
-    return strip(data, turn)
+    with _open(data, name) as im:
+        _check_size(im.size, name, max_pixels)
+        if im.format in ('JPEG', 'MPO'): return _tight(strip_jpeg(data, _orientation(im)))
+        if im.format == 'JPEG2000': return strip_j2k(data[data.index(b'\xff\x4f\xff\x51'):])
+        try: return _bare_png(data, im) if im.format == 'PNG' else _anew(data, max_pixels)
+        except NoCopy: return _anew(data, max_pixels)
 
 # %% ../../nbs/image/14_deidentified.ipynb #eeb1053b
-def _seen(data, max_pixels)->bytes|None:
-    "A mark of the pixels of a file; None where it cannot be read"
-    try: a = read_image(data, 8 if data[:3] == b'\xff\xd8\xff' else None, max_pixels=max_pixels)
-    except ImageError: return None
-    return hashlib.sha256(repr(a.shape).encode() + a.tobytes()).digest()
+def _same(a, b, max_pixels)->bool:
+    "Do two files decode to the same pixels?"
+    side = 8 if a[:3] == b'\xff\xd8\xff' else None
+    try: return np.array_equal(*(read_image(data, side, max_pixels=max_pixels) for data in (a, b)))
+    except ImageError: return False
 
 # %% ../../nbs/image/14_deidentified.ipynb #05d05c0a
 def deidentify(
@@ -173,14 +203,10 @@ def deidentify(
     name:str='the photograph', # what an error calls it
 )->bytes: # a file that decodes to the same pixels; the same one where there was nothing to be taken out
     "A photograph without what can tell who it is of; one of which that cannot be made is an `ImageError` that says why"
-    dicom = data[128:132] == b'DICM'
-    try: new = _bare(data, name)
-    except Exception as e:
-        if not dicom and _seen(data, max_pixels) is None: return data
-        what = str(e) if isinstance(e, NoCopy) else 'cannot be written anew' # others may quote what they found
-        raise ImageError(name, what) from None
-    if new == data: return data
-    before = _seen(data, max_pixels)
-    if before != _seen(new, max_pixels) or (before is None and dicom):
+    try: new = _bare(data, name, max_pixels)
+    except NoCopy as e: raise ImageError(name, str(e)) from None
+    except ImageError: raise ImageError(name, 'cannot be decoded') from None # it may quote what it found
+    except Exception: raise ImageError(name, 'cannot be written anew') from None
+    if new != data and not _same(data, new, max_pixels):
         raise ImageError(name, 'has no copy that decodes to the same pixels')
     return new

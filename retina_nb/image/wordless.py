@@ -6,10 +6,12 @@
 __all__ = ['NoCopy', 'strip_jpeg', 'strip_png', 'strip_j2k', 'strip_rle']
 
 # %% ../../nbs/image/13_wordless.ipynb #1811c523
-import re, zlib
+import re, struct, zlib
 from collections.abc import Iterator
 
 from PIL import Image
+
+from .damage import png_damage
 
 # %% ../../nbs/image/13_wordless.ipynb #ffa33bb6
 class NoCopy(ValueError):
@@ -70,8 +72,7 @@ def strip_jpeg(data:bytes, # a whole file
     return b''.join(out) + b'\xff\xd9'
 
 # %% ../../nbs/image/13_wordless.ipynb #1df3e811
-_CHUNKS = {b'IHDR': 13, b'PLTE': 768, b'IDAT': 2**31, b'IEND': 0, b'tRNS': 256, b'gAMA': 4, b'cHRM': 32, b'sRGB': 1,
-           b'sBIT': 4, b'pHYs': 9}
+_CHUNKS = {b'IHDR': 13, b'IDAT': 2**31, b'IEND': 0}
 
 def _png_parts(data # bytes of a PNG
               )->Iterator[tuple]: # (name of a chunk, all of it)
@@ -79,23 +80,38 @@ def _png_parts(data # bytes of a PNG
     i, name = 8, b''
     while name != b'IEND':
         n, name = int.from_bytes(data[i:i+4], 'big'), data[i+4:i+8]
-        if len(data) < i + 12 + n: raise NoCopy(_ODD)
+        if len(data) < i + 12 + n or name in (b'PLTE', b'tRNS'): raise NoCopy(_ODD)
         yield name, data[i:i+12+n]
         i += 12 + n
+
+# %% ../../nbs/image/13_wordless.ipynb #9b89abe3
+def _check_stream(head, chunks # content of IHDR; whole IDAT chunks
+                 ):
+    "A `NoCopy` unless the packed pixels are one stream of exactly the bytes that the head asks for"
+    w, h, bits, colour, *_, laced = struct.unpack('>IIBBBBB', head)
+    if laced or colour not in (0, 2, 4, 6): raise NoCopy(_ODD)
+    left, stream = h*(1 + -(-w*bits*{0: 1, 2: 3, 4: 2, 6: 4}[colour]//8)), zlib.decompressobj()
+    for c in chunks:
+        piece = memoryview(c)[8:-4]
+        while len(piece):
+            if stream.eof or left < 0: raise NoCopy(_ODD)
+            left -= len(stream.decompress(piece, 2**16))
+            piece = stream.unconsumed_tail or stream.unused_data
+    if left or not stream.eof: raise NoCopy(_ODD)
 
 # %% ../../nbs/image/13_wordless.ipynb #5699c02e
 def strip_png(data:bytes, # a whole file
               turn:int=1, # how EXIF says that it is turned: 1 for upright, to 8
              )->bytes: # a file; the same one where there was nothing to be taken out
-    "A PNG without words, further pictures and what stands behind its end"
-    out, left = [data[:8]], turn != 1
-    for name, chunk in _png_parts(data):
-        if len(chunk) - 12 <= _CHUNKS.get(name, -1): out.append(chunk)
-        if left:
-            note = b'eXIf' + _turn_note(turn)[6:]
-            out.append((len(note) - 4).to_bytes(4, 'big') + note + zlib.crc32(note).to_bytes(4, 'big'))
-            left = False
-    return b''.join(out)
+    "A PNG without words, further pictures and what stands behind its pixels or its end"
+    parts = [(n, c) for n, c in _png_parts(data) if len(c) - 12 <= _CHUNKS.get(n, -1)]
+    if [n for n, _ in parts if n != b'IDAT'] != [b'IHDR', b'IEND'] or parts[0][0] != b'IHDR': raise NoCopy(_ODD)
+    _check_stream(parts[0][1][8:-4], [c for n, c in parts if n == b'IDAT'])
+    note = b'eXIf' + _turn_note(turn)[6:]
+    note = (len(note) - 4).to_bytes(4, 'big') + note + zlib.crc32(note).to_bytes(4, 'big')
+    bare = b''.join([data[:8], parts[0][1], *([note] if turn != 1 else []), *(c for _, c in parts[1:])])
+    if png_damage(bare): raise NoCopy(_ODD)
+    return bare
 
 # %% ../../nbs/image/13_wordless.ipynb #2ab3ab49
 _HEAD = {0x50, 0x51, 0x52, 0x53, 0x55, 0x57, 0x59, 0x5c, 0x5d, 0x5e, 0x5f, 0x60, 0x63}

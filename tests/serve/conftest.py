@@ -1,5 +1,6 @@
 "What the tests of the store share: both databases, a model without a file, gradings made by hand, children that are killed"
 import contextlib, io, os, pickle, pwd, random, shlex, shutil, signal, subprocess, sys, tempfile, time
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg, pytest
@@ -106,9 +107,13 @@ def store(url):
         add_model(s)
         yield s
 
+def kept_photo(data, **kw):
+    "A few bytes that stand for a photograph, kept as they are where photographs are kept"
+    return replace(photo(data, **kw), copy=data)
+
 def send(store, n, **kw):
     "Record a request of two photographs that is made of a number"
-    return store.record([photo(f'{n} left'.encode(), patient=f'P{n}'), photo(f'{n} right'.encode(), patient=f'P{n}')],
+    return store.record([kept_photo(f'{n} left'.encode(), patient=f'P{n}'), kept_photo(f'{n} right'.encode(), patient=f'P{n}')],
                         [a_grading(f'{n} left'), a_grading(f'{n} right')], key=f'key {n}', tags=dict(n=str(n)), **kw)
 
 # --- children

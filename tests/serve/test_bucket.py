@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from retina_nb.core import SettingError
-from retina_nb.serve import Store, StoreError, get_picture, photo, pictures_at
+from retina_nb.serve import Store, StoreError, get_picture, pictures_at
 from retina_nb.serve.bucket import _bucket
 from retina_nb.serve.kept import claim_place, owners, pictures_in, put_picture
 
-from conftest import a_grading, add_model
+from conftest import a_grading, add_model, kept_photo as photo
 
 KEYS = dict(AWS_ACCESS_KEY_ID='tests', AWS_SECRET_ACCESS_KEY='a-secret-of-the-tests')
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from retina_nb.serve import ReadOnlyStore, Store, StoreError, StoreFull, photo
-from conftest import a_grading, add_model, send
+from retina_nb.serve import ReadOnlyStore, Store, StoreError, StoreFull
+from conftest import a_grading, add_model, kept_photo as photo, send
 
 def fill(store, name='fill', limit=5000):
     "Record until something happens: the keys that were acknowledged, and what happened"

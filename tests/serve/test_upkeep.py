@@ -6,9 +6,9 @@ import pytest, sqlalchemy as sa
 
 from retina_nb.core import DataError, SettingError
 from retina_nb.deploy import Ungraded
-from retina_nb.serve import Conflict, Store, StoreError, photo
+from retina_nb.serve import Conflict, Store, StoreError, photo as sent_photo
 from retina_nb.serve.schema import image, request
-from conftest import Child, a_grading, add_model, send
+from conftest import Child, a_grading, add_model, kept_photo as photo, send
 
 PLANTED = [w.encode() for w in ('Jane Quixote', 'JQ_left_eye', 'visit-of-JQ', 'JQ-likes-tea', 'JQtagkey', 'JQ-told-me', 'JQ-note', 'JQ-alert', 'JQ-error',
                                 'JQ-client', 'JQ-bytes')]
@@ -362,10 +362,10 @@ def test_values_of_another_kind(tmp_path, retina_store, change):
         assert r.returncode in (0, 2) and r.stderr.count('\n') == (r.returncode == 2), (words, r.stderr)
 
 def test_dicom_that_has_no_copy_is_not_kept(keeping, tmp_path):
-    p, = keeping.record(photo(bytes(128) + b'DICM' + b'Doe^Jane'), a_grading()).predictions
+    p, = keeping.record(sent_photo(bytes(128) + b'DICM' + b'Doe^Jane'), a_grading()).predictions
     assert p.kept == '' and not [p for p in (tmp_path/'pictures').glob('??/*') if p.is_file()]
-    assert p.not_kept == 'cannot be written anew' and keeping.answer(p.id).predictions[0].not_kept == p.not_kept and keeping.check() == []
-    with pytest.raises(DataError, match='was not kept .cannot be written anew'): keeping.picture(p)
+    assert p.not_kept == 'cannot be decoded' and keeping.answer(p.id).predictions[0].not_kept == p.not_kept and keeping.check() == []
+    with pytest.raises(DataError, match='was not kept .cannot be decoded'): keeping.picture(p)
 
 def test_the_queue(store):
     "Leases, time-outs, and who may finish, on both databases"
