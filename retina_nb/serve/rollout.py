@@ -91,7 +91,7 @@ def count_fault(store:Access, # where the trial stands
     def _job(conn, note):
         row = dict(begun=standing.begun.isoformat(), count=_faults(conn, standing) + 1)
         write_setting(conn, 'faults', row)
-        note(Event('fault', standing.candidate, digest_of(row)))
+        note(Event('fault', standing.candidate or '', digest_of(row)))
     store.write(_job)
 
 # %% ../../nbs/serve/64_rollout.ipynb #3b2fcb6d
