@@ -7,11 +7,11 @@ import pytest, sqlalchemy as sa
 from answered import DIABETIC, MACHINES, SCREENING, START, fill
 from conftest import MODEL, add_model
 from retina_nb.core import SettingError
-from retina_nb.serve import SamplingPlan, Store, follow_plan, watch_store
+from retina_nb.serve import SamplingPlan, Store, watch_store
 from retina_nb.serve.engine import write_setting
 from retina_nb.serve.lost import LostSettings, cases_limit, cases_until, watch_mistakes
 from retina_nb.serve.overview import overview_of
-from retina_nb.serve.schema import bundle, now, prediction, review
+from retina_nb.serve.schema import bundle, now, prediction
 from retina_nb.serve.watching import SAID, UNKNOWN, read_answers, read_mistakes, visits_of, watched_from
 
 def blurred(h, m, d): return dict(sharpness=.3) if m == 'A2' and d >= 13 else {}
