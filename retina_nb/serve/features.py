@@ -21,7 +21,6 @@ def _number(v)->float|None:
 # %% ../../nbs/serve/57_features.ipynb #bbe408de
 def features_of(
     prediction, # a `Grading`, an `Ungraded`, a `Prediction`, or a row of the table `prediction` (its columns by name)
-    tags=None, # of the request; nothing is taken from them so far
 )->dict[str, float|None]: # for every name in `FEATURES`; None where an answer has no such figure
     "The figures of one answer that are watched"
     g = getattr(prediction, 'grading', prediction)

@@ -338,7 +338,7 @@ def _far(sums, keys)->float:
 @patch
 def _since(self:Watcher, key, stream, i, shift)->float:
     "When what a stream says most likely began"
-    mine = lambda k: k == key or stream is self.above[None] or stream is self.above[k[0]]
+    mine = lambda k: k == key or stream is self.above[None] or stream is self.above.get(k[0])
     told = sorted(((t, z[i]) for k, m in self.machines.items() if mine(k) for t, z in m.scores), key=lambda o: o[0])
     return told[began([z for _, z in told], shift)][0]
 

@@ -6,7 +6,7 @@
 __all__ = ['SIDE', 'queue_now', 'models_now', 'decisions_of', 'overview_of', 'moved_pictures']
 
 # %% ../../nbs/serve/62_overview.ipynb #c9d3f87c
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,11 @@ from ..core import RetinaError, SettingError
 from ..deploy.pictures import _at_most, _jpeg
 from ..image.read import read_image
 from .access import Access
-from .bucket import get_picture
 from .live import live_scores, review_table
 from .monitor import WatchSettings
-from .schema import bundle, image, now, prediction, review
-from .watching import Watched, watch_store
+from .queue import predictions_of
+from .schema import bundle, now, prediction, review
+from .watching import FEW_A_DAY, Watched, _place, watch_store
 
 # %% ../../nbs/serve/62_overview.ipynb #28678bbc
 def queue_now(store:Access # where reviews are kept
@@ -63,8 +63,12 @@ def decisions_of(store:Access, # where they are written down
 
 # %% ../../nbs/serve/62_overview.ipynb #7adf4b9b
 def _weeks(table:pd.DataFrame)->list:
-    "The weekly table as JSON has it: no number that is none"
-    rows = table.round(4).astype(object).where(table.notna(), None).to_dict('records')
+    "The weekly table as JSON has it: no number that is none, or by which the answer to a single visit could be told"
+    said, table = ['prevalence', 'low', 'high', 'expected'], table.round(4)
+    table[said] = table[said].astype(float).round(2)
+    over = [w + timedelta(days=7) <= now().date() for w in table['week']]
+    table.loc[(table['visits'] < FEW_A_DAY) | ~np.array(over, bool), said] = np.nan
+    rows = table.astype(object).where(table.notna(), None).to_dict('records')
     return [r | dict(week=str(r['week'])) for r in rows]
 
 # %% ../../nbs/serve/62_overview.ipynb #33181a59
@@ -80,7 +84,10 @@ def _live(store, w, since)->dict:
     if not w.photographs: return {}
     try:
         table = review_table(store, since=since)
-        return live_scores(table, w.task, by='machine' if len(w.machines) > 1 else None).to_dict() if len(table) else {}
+        named = [k for k in ('machine', 'hospital') if k in table]
+        place = [', '.join(_place(dict(zip(named, v)), k) for k in named) for v in zip(*(table[k] for k in named))]
+        if len(set(place)) < 2: return live_scores(table, w.task).to_dict() if len(table) else {}
+        return live_scores(table.assign(place=place), w.task, by='place').to_dict()
     except RetinaError as e: return dict(none=str(e).replace(f'{store.name}: ', ''))
 
 # %% ../../nbs/serve/62_overview.ipynb #9edd1615
@@ -108,18 +115,22 @@ SIDE = 320 # pixels, longest side of a picture
 
 def _small(store, id)->bytes|None:
     "A kept photograph, small, as JPEG; None where it cannot be had"
-    q = sa.select(image.c.kept, image.c.sha256).join(prediction, prediction.c.image == image.c.id)
-    with store.read() as conn: r = conn.execute(q.where(prediction.c.id == id)).mappings().first()
-    if r is None or not r['kept']: return None
-    try: return _jpeg(_at_most(read_image(get_picture(store.kept_path(r['kept']), r['sha256']), SIDE), SIDE), 85)
-    except (RetinaError, OSError): return None
+    try: return _jpeg(_at_most(read_image(store.picture(predictions_of(store, [id])[id]), SIDE), SIDE), 85)
+    except (RetinaError, OSError, KeyError): return None
+
+# %% ../../nbs/serve/62_overview.ipynb #9569edcc
+def _open_ones(store)->set:
+    "Answers whose photograph waits for a reader, or is being read"
+    waits = sa.select(prediction.c.image).join(review, review.c.prediction == prediction.c.id)
+    waits = waits.where(review.c.done.is_(None))
+    with store.read() as conn: return {*conn.scalars(sa.select(prediction.c.id).where(prediction.c.image.in_(waits)))}
 
 # %% ../../nbs/serve/62_overview.ipynb #d9969dc5
-def _moved_ones(w, f, each)->tuple:
-    "Answers of the machines of a finding: ordinary ones from before, and those that moved furthest; kept ones only"
-    a, keys = w.answers, set(f.machines)
+def _moved_ones(w, f, each, closed)->tuple:
+    "Answers of the machines of a finding: ordinary ones from before, and those that moved furthest; kept ones, closed"
+    a, keys = w.answers[closed & w.answers['kept']], set(f.machines)
     mine = np.array([k in keys for k in zip(a['hospital'].astype(str), a['machine'].astype(str))], bool)
-    a = a[mine & a['kept'] & a[f.feature].notna()]
+    a = a[mine & a[f.feature].notna()]
     before, since = a[a['at'] < pd.Timestamp(f.since)].tail(500), a[a['at'] >= pd.Timestamp(f.since)].head(500)
     middle = (before[f.feature] - before[f.feature].median()).abs().sort_values(kind='stable').index
     return before.loc[middle[:3*each]], since.sort_values(f.feature, ascending=f.lower, kind='stable').head(3*each)
@@ -134,9 +145,9 @@ def moved_pictures(
 )->list: # dictionaries: `finding` (its number), `kind` ('ordinary', 'moved'), `at`, `feature`, `value`, `jpeg` (bytes)
     "Photographs that moved beside ordinary ones; empty where none were kept"
     if each < 1 or findings < 0: raise SettingError('each is 1 or more, findings 0 or more')
-    out, first = [], max(0, len(watched.alarms) - findings)
+    out, first, closed = [], max(0, len(watched.alarms) - findings), ~watched.answers['id'].isin(_open_ones(store))
     for i, f in enumerate(watched.alarms[first:], first):
-        for kind, rows in zip(('ordinary', 'moved'), _moved_ones(watched, f, each)):
+        for kind, rows in zip(('ordinary', 'moved'), _moved_ones(watched, f, each, closed)):
             found = 0
             for r in rows.itertuples():
                 jpeg = _small(store, r.id) if found < each else None

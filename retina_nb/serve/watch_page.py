@@ -7,7 +7,7 @@ __all__ = ['SHOWN', 'save_watch', 'picture_rows', 'whole_cells', 'watch_notebook
 
 # %% ../../nbs/serve/96_watch_page.ipynb #60e42b99
 import re
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,9 @@ from ..pages import data_url, render_page, render_template
 from ..report.run_report import _cells, _execute, _plain, _sections
 from .monitor import WatchSettings
 from .overview import moved_pictures, overview_of
-from .schema import now
 from .store import Store
 from .store_commands import _opened
-from .watching import watch_store
+from .watching import DAYS, watch_store, watched_from
 from ..work import free_file
 
 # %% ../../nbs/serve/96_watch_page.ipynb #71cd37c0
@@ -132,20 +131,13 @@ def make_watch_page(
     title, lead, sections = _sections(nb)
     return write_file(out or where.parent/'watch.html', render_page(title, sections, lead=lead))
 
-# %% ../../nbs/serve/96_watch_page.ipynb #a35b7b54
-def _since(days)->datetime|None:
-    "From when on answers count"
-    if days is None: return None
-    if not 0 < days <= 36500: raise SettingError(f'--days is {days:g}: choose more than 0')
-    return now() - timedelta(days=days)
-
 # %% ../../nbs/serve/96_watch_page.ipynb #59c1c69e
 @call_parse
 @one_line_errors
 def retina_watch(
     db:str, # a store: a folder, a file or postgresql://...
     out:str='watch', # folder for watch.json and watch.html
-    days:float=None, # only answers stored in the last so many days; left out: all
+    days:float=DAYS, # only answers of so many days before the last one, from the Monday before on
     false_alarms:float=None, # that are acceptable in a month, over all machines; left out: as the monitor has it
     pictures:int=3, # photographs that moved, beside as many ordinary ones, for a finding; 0: none on the page
     notebook:str=None, # also write the executed notebook to this file
@@ -153,9 +145,10 @@ def retina_watch(
     "Watch a store: what has changed, how good the model is, what waits; as watch.json and one HTML page"
     if pictures < 0: raise SettingError(f'--pictures is {pictures}: choose 0 or more')
     if notebook: free_file(notebook, kinds=('.ipynb',))
-    how, since = {} if false_alarms is None else dict(false_alarms=false_alarms), _since(days)
+    settings = WatchSettings() if false_alarms is None else WatchSettings(false_alarms=false_alarms)
+    if not days > 0: raise SettingError(f'--days is {days:g}: choose more than 0')
     with _opened(db, []) as store:
-        where = save_watch(store, out, settings=WatchSettings(**how), since=since, pictures=pictures)
+        where = save_watch(store, out, settings=settings, since=watched_from(store, days), pictures=pictures)
     values = read_watch(where)
     print(state_text(values))
     for a in values['alarms']: print('-', a['verdict'])

@@ -7,7 +7,6 @@ __all__ = ['Lookout', 'add_watch']
 
 # %% ../../nbs/serve/89_watch_route.ipynb #ee6c5bed
 import threading, time
-from datetime import timedelta
 
 from fastapi import FastAPI
 from fastcore.basics import patch
@@ -16,9 +15,10 @@ from ..core import SettingError
 from ..deploy.drift import state_text
 from .access import Access, Visitor
 from .answering import Service
+from .limits import Refusal
 from .overview import overview_of
 from .routes import REVIEWER, faults
-from .schema import now
+from .watching import DAYS, watched_from
 
 # %% ../../nbs/serve/89_watch_route.ipynb #063fe872
 class Lookout:
@@ -28,34 +28,39 @@ class Lookout:
         store:Access, # that is watched
         *,
         seconds:float=60., # for which values are fresh
-        days:float=90., # whose answers are looked at, back from now
+        days:float=DAYS, # whose answers are looked at, as `watched_from` has it
         part:float=.05, # of the time that may go into it
     ):
         if not (seconds >= 0 and days > 0 and 0 < part <= 1):
             raise SettingError('seconds is 0 or more, days more than 0, part between 0 and 1')
         self.store, self.seconds, self.days, self.part = store, seconds, days, part
-        self._turn, self._until, self._values = threading.Lock(), 0., {}
-    def _fresh(self)->bool: return bool(self._values) and time.monotonic() < self._until
+        self._turn, self._until, self._values, self._failed = threading.Lock(), 0., {}, None
+    def _fresh(self)->bool: return time.monotonic() < self._until
 
 # %% ../../nbs/serve/89_watch_route.ipynb #19cb2b12
 @patch
 def _make(self:Lookout):
-    "Make the values, and say how long they hold"
+    "Make the values, or find that they cannot be made, and say how long that holds"
     begin = time.monotonic()
-    told = overview_of(self.store, since=now() - timedelta(days=self.days))
+    try:
+        told, self._failed = overview_of(self.store, since=watched_from(self.store, self.days)), None
+        self._values = {k: v for k, v in told.items() if k != 'store'} # where it lies is nobody's business
+    except Exception as e: self._failed = e
     took = time.monotonic() - begin
-    self._values = {k: v for k, v in told.items() if k != 'store'} # where it lies is nobody's business
     self._until = time.monotonic() + max(self.seconds, took/self.part)
 
 # %% ../../nbs/serve/89_watch_route.ipynb #b48eb0d5
 @patch
 def look(self:Lookout)->dict: # as `overview_of` gives it, without the store's name
     "The values: those that are there, or new ones where they are too old and nobody makes them yet"
-    if self._fresh(): return self._values
-    if not self._turn.acquire(blocking=not self._values): return self._values # somebody is at it
-    try:
-        if not self._fresh(): self._make()
-    finally: self._turn.release()
+    if not self._fresh():
+        if not self._turn.acquire(blocking=False): # somebody is at it
+            if self._values: return self._values
+            raise Refusal(503, 'the values are being made: try again', retry=5)
+        try:
+            if not self._fresh(): self._make()
+        finally: self._turn.release()
+    if self._failed: raise self._failed.with_traceback(None)
     return self._values
 
 # %% ../../nbs/serve/89_watch_route.ipynb #9698e29a

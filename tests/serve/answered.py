@@ -26,7 +26,7 @@ def _visit(rng, at, h, m, day, i, eyes, shares, what, model, role, tags):
     for e in range(eyes):
         ps, im = probabilities(rng, grade, odd.get('sure', 1.)), id()
         measures = {k: rng.gauss(.4, .1) for k in FEATURES[:10]} | dict(sharpness=sharp + rng.gauss(0, .01))
-        rows['image'].append(dict(id=im, sha256='0'*64, subject=s, hmac='', size=1, kind='jpg', name='', kept='', at=at))
+        rows['image'].append(dict(id=im, sha256=(im*3)[:64], subject=s, hmac='', size=1, kind='jpg', name='', kept='', at=at))
         rows['prediction'].append(dict(
             id=id(), request=r, image=im, bundle=model(h, m, day), place=e, role=role, precision='fp32', probabilities=ps, error='', at=at,
             grade=max(range(5), key=ps.__getitem__), referable=sum(ps[2:]) >= .4, positive=sum(ps[2:]), threshold=.4, novelty=None, novel=None,

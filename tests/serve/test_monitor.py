@@ -136,6 +136,14 @@ def test_a_machine_that_was_mended_raises_no_alarm():
     assert feed(w, 16, shifted(['B2']))
     assert feed(w, 12, seed=9, begin=16) == []
 
+def test_the_first_visit_of_a_new_hospital_disturbs_no_alarm():
+    "It is under way while another machine alarms"
+    def begins(d, h, m, y):
+        if (d, m) == (12, 'A1'): w.add(START + timedelta(days=d), 'C', 'C1', 'somebody', dict(sharpness=0.))
+        return shifted(['B2'])(d, h, m, y)
+    w = Watcher(FOUR)
+    assert {a.name for a in feed(w, 16, begins)} == {'B2'}
+
 def test_a_machine_that_was_renewed_begins_anew():
     w = Watcher(FOUR)
     feed(w, 16, shifted(['B2']))

@@ -11,14 +11,19 @@ from PIL import Image
 from retina_nb.commands import _parse
 from retina_nb.core import SettingError
 from retina_nb.serve import Store, create_app, make_watch_page, photo, retina_watch, save_watch
+from retina_nb.serve import watch_route
+from retina_nb.serve.engine import StoreError
+from retina_nb.serve.limits import Refusal
+from retina_nb.serve.overview import moved_pictures
 from retina_nb.serve.schema import now, prediction
 from retina_nb.serve.watch_route import Lookout
+from retina_nb.serve.watching import watch_store
 
 EVIL = '<script>alert(1)</script>', '![x](http://127.0.0.1/x.png) **b**'
 
 def picture(shade):
     f = io.BytesIO()
-    Image.new('RGB', (64, 64), (shade, 60, 30)).save(f, 'JPEG')
+    Image.new('RGB', (64, 64), (shade, 60, 30)).save(f, 'JPEG', comment=b'Jane Doe') # what is kept is a copy without it
     return f.getvalue()
 
 def command(*args):
@@ -45,7 +50,7 @@ def made(tmp_path_factory):
         add_model(s)
         fill(s, 22, 10, machines=[(EVIL[1], EVIL[0]), ('B', 'B1')], what=lambda h, m, day: dict(sharpness=.25) if m == EVIL[0] and day >= 12 else {})
         keep_some(s, EVIL[0], [.4]*10 + [.25]*12)
-    status, out, err = command(d/'store', '--out', d/'out', '--notebook', d/'w.ipynb')
+    status, out, err = command(d/'store', '--days', 4000, '--out', d/'out', '--notebook', d/'w.ipynb')
     assert status == 0, err
     return d, out
 
@@ -122,6 +127,38 @@ def test_who_asks_while_it_is_made_gets_what_is_there(tmp_path):
         first = look.look()
         with look._turn: assert look.look() is first # somebody else is at it: nobody waits
         with pytest.raises(SettingError): Lookout(s, part=0)
+
+def test_who_asks_before_there_is_anything_is_sent_away_at_once(tmp_path):
+    with Store(tmp_path/'store') as s:
+        look = Lookout(s)
+        with look._turn, pytest.raises(Refusal) as e: look.look() # no thread waits
+        assert e.value.status == 503 and e.value.headers['Retry-After'] and look.look()
+
+def test_a_store_that_cannot_be_read_is_not_read_for_everybody_who_asks(tmp_path, monkeypatch):
+    asked = []
+    def broken(*args, **kwargs):
+        asked.append(1)
+        raise StoreError('no answer of the store')
+    with Store(tmp_path/'store') as s:
+        look = Lookout(s)
+        with monkeypatch.context() as m:
+            m.setattr(watch_route, 'overview_of', broken)
+            for _ in range(3):
+                with pytest.raises(StoreError): look.look()
+        assert len(asked) == 1
+        look._until = 0.
+        assert look.look()['photographs'] == 0 # once it can be read again
+
+def test_pictures_of_open_cases_are_not_shown(made):
+    d, _ = made
+    with Store(d/'store') as s:
+        w = watch_store(s)
+        shown = moved_pictures(s, w, each=2)
+        assert {p['kind'] for p in shown} == {'ordinary', 'moved'}
+        kept = w.answers[w.answers['kept']]
+        for id in kept['id'].tail(len(kept) - 3): s.queue_review(id, 'random')
+        left = {p['at'] for p in moved_pictures(s, watch_store(s), each=2)}
+        assert left and left <= {t.isoformat() for t in kept['at'].head(3)}
 
 @in_browser
 def test_the_page_fits_a_telephone_and_a_screen(made):
