@@ -159,7 +159,10 @@ def _bare_dicom(data, name)->bytes:
         if 'MediaStorageSOPInstanceUID' in new.file_meta: del new.file_meta.MediaStorageSOPInstanceUID
         dcmwrite(f, new, enforce_file_format=True)
         return f.getvalue()
-    own = hashlib.sha256(_written(['2.25.1']*3)).digest()
+    pixels = new['PixelData']
+    del new.PixelData # hashed, not written twice
+    own = hashlib.sha256(_written(['2.25.1']*3) + hashlib.sha256(pixels.value).digest()).digest()
+    new['PixelData'] = pixels
     marks = [hashlib.sha256(own + k).digest()[:16] for k in (b'object', b'series', b'study')]
     return _written([f"2.25.{int.from_bytes(m, 'big')}" for m in marks])
 

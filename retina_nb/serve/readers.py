@@ -156,6 +156,7 @@ def _photo_of(table, *what):
     same = i.c.sha256 == its.scalar_subquery(), p.c.image == i.c.id, table.c.prediction == p.c.id
     return sa.exists().where(*same, *what).correlate(review)
 
+# %% ../../nbs/serve/50_readers.ipynb #abd28383
 def _knows(who):
     "Has somebody read a photograph, or had a word on it, of which a case is for others?"
     other = review.alias()
