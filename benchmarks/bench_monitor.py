@@ -8,7 +8,8 @@ import cv2, numpy as np
 from retina_nb.core import cache_dir, json_hash
 from retina_nb.image import image_quality, read_image
 from retina_nb.serve.ranks import began, beside_others, grow, likelier, normal_scores, odds, rank_scores, whose
-from retina_nb.serve.monitor import FEATURES, WatchSettings, Watcher
+from retina_nb.serve.monitor import Watcher
+from retina_nb.serve.stream import FEATURES, WatchSettings
 
 HERE = Path(__file__).parent
 FAULTS = {'none': ('', 0), 'blur 1': ('blur', 1.), 'darkness x.6': ('dark', .6), 'blur .6': ('blur', .6), 'darkness x.8': ('dark', .8),

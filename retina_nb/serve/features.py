@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from ..deploy.grading import Ungraded
-from .monitor import FEATURES
+from .stream import FEATURES
 
 # %% ../../nbs/serve/57_features.ipynb #1b8e9c7a
 def _number(v)->float|None:

@@ -17,7 +17,7 @@ from ..deploy.pictures import _at_most, _jpeg
 from ..image.read import read_image
 from .access import Access
 from .live import live_scores, review_table
-from .monitor import WatchSettings
+from .stream import WatchSettings
 from .queue import predictions_of
 from .schema import bundle, now, prediction, review
 from .watching import FEW_A_DAY, Watched, _place, watch_store

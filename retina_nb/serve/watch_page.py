@@ -19,7 +19,7 @@ from ..deploy.drift import _day, _where, in_words, live_table, read_watch, state
 from ..disk import read_bytes, write_file, write_json
 from ..pages import data_url, render_page, render_template
 from ..report.run_report import _cells, _execute, _plain, _sections
-from .monitor import WatchSettings
+from .stream import WatchSettings
 from .overview import moved_pictures, overview_of
 from .store import Store
 from .store_commands import _opened

@@ -22,7 +22,8 @@ from ..deploy.bundle import _task_of_its_own
 from ..deploy.drift import in_words
 from .features import features_of
 from .lost import Lost, LostSettings, watch_mistakes
-from .monitor import FEATURES, Alarm, Watcher, WatchSettings
+from .monitor import Alarm, Watcher
+from .stream import FEATURES, WatchSettings
 from .prevalence import Shift, tell_shift
 from .readers import Readers
 from .review import DRAWN, plans_of, taken_at

@@ -3,7 +3,7 @@ import math, random
 from datetime import UTC, datetime, timedelta
 
 from conftest import MODEL
-from retina_nb.serve.monitor import FEATURES
+from retina_nb.serve.stream import FEATURES
 from retina_nb.serve.schema import image, prediction, request, subject
 
 SCREENING, DIABETIC = (.70, .08, .14, .05, .03), (.35, .15, .28, .13, .09)
