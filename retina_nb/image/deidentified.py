@@ -209,7 +209,9 @@ def deidentify(
     try: new = _bare(data, name, max_pixels)
     except NoCopy as e: raise ImageError(name, str(e)) from None
     except ImageError: raise ImageError(name, 'cannot be decoded') from None # it may quote what it found
-    except Exception: raise ImageError(name, 'cannot be written anew') from None
+    except Exception:
+        readable = _same(data, data, max_pixels)
+        raise ImageError(name, 'cannot be written anew' if readable else 'cannot be decoded') from None
     if new != data and not _same(data, new, max_pixels):
         raise ImageError(name, 'has no copy that decodes to the same pixels')
     return new

@@ -208,8 +208,7 @@ def test_a_change_that_lasts_is_one_finding_until_it_has_gone_back(own, tmp_path
 def test_no_single_answer_can_be_told_from_a_line(own):
     fill(own, 2, 12, machines=[('A', 'A1')])
     fill(own, 2, 3, machines=[('B', 'B1')], seed=1)
-    today = (now() - START).days
-    fill(own, 1, 12, machines=[('C', 'C1')], seed=2, tags=lambda h, m, at: dict(hospital=h, machine=m, taken=(at + timedelta(days=today)).isoformat()))
+    fill(own, 1, 12, machines=[('C', 'C1')], seed=2, tags=lambda h, m, at: dict(hospital=h, machine=m, taken=now().isoformat())) # today
     own.write(lambda conn, note: conn.execute(prediction.update().values(at=now())))
     values = overview_of(own)
     line = {s['name']: s['features'] for s in values['streams'] if s['level'] == 'machine'}
