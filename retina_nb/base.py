@@ -53,7 +53,9 @@ _EXTRAS = dict(train='torch torchvision fastai fasttransform fastprogress timm c
                serve='sqlalchemy alembic psycopg fastapi starlette pydantic uvicorn multipart prometheus_client '
                      'pynetdicom',
                telemetry='opentelemetry',
-               cloud='obstore')
+               cloud='obstore',
+               bulk='pyarrow distributed dask',
+               ray='ray')
 _EXTRA_OF = {package: extra for extra, packages in _EXTRAS.items() for package in packages.split()}
 
 def _missing(e, # the `ModuleNotFoundError`

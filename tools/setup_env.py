@@ -16,7 +16,7 @@ class SetupError(Exception): "The environment could not be made: the message say
 
 def say(*words): print('set-up:', *words, flush=True)
 
-EXTRAS = 'train', 'panel', 'hub', 'mlflow', 'serve', 'telemetry', 'cloud', 'dev'  # what the notebooks and tests of this checkout use
+EXTRAS = 'train', 'panel', 'hub', 'mlflow', 'serve', 'telemetry', 'cloud', 'bulk', 'dev'  # what the notebooks and tests of this checkout use
 
 def requirements(root=ROOT):
     "What to install, as settings.ini states it: the package's own requirements, its extras and those for developing it"
