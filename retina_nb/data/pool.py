@@ -54,22 +54,31 @@ def _worker(where, settings)->subprocess.Popen:
     return p
 
 # %% ../../nbs/data/45_pool.ipynb #78906f68
-def _drive(p, left, done):
-    "Keep one worker busy, a job ahead; (job, answer) goes to `done`, at last None"
-    under_way = []
+def _feed(p, left, under_way, done, ahead):
+    "Keep one worker busy; (job, answer) goes to `done`. A worker that is gone is an `OSError`"
+    for job in under_way: p.stdin.write(json.dumps(job) + '\n')
+    while True:
+        while len(under_way) <= ahead:
+            job = next(left, None)
+            if job is None: break
+            under_way.append(job)
+            p.stdin.write(json.dumps(job) + '\n')
+        if not under_way: return p.stdin.close()
+        line = p.stdout.readline()
+        if not line.endswith('\n'): raise BrokenPipeError
+        done.put((under_way.pop(0), json.loads(line)))
+
+# %% ../../nbs/data/45_pool.ipynb #b6199b6e
+def _drive(workers, i, left, done, *, ahead, again):
+    "Keep the `i`-th worker busy, or another in its place; at last None goes to `done`"
+    under_way, first, killed = [], None, 0
     try:
         while True:
-            while len(under_way) < 2:
-                job = next(left, None)
-                if job is None: break
-                p.stdin.write(json.dumps(job) + '\n')
-                under_way.append(job)
-            if not under_way: break
-            line = p.stdout.readline()
-            if not line.endswith('\n'): raise BrokenPipeError
-            done.put((under_way.pop(0), json.loads(line)))
-        p.stdin.close()
-    except OSError: done.put((None, ['killed', None]))
+            try: return _feed(workers[i], left, under_way, done, ahead)
+            except OSError: pass
+            now = under_way[0] if under_way else None
+            first, killed = now, killed + 1 if now is first else 1
+            if killed > again or not workers.renew(i): return done.put((now, ['killed', None]))
     finally: done.put(None)
 
 # %% ../../nbs/data/45_pool.ipynb #7ae7bd2d
@@ -81,29 +90,55 @@ def _shared(jobs):
             with lock: return next(it)
     return Shared()
 
+# %% ../../nbs/data/45_pool.ipynb #68f4b73e
+class _Workers(list):
+    "Processes, each of which may be replaced while the block lasts"
+    def __init__(self, start, n):
+        self.start, self.over, self.lock = start, False, threading.Lock()
+        super().__init__(start() for _ in range(n))
+    def renew(self, i)->bool:
+        "Put a new process in the place of one that is gone; False where all are to go, or none can be started"
+        with self.lock:
+            if self.over: return False
+            self[i].kill()
+            self[i].wait()
+            try: self[i] = self.start()
+            except OSError: return False
+            return True
+    def wait(self):
+        for p in self: p.wait()
+    def __enter__(self): return self
+    def __exit__(self, *_):
+        with self.lock: self.over = True
+        for p in self:
+            p.kill()
+            p.wait()
+
 # %% ../../nbs/data/45_pool.ipynb #8cae835c
 def run_jobs(
     where:str, # 'module:function' of a function that takes the settings and returns one that does a job
     settings:list, # what JSON can hold
     jobs, # lists or tuples of what JSON can hold: the arguments of each job
     *,
-    workers:int, # processes; with 1 the work is done in this one
+    workers:int, # processes; with 1 the work is done in this one, unless `again` is asked for
+    again:int=0, # times that a job is given to another worker when one was killed over it
+    ahead:int=1, # jobs that wait at each worker; 0 where a job takes long
 )->Iterator: # (job, result) in the order in which they are done; the result must be what JSON can hold
     "Do jobs in several processes; a `RunError` tells that a worker was killed, an `OSError` is raised as it was"
-    if workers == 1:
+    if workers == 1 and not again:
         work = _named(where)(*settings)
         yield from ((j, work(*j)) for j in jobs)
         return
-    left,done,procs = _shared(jobs), queue.SimpleQueue(), [_worker(where, settings) for _ in range(workers)]
-    try:
-        for p in procs: threading.Thread(target=_drive, args=(p, left, done), daemon=True).start()
+    left, done = _shared(jobs), queue.SimpleQueue()
+    with _Workers(lambda: _worker(where, settings), workers) as procs:
+        for i in range(workers):
+            threading.Thread(target=_drive, args=(procs, i, left, done), kwargs=dict(ahead=ahead, again=again),
+                             daemon=True).start()
         while workers:
             answer = done.get()
             if answer is None: workers -= 1
             else: yield answer[0], _result(*answer[1])
-        for p in procs: p.wait()
-    finally:
-        for p in procs: p.kill(); p.wait()
+        procs.wait()
 
 # %% ../../nbs/data/45_pool.ipynb #be1bbc10
 def _result(kind, value):

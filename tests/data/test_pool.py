@@ -46,3 +46,23 @@ def test_workers_go_with_their_parent(how):
         assert not [w for w in mine if w.is_running() and w.status() != psutil.STATUS_ZOMBIE]
     finally:  # a parent that did not stop must not work on behind the tests
         if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
+
+def test_a_job_whose_worker_was_killed_is_done_by_another():
+    "Workers are killed again and again, and every job is answered once; a job that kills each of its workers is an error"
+    done = []
+    for (n,), result in run_jobs('operator:methodcaller', ['upper'], ([f'job {i}'] for i in range(600)), workers=2, again=3, ahead=0):
+        done.append(result)
+        if len(done)%150 == 50: workers()[len(done)%2].kill()
+    assert sorted(done) == sorted(f'JOB {i}' for i in range(600)) and not workers()
+
+DEADLY = """
+import os, signal
+def deadly(): return lambda what: os.kill(os.getpid(), signal.SIGKILL) if what == 'deadly' else what
+"""
+
+def test_a_job_that_kills_every_worker_is_an_error(tmp_path, monkeypatch):
+    (tmp_path/'deadly_jobs.py').write_text(DEADLY)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    with pytest.raises(RunError, match='was killed'):
+        list(run_jobs('deadly_jobs:deadly', [], [['a'], ['deadly'], ['b']], workers=1, again=2))
+    assert not workers()
