@@ -6,144 +6,104 @@
 __all__ = ['PictureBucket', 'is_bucket', 'pictures_at', 'pictures_of', 'get_picture']
 
 # %% ../../nbs/serve/27_bucket.ipynb #83d97533
-import os, re
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from fastcore.basics import patch
 
-from ..base import need
 from ..core import SettingError
-from ..deploy.hosts import is_own
-from .engine import ReadOnlyStore, StoreError
+from .engine import ReadOnlyStore, StoreError, StoreFull
 from .kept import PictureFolder, Pictures, kept_hash
+from ..storage import StorageError, _aws, is_url, place_at
 
 
 # %% ../../nbs/serve/27_bucket.ipynb #1e223512
-_KEYS = 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'
 _BUCKET = re.compile(r's3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[\w.=+ -]+)*)/?')
 
-def _bucket_name(url)->tuple:
-    "(bucket, folder in it) of an address; anything else is a `SettingError`"
+def _bucket_address(url)->str:
+    "The address of a folder in a bucket; anything else, or one without keys, is a `SettingError`"
     m, shown = _BUCKET.fullmatch(url), url.partition('://')[0]
     if not m or {'.', '..'} & set(m[2].split('/')):
         raise SettingError(f'{shown}://...: pictures are kept in a folder, or in a bucket such as s3://clinic/eyes; '
                            'keys and other settings stand in the environment')
-    return m[1], m[2].strip('/')
+    if _aws().get('skip_signature'):
+        raise SettingError(f's3://{m[1]}: needs keys: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the '
+                           'environment, or AWS_PROFILE')
+    return url.rstrip('/')
 
-# %% ../../nbs/serve/27_bucket.ipynb #aa93153b
-def _endpoint()->str:
-    "The server that the environment names; '' for Amazon's own"
-    url = os.environ.get('AWS_ENDPOINT_URL_S3') or os.environ.get('AWS_ENDPOINT_URL') or os.environ.get('AWS_ENDPOINT')
-    if not url: return ''
-    u = urlsplit(url)
-    if u.scheme not in ('http', 'https') or not u.hostname or '@' in u.netloc:
-        raise SettingError('AWS_ENDPOINT_URL: is no address such as https://objects.clinic.example')
-    told = os.environ.get('AWS_ALLOW_HTTP', '').lower() == 'true'
-    if u.scheme == 'http' and not told and not is_own(u.hostname):
-        raise SettingError(f'AWS_ENDPOINT_URL: {u.hostname} would be spoken to unencrypted; use https, or set '
-                           'AWS_ALLOW_HTTP=true where the network is your own')
-    return url
-
-# %% ../../nbs/serve/27_bucket.ipynb #90e464c8
-_PATIENCE = dict(timeout='30s', connect_timeout='5s')
-_AGAIN: Any = dict(max_retries=3, retry_timeout=timedelta(seconds=20))
-
-def _open_bucket(bucket, folder)->Any:
-    "obstore's client of a bucket"
-    obstore = need('obstore.store')
-    lacking = [k for k in _KEYS if not os.environ.get(k)]
-    if lacking: raise SettingError(f's3://{bucket}: needs keys: set {" and ".join(lacking)} in the environment')
-    url = _endpoint()
-    region = os.environ.get('AWS_REGION') or os.environ.get('AWS_DEFAULT_REGION') or 'us-east-1'
-    how = dict(region=region, retry_config=_AGAIN, client_options=_PATIENCE | dict(allow_http=url.startswith('http:')))
-    return obstore.S3Store(bucket, prefix=folder or None, **how, **(dict(endpoint=url) if url else {}))
 
 # %% ../../nbs/serve/27_bucket.ipynb #32fb1f5d
-_NOBODY, _NOTHING = 'these keys may not do this', 'there is no such bucket, or nothing of this name in it'
-_WORDS = {'401': _NOBODY, '403': _NOBODY, '404': _NOTHING, '507': 'it is full'}
+_KIND = dict(refused=ReadOnlyStore, full=StoreFull)
 
 @contextmanager
-def _asking(where, what)->Iterator[None]:
-    "Within this context, errors of an object store are a `StoreError` of one line"
-    errors = need('obstore.exceptions')
+def _kept(what)->Iterator[None]:
+    "Within this context, errors of a place are a `StoreError` that says what did not happen"
     try: yield
-    except (errors.BaseError, OSError) as e:
-        found = re.search(r'status code: (\d{3})', str(e))
-        status = found[1] if found else ''
-        why = _WORDS.get(status) or (f'it says {status}' if status else 'it cannot be reached')
-        kind = ReadOnlyStore if why == _NOBODY else StoreError
-        raise kind(f'{where}: {why}; {what}') from None
+    except StorageError as e: raise _KIND.get(e.why, StoreError)(f'{e}; {what}') from None
+
 
 # %% ../../nbs/serve/27_bucket.ipynb #7f293198
 class PictureBucket(Pictures):
     "Pictures by their SHA-256 in an object store"
     def __init__(self, where:str # s3://bucket/folder
                 ):
-        bucket, folder = _bucket_name(where)
-        self.where = f's3://{bucket}/{folder}'.rstrip('/')
-        self._client, self._lib = _open_bucket(bucket, folder), need('obstore')
+        self._place = place_at(_bucket_address(where))
+        self.where = self._place.where
     def __repr__(self): return f'PictureBucket({self.where!r})'
     def _name(self, path)->str: return path.removeprefix(f'{self.where}/')
     def at(self, name:str # of two parts, with a stroke between them
           )->str:
         "The address of a picture"
-        return f'{self.where}/{name}'
+        return self._place.at(name)
     def size(self, path:str # of a picture
             )->int:
         "Its bytes; -1 where it is not there"
-        with _asking(path, 'it is not known whether it is there'):
-            try: return self._lib.head(self._client, self._name(path))['size']
-            except FileNotFoundError: return -1
+        with _kept('it is not known whether it is there'): return self._place.size(self._name(path))
+    def read(self, path:str # of a picture
+            )->bytes:
+        "The content of a picture"
+        with _kept('the kept picture cannot be read'): return self._place.read(self._name(path))
 
-# %% ../../nbs/serve/27_bucket.ipynb #dbc6aabc
-@patch
-def read(self:PictureBucket, path:str # of a picture
-        )->bytes:
-    "The content of a picture"
-    with _asking(path, 'the kept picture cannot be read'):
-        return self._lib.get(self._client, self._name(path)).bytes().to_bytes()
 
 # %% ../../nbs/serve/27_bucket.ipynb #f9761658
 @patch
 def write(self:PictureBucket, path:str, # of a picture
           data:bytes):
-    "Keep a picture, in one request: whole, or not at all"
-    with _asking(path, 'nothing was kept there, and nothing was stored'):
-        self._lib.put(self._client, self._name(path), data, use_multipart=False)
+    "Keep a picture: whole, or not at all"
+    with _kept('nothing was kept there, and nothing was stored'): self._place.write(self._name(path), data)
+
 
 # %% ../../nbs/serve/27_bucket.ipynb #bf279ebb
 @patch
 def drop(self:PictureBucket, path:str # of a picture
         ):
     "Delete a picture"
-    with _asking(path, 'it could not be deleted'):
-        try: self._lib.delete(self._client, self._name(path))
-        except FileNotFoundError: pass
+    with _kept('it could not be deleted'): self._place.drop(self._name(path))
+
 
 # %% ../../nbs/serve/27_bucket.ipynb #66427e64
 @patch
 def files(self:PictureBucket, folder='*')->Iterator[tuple]:
     "(path, name, time of the last change) of what lies in the bucket, as `Pictures` wants it"
-    with _asking(self.where, 'it is not known what lies there'):
-        for part in self._lib.list(self._client, None if folder == '*' else folder):
-            for o in part: yield self.at(o['path']), o['path'], o['last_modified'].timestamp()
+    with _kept('it is not known what lies there'):
+        for f in self._place.files('' if folder == '*' else folder): yield self.at(f.name), f.name, f.changed
+
 
 # %% ../../nbs/serve/27_bucket.ipynb #29fba177
 def is_bucket(where # a folder, or an address
              )->bool:
     "Is this an address?"
-    return isinstance(where, str) and re.match(r'[a-z][a-z0-9+.-]*://', where, re.I) is not None
+    return is_url(where)
+
 
 # %% ../../nbs/serve/27_bucket.ipynb #d8fb98a9
 @lru_cache(16)
-def _bucket(url, _keys)->PictureBucket: return PictureBucket(url)
+def _bucket(url, _settings)->PictureBucket: return PictureBucket(url)
+
 
 # %% ../../nbs/serve/27_bucket.ipynb #5691b4b5
 def pictures_at(where, # a folder, or s3://bucket/folder
@@ -151,9 +111,8 @@ def pictures_at(where, # a folder, or s3://bucket/folder
                )->Pictures: # a `PictureFolder` or a `PictureBucket`
     "The place for pictures of this name"
     if not is_bucket(where): return PictureFolder(where, make=make)
-    names = [*_KEYS, 'AWS_SESSION_TOKEN', 'AWS_REGION', 'AWS_DEFAULT_REGION', 'AWS_ENDPOINT', 'AWS_ENDPOINT_URL',
-             'AWS_ENDPOINT_URL_S3', 'AWS_ALLOW_HTTP']
-    return _bucket(where.rstrip('/'), tuple(map(os.environ.get, names)))
+    return _bucket(where.rstrip('/'), tuple(sorted(_aws().items())))
+
 
 # %% ../../nbs/serve/27_bucket.ipynb #27875e5d
 def pictures_of(path # of a kept picture
