@@ -12,6 +12,7 @@ from typing import Any
 
 from .base import DataError
 from .disk import open_file, plain_cell, read_bytes
+from .storage import is_url, read_start, read_url
 
 # %% ../nbs/04_sheets.ipynb #f7b07dee
 _NOT_TEXT = {b'\xd0\xcf\x11\xe0': 'is an old Excel workbook', b'%PDF': 'is a PDF document',
@@ -106,13 +107,13 @@ def _cells(text, path, error, blank)->tuple:
 
 # %% ../nbs/04_sheets.ipynb #a5fc9d7c
 def read_cells(
-    path, # a CSV file. One that cannot be read as such is an error that names the row
+    path, # a CSV file, or its address. One that cannot be read as such is an error that names the row
     blank:bool=False, # keep blank lines? They matter where two files are read side by side
     *,
     error:type=DataError, # the kind of error to raise
 )->tuple: # rows, each a list of cells; for each the line of the file at which it begins
     "The cells of a CSV file as text, stripped"
-    try: raw = read_bytes(path)
+    try: raw = read_url(path, 2**30) if is_url(path) else read_bytes(path)
     except FileNotFoundError: raise error(f'{path}: no such file') from None
     except OSError as e: raise error(f'{path}: cannot be read ({e.strerror})') from None
     return _cells(decode_sheet(raw, path, error), path, error, blank)
@@ -181,7 +182,9 @@ def csv_header(
 )->list: # the names of its columns; [] where it does not look like one
     "The column names of a CSV file, without reading the rest"
     try:
-        with open_file(path) as f: raw = f.read(65536)
+        if is_url(path): raw = read_start(path, 65536)
+        else:
+            with open_file(path) as f: raw = f.read(65536)
         whole = raw[:raw.rfind(b'\n')+1] if len(raw) == 65536 else raw
         text = decode_sheet(whole + b'\0'*(len(whole) % 2 if _wide(whole) else 0), path)
         text = ''.join(text.splitlines(True)[:40])

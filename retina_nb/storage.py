@@ -156,13 +156,13 @@ def _opened(scheme, bucket, settings)->Any:
         raise SettingError(f'{scheme}://{bucket}: the settings of the environment do not fit together '
                            f'({type(e).__name__})') from None
 
-def _client(scheme, bucket)->Any:
-    "The client of a bucket, with the settings of now"
+def _client(scheme, bucket, settings)->Any:
+    "The client of a bucket"
     if not _OPENED_IN: _OPENED_IN.append(os.getpid())
     if _OPENED_IN[0] != os.getpid():
         raise StorageError(f'{scheme}://{bucket}', "was in use when this process was copied (fork): start processes "
                            "with 'spawn', or read through a cache", 'unable')
-    return _opened(scheme, bucket, tuple(sorted(_STORES[scheme][1]().items())))
+    return _opened(scheme, bucket, settings)
 
 # %% ../nbs/03_storage.ipynb #8cbf4b01
 _SAID = {'401': ('refused', 'these keys may not do this'), '403': ('refused', 'these keys may not do this'),
@@ -355,13 +355,13 @@ class _Bucket(Place):
     def __init__(self, where):
         self.scheme, self.bucket, self.folder = _split(where)
         self.where = f'{self.scheme}://{self.bucket}/{self.folder}'.rstrip('/')
-        self._lib = need('obstore')
+        self._settings, self._lib = tuple(sorted(_STORES[self.scheme][1]().items())), need('obstore')
+    def __reduce__(self): return place_at, (self.where,) # without the keys, which stand in the environment there too
     @property
-    def _client(self): return _client(self.scheme, self.bucket)
+    def _client(self): return _client(self.scheme, self.bucket, self._settings)
     def _key(self, name): return f'{self.folder}/{_name(name, self.where)}'.lstrip('/')
     def _asking(self, name, what=''):
-        unsigned = bool(_STORES[self.scheme][1]().get('skip_signature'))
-        return _asking(self.at(name) if name else self.where, what, unsigned)
+        return _asking(self.at(name) if name else self.where, what, ('skip_signature', True) in self._settings)
     def info(self, name):
         with self._asking(name):
             try: o = self._lib.head(self._client, self._key(name))
