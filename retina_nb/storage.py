@@ -230,6 +230,7 @@ class Place:
 @patch
 def read(self:Place, name:str, # within the place
          max_bytes:int=None, # refuse what is larger; None: no limit
+         etag:str='', # read this content only, as a `File` says; where it is another now, `why` is 'changed'
         )->bytes:
     "The whole content of a file"
     raise NotImplementedError
@@ -286,7 +287,7 @@ class _Folder(Place):
         try: s = os.stat(path)
         except (FileNotFoundError, NotADirectoryError): return None
         return None if os.path.isdir(path) else File(name, s.st_size, s.st_mtime)
-    def read(self, name, max_bytes=None):
+    def read(self, name, max_bytes=None, etag=''):
         with _on_disk(self.at(name)): return read_bytes(self.at(name), 2**40 if max_bytes is None else max_bytes)
     def write(self, name, data):
         with _on_disk(self.at(name)): write_file(self.at(name), data)
@@ -395,18 +396,18 @@ def _piece(self:_Bucket, name, start, end, etag)->tuple:
     return _stubborn(ask)
 
 @patch
-def _first(self:_Bucket, name, n)->tuple:
+def _first(self:_Bucket, name, n, etag='')->tuple:
     "(what is known of an object, its first `n` bytes)"
-    try: return self._piece(name, 0, n, None)
+    try: return self._piece(name, 0, n, etag)
     except StorageError as e:
         if 'says 416' not in e.what or self.size(name) != 0: raise
         return dict(size=0, e_tag=''), b'' # there is no range in nothing
 
 # %% ../nbs/03_storage.ipynb #4dc673c6
 @patch
-def read(self:_Bucket, name, max_bytes=None):
+def read(self:_Bucket, name, max_bytes=None, etag=''):
     "The whole content of an object"
-    meta, data = self._first(name, _PIECE)
+    meta, data = self._first(name, _PIECE, etag)
     size = meta['size']
     _check_large(self.at(name), size, max_bytes)
     if len(data) < size:
@@ -566,7 +567,7 @@ class _Web(Place):
     "What lies under an address of a web server"
     def __init__(self, where): self.where = where.rstrip('/')
     def at(self, name): return f'{self.where}/{quote(_name(name, self.where))}'
-    def read(self, name, max_bytes=None): return _web_bytes(self.at(name), max_bytes)
+    def read(self, name, max_bytes=None, etag=''): return _web_bytes(self.at(name), max_bytes)
     def info(self, name): return _web_info(self.at(name), name)
 
 # %% ../nbs/03_storage.ipynb #6489ee94

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['bulk_columns', 'grade_shard', 'grade_here', 'finish_bulk']
 
-# %% ../../nbs/deploy/93_bulk.ipynb #029329f8
+# %% ../../nbs/deploy/93_bulk.ipynb #1c044140
 import hashlib, io, json, os, threading, time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from ..image.read import MAX_BYTES, _file_bytes
 from .bundle import load_bundle
 from .grader import Grader
 from .grading import Ungraded, grading_columns
-from .shards import Plan, bundle_here, read_plan, read_shard
+from .shards import bundle_here, read_plan, read_shard
 
 # %% ../../nbs/deploy/93_bulk.ipynb #15c49397
 class _Ahead:
@@ -63,44 +63,44 @@ class _Coming:
                 a._send(-1)
         return data
 
-# %% ../../nbs/deploy/93_bulk.ipynb #1fe3a188
-_OWN_FAULT = 'missing', 'refused', 'large', 'changed'
-_CHANGED = 'was changed after it had been listed: another plan, with another --out, takes it as it is now'
+# %% ../../nbs/deploy/93_bulk.ipynb #1466d54b
+_GONE, _CHANGED = 'no such file', 'was changed after it had been listed; a new plan, with another --out, takes it as it is'
+_OWN_FAULT = dict(missing=_GONE, changed=_CHANGED, refused='', large='') # of an image; anything else is the store's
 
-def _changed(f, data, stamp)->bool:
-    "Is a file another than the one that was listed? `stamp` is the time of its last change now, where that is known"
-    return f.bytes >= 0 and (len(data) != f.bytes or (stamp is not None and f.changed > 0 and stamp != f.changed))
+def _from_disk(path, f)->bytes:
+    "The bytes of a file, if it is the one that was listed"
+    data = _file_bytes(path)
+    try: now = os.stat(path)
+    except OSError: raise ImageError(path, _GONE) from None
+    if f.bytes >= 0 and (now.st_size, now.st_mtime) != (f.bytes, f.changed): raise ImageError(path, _CHANGED)
+    return data
 
-# %% ../../nbs/deploy/93_bulk.ipynb #215fb301
+# %% ../../nbs/deploy/93_bulk.ipynb #2e6ce0a3
+def _from_store(place, f)->bytes:
+    "The bytes of an object, if it is the one that was listed"
+    try: return place.read(f.name, MAX_BYTES, f.etag) if place else read_url(f.name, MAX_BYTES)
+    except StorageError as e:
+        if e.why not in _OWN_FAULT: raise
+        raise ImageError(f.name, _OWN_FAULT[e.why] or e.what) from None
+
+# %% ../../nbs/deploy/93_bulk.ipynb #8b3b5005
 class _Reader:
     "Reads the images of a shard from their place; an `ImageError` is about one of them, anything else about all"
-    def __init__(self, where): self.place, self.asked, self.lock = place_at(where) if where else None, None, threading.Lock()
+    def __init__(self, where):
+        self.place, self.there, self.lock = place_at(where) if where else None, None, threading.Lock()
     def __call__(self, f)->tuple:
+        "Bytes and SHA-256 of a file"
         where = self.place.at(f.name) if self.place else f.name
-        try: data, stamp = (_from_store if is_url(where) else _from_disk)(where, f)
-        except (ImageError, StorageError) as e:
-            if isinstance(e, StorageError) and e.why not in _OWN_FAULT: raise
-            if not self._there(): raise RunError(f'{self.place.where}: nothing is there any more: is it still mounted, '
-                                                 'and are the keys still valid?') from None
-            raise ImageError(f.name, e.what) from None
-        if _changed(f, data, stamp): raise ImageError(f.name, _CHANGED)
+        try: data = _from_store(self.place, f) if is_url(where) else _from_disk(where, f)
+        except ImageError as e:
+            if e.what != _CHANGED: self.check()
+            raise
         return data, hashlib.sha256(data).hexdigest()
-    def _there(self)->bool:
-        "Is anything there? Asked once a shard"
+    def check(self):
+        "Raise where nothing is there at all any more; asked once a shard"
         with self.lock:
-            if self.asked is None: self.asked = self.place is None or next(self.place.files(), None) is not None
-            return self.asked
-
-# %% ../../nbs/deploy/93_bulk.ipynb #12b4cea1
-def _from_disk(path, f)->tuple:
-    "Bytes of a file, and the time of its last change"
-    data = _file_bytes(path)
-    try: return data, os.stat(path).st_mtime
-    except OSError: raise ImageError(path, 'no such file') from None
-
-def _from_store(url, f)->tuple:
-    "Bytes of an object, which is the one that was listed"
-    return read_url(url, MAX_BYTES), None
+            if self.there is None: self.there = not self.place or next(self.place.files(), None) is not None
+        if not self.there: raise DataError(f'{self.place.where}: holds nothing any more: is it still mounted?')
 
 # %% ../../nbs/deploy/93_bulk.ipynb #3e68e3c5
 _KINDS = dict(grade='int16', referable='bool_', threshold='float64', quality_score='float64', novel='bool_',
