@@ -16,7 +16,7 @@ from safetensors.torch import save as save_tensors
 
 from ..core import RunError
 from ..disk import write_file
-from .distributed import bare, gather, rank
+from .distributed import bare, by_first, gather, rank
 
 # %% ../../nbs/train/33_checkpoint.ipynb #d3edd24c
 def epoch_of(learn # a `Learner` that is being fitted
@@ -110,7 +110,7 @@ def load_checkpoint(file, # what `save_checkpoint` wrote
                     learn # a `Learner` of the same settings
                    )->dict: # the values kept beside the tensors, `epoch` among them
     "Put a learner back to where it was; random states are set by the caller, last of all"
-    state, tensors = _read_checkpoint(file)
+    state, tensors = by_first(lambda: _read_checkpoint(file)) # the others may not see its disk
     def of(start): return {k.removeprefix(start): v for k,v in tensors.items() if k.startswith(start)}
     try: bare(learn.model).load_state_dict(of('model.'))
     except RuntimeError as e: raise RunError(f'{file}: belongs to another model ({str(e).splitlines()[0]})') from None
@@ -132,7 +132,7 @@ class Checkpoint(Callback):
         save_checkpoint(self.file, self.learn, epoch, history=self.history.rows if self.history else [])
     def resume(self)->int: # the epoch to start with
         "Load the file, or write it if there is none; call it just before `fit`"
-        if not self.file.is_file():
+        if not by_first(self.file.is_file):
             if self.learn.opt is None: self.learn.create_opt()
             self._save(-1)
             return 0

@@ -27,7 +27,7 @@ from ..data.split import split_records
 from .callbacks import Accumulate, EMA, GrowSize, HalfPrecision, History, KeepBest, epoch_metrics
 from .config import MIX, Named, TrainConfig
 from .options import known_options, names_of, takes
-from .distributed import Parallel, rank, rank0_first, share_loader
+from .distributed import Parallel, rank, rank0_first, same_everywhere, share_loader, together
 from .loader import loaders
 from .losses import make_loss
 from .network import Net, _check_arch, load_weights
@@ -193,9 +193,10 @@ def make_learner(records:pd.DataFrame, # split records
     check_machine(config)
     set_seed(config.seed)
     loss = loss_of(config, records)
-    net = make_net(config, loss.n_out, start=start)
+    net = together(lambda: make_net(config, loss.n_out, start=start))
     dls = _loaders(records, config, dls, own)
     net = net.to(dls.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
+    same_everywhere(net)
     if config.compile: _compile(net)
     torch.manual_seed(config.seed + rank()) # processes see the same order and their own augmentations
     learn = Learner(dls, net, loss_func=loss.to(dls.device), opt_func=Adam, lr=config.lr, splitter=body_and_head,

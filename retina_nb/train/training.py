@@ -23,10 +23,10 @@ from .checkpoint import Checkpoint
 from .callbacks import HalfPrecision, History, KeepBest, StopOnNaN
 from .config import TrainConfig
 from .options import known_options, names_of, takes
-from .distributed import processes, rank, rank0_first, wait, world
+from .distributed import by_first, processes, program, rank, rank0_first, require_same, together, world
 from .learner import _listed, as_records, check_machine, make_learner, split_for_training
 from .network import require_weights
-from .run_folder import begun, check_place, check_same, facts_of, finish_run, hold_out, open_run
+from .run_folder import begun, check_place, check_same, facts_of, finish_run, hold_out, open_run, require_same_data, the_run
 from .tracking import make_tracker
 from .trackers import check_tracker
 from ..work import Progress
@@ -97,7 +97,7 @@ def _let_go(learn):
 # %% ../../nbs/train/55_training.ipynb #da8822ab
 def _fit_in_memory(build, learn, config, run, checkpoint, progress):
     "Fit the learner, or others with smaller batches when memory runs out; returns the last one"
-    memory = run.config.get('memory', [])
+    memory = by_first(lambda: run.config.get('memory', []))
     if memory:
         config = replace(config, bs=memory[-1]['bs'], accumulate=memory[-1]['accumulate'])
         learn = build(config, learn.dls)
@@ -133,7 +133,7 @@ def _train(records, config, facts, out, start, progress, cbs, track, track_uri):
     checkpoint = Checkpoint(out/'checkpoint.safetensors', history)
     mine = [history, checkpoint, StopOnNaN(), *_listed(cbs)]
     def build(c, dls):
-        resumed = checkpoint.file.is_file() and begun(out)
+        resumed = by_first(lambda: checkpoint.file.is_file() and begun(out))
         more = {} if dls else dict(progress=progress and not rank())
         return make_learner(records, c, cbs=mine, dls=dls, start=not resumed, **more)
     learn = build(config, None) # may refuse; from here on there is something to keep
@@ -151,15 +151,17 @@ def _train(records, config, facts, out, start, progress, cbs, track, track_uri):
 # %% ../../nbs/train/55_training.ipynb #5f246c12
 def _ask_for_weights(config, out, resume):
     "Can ImageNet weights be had, if this training is going to need them?"
-    there = any((Path(out)/f).is_file() for f in ('checkpoint.safetensors', 'model.safetensors'))
+    files = [Path(out)/f for f in ('checkpoint.safetensors', 'model.safetensors')]
+    there = by_first(lambda: any(f.is_file() for f in files))
     if config.pretrained and not (resume and there): rank0_first(lambda: require_weights(config.arch))
 
 # %% ../../nbs/train/55_training.ipynb #fdc278bb
 def _checked(config, out, resume, track, track_uri):
     "Raise before anything slow begins for a place or settings that cannot work here"
-    check_place(out, resume)
-    check_machine(config)
-    if not rank(): check_tracker(track, out, track_uri)
+    require_same(program() | config.to_dict() | dict(resume=resume))
+    by_first(lambda: check_place(out, resume))
+    together(lambda: check_machine(config))
+    by_first(lambda: check_tracker(track, out, track_uri))
 
 # %% ../../nbs/train/55_training.ipynb #5359089a
 @takes(TrainConfig)
@@ -185,19 +187,21 @@ def train(records, # records, split by patient here if they are not split; or a 
         with hold_out(out):
             records = as_records(records, config.task, seed=config.data_seed)
             _ask_for_weights(config, out, resume)
-            records = split_for_training(records, config.task, seed=config.data_seed, skip_bad=skip_bad)
+            how = dict(seed=config.data_seed, skip_bad=skip_bad)
+            records = together(lambda: split_for_training(records, config.task, **how))
             return _begin(records, config.through_cache(records), out, start, progress, cbs, track, track_uri)
 
 # %% ../../nbs/train/55_training.ipynb #f49111d1
 def _begin(records, config, out, start, *rest):
     "Train, unless there is a finished run already, which must be whole"
+    require_same(config.to_dict()) # what the records add to it: a cache, for one
     facts = facts_of(config, records)
-    check_same(out, config, facts)
-    wait()
-    if not ((out/'config.json').is_file() and Run(out).finished):
-        return _train(records, config, facts, out, start, *rest)
-    Run(out).check()
-    return Run(out)
+    require_same_data(records, facts)
+    by_first(lambda: check_same(out, config, facts))
+    def finished(): return (out/'config.json').is_file() and Run(out).finished
+    if not by_first(finished): return _train(records, config, facts, out, start, *rest)
+    by_first(lambda: Run(out).check())
+    return the_run(out)
 
 # %% ../../nbs/train/55_training.ipynb #ae519e14
 def _tell(run, config):
@@ -214,6 +218,7 @@ def _command(data, task, layout, image_col, label_col, patient_col, no_pretraine
     config = TrainConfig(task=task, **options) # a wrong option is said before any image is read
     columns, place = dict(image=image_col, label=label_col, patient=patient_col), (rest['out'], rest['resume'])
     with processes():
+        if rank(): warnings.simplefilter('ignore') # the first one says them
         _checked(config, *place, rest['track'], rest['track_uri'])
         if re.fullmatch(r'synth:\d+', data): _ask_for_weights(config, *place) # before they are drawn
         with Progress('reading', show=not rank()):
@@ -247,4 +252,9 @@ def retina_train(
     **kwargs # fields of `TrainConfig`
 ):
     "Train on DATA and write a run folder: weights, history, predictions, scores and figures"
-    _command(**locals())
+    options = locals()
+    try: _command(**options)
+    except RetinaError as e:
+        if not getattr(e, 'said', False): raise
+        time.sleep(5) # another process of this machine says it, and is ended by the launcher when this one ends
+        sys.exit(2)
