@@ -5,7 +5,7 @@ PY    = $(BIN)/python
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help js js-packages setup demo test test-full wheel lab panel serve month bench docs real prepare readme run run-stale clean
+.PHONY: help js js-packages setup demo test test-full wheel lab panel serve up image-test month bench docs real prepare readme run run-stale clean
 
 help:     ## show this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -33,6 +33,12 @@ panel: setup ## the prediction panel in the browser (BUNDLE=runs/demo/bundle; ma
 
 serve: setup ## the service over HTTP (BUNDLE=runs/demo/bundle; made by `make demo`)
 	@$(BIN)/retina_serve $(or $(BUNDLE),runs/demo/bundle) $(ARGS)
+
+up:       ## the service with database, object store, Prometheus and panel, where Docker is (BUNDLE=runs/demo/bundle)
+	@python3 tools/containers.py up $(if $(BUNDLE),--bundle $(BUNDLE))
+
+image-test: setup ## build the service's image without Docker and have it work as deploy/compose.yml says (needs root; some minutes)
+	@$(PY) tools/containers.py image-test $(ARGS)
 
 month: setup ## a simulated month, watched: a camera found, models tried; figures in nbs/howto/84_watched.ipynb
 	@$(PY) tools/notebooks.py run nbs/howto/84_watched.ipynb

@@ -53,7 +53,7 @@ import retina_nb.serve.service, retina_nb.serve.serve_command, retina_nb.serve.b
 def check(venv, out):
     "Every library loads, and the service too, where nothing but the image is; those of .libs come with those that need them"
     files = [f'/{p.relative_to(out)}' for p in binaries(out/str(venv).lstrip('/')) if '.libs' not in p.parent.name]
-    subprocess.run(['chroot', out, venv/'bin/python', '-B', '-c', LOADS, *files], check=True, env=dict(HOME='/tmp', MPLCONFIGDIR='/tmp/matplotlib'))
+    subprocess.run([shutil.which('chroot', path='/usr/sbin:/sbin:/usr/bin'), out, venv/'bin/python', '-B', '-c', LOADS, *files], check=True, env=dict(HOME='/tmp', MPLCONFIGDIR='/tmp/matplotlib'))
     shutil.rmtree(out/'tmp/matplotlib', ignore_errors=True)
 
 def assemble(venv, out):
