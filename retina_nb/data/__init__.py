@@ -24,6 +24,6 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     download=['DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get'],
     pool=['count_cores', 'run_jobs'],
     manifest=['read_cache'],
-    cache=['cache_fields', 'cache_names', 'cache_records', 'retina_cache'],
+    cache=['cache_fields', 'cache_names', 'cache_records', 'near_records', 'retina_cache'],
     provenance=['describe_source', 'source_badge', 'source_file', 'synthetic_rows'],
 ))

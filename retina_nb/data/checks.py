@@ -18,12 +18,13 @@ import pandas as pd
 from ..base import watched
 from ..core import DataError, ImageError, task_of
 from .faults import counted
-from .files import content_keys, on_disk, parse_labels
+from .files import _known, content_keys, on_disk, parse_labels, rooted
 from .records import row_of, warn_of_patients
 from ..image.hashes import HASH_BITS, near_duplicates, phash
-from ..disk import read_bytes
-from ..image.read import MAX_BYTES, image_size, read_image, sha256
+from ..image.read import _file_bytes, image_size, read_image, sha256
 from ..work import progress as going
+from ..storage import is_url
+
 
 # %% ../../nbs/data/25_checks.ipynb #9d0554e1
 SCAN_SIDE = 128 # pixels of the short side that a scan decodes to at least: enough for hashes and quality
@@ -52,8 +53,7 @@ def _scan_one(path, measure)->dict:
             a = read_image(path)
             size,sha = a.shape[1::-1], hashlib.sha256(a.tobytes()).hexdigest()
         else:
-            try: data = read_bytes(path, MAX_BYTES)
-            except OSError as e: raise ImageError(path, f'cannot be read: {e.strerror}') from None
+            data = _file_bytes(path)
             a = _smaller(read_image(data, short_side=SCAN_SIDE, name=path))
             size,sha = image_size(data), sha256(data)
         seen = dict(image=path, what='', width=size[0], height=size[1], sha256=sha, phash=phash(_thumb(a)))
@@ -65,6 +65,9 @@ _SEEN,_MOST = {}, 100_000 # (path, size, time) -> what a scan without a measure 
 
 def _stamp(path):
     "What tells that a file is still the one that was seen; `None` for what is no file"
+    if is_url(path):
+        f = _known([path])[path]
+        return (path, f.bytes, f.etag) if f and f.etag else None
     try: s = os.stat(path)
     except (OSError, ValueError): return None
     return path, s.st_size, s.st_mtime_ns
@@ -222,7 +225,7 @@ def summarise_records(
 # %% ../../nbs/data/25_checks.ipynb #27a1f1cf
 def _label_file(records, i=None)->str:
     "The label file that record `i` came from, or the one that all came from; '' if there is none, or several"
-    rows,root = records.attrs.get('rows') or [], Path(records.attrs.get('root', ''))
+    rows,root = records.attrs.get('rows') or [], rooted(records.attrs.get('root', ''))
     if i is not None: rows = [r for r in rows if r[0] <= i][-1:]
     files = {r[1].split('::')[0] for r in rows}
     return str(root/files.pop()) if len(files) == 1 else ''

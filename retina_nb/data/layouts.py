@@ -7,7 +7,7 @@ __all__ = ['RAW', 'PATIENT_COLUMNS', 'EYE_COLUMNS', 'LayoutMethods', 'Layout', '
            'label_pairs', 'PairsLayout', 'FoldersLayout', 'DicomLayout']
 
 # %% ../../nbs/data/10_layouts.ipynb #68017e68
-import fnmatch, os, re
+import fnmatch, os, posixpath, re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ from ..sheets import csv_header, read_cells, read_labels_csv
 from .names import EYES, eyes_of, is_image, is_unknown, split_of, stem_of
 from ..image.dicom import dicom_tags
 from ..image.read import image_size, is_image_file
+from ..storage import is_url
+
 
 # %% ../../nbs/data/10_layouts.ipynb #42ed9a29
 class LayoutMethods:
@@ -305,6 +307,17 @@ def _from_one_hot(df, columns, task)->pd.Series:
     label = lambda row: ' and '.join(task.classes[l] for c,l in columns.items() if row[c])
     return pd.Series([label(r) for _,r in marked.iterrows()], index=df.index, dtype='str')
 
+# %% ../../nbs/data/10_layouts.ipynb #2a6e428b
+def _direct(here, cell)->str:
+    "Where an image lies that a table in the folder `here` names: a path from there, or an address"
+    if is_url(cell): return cell
+    if not is_url(here): return os.path.normpath(os.path.join(here, cell))
+    scheme,_,rest = here.partition('://')
+    place,_,inside = rest.partition('/')
+    inside = posixpath.normpath(posixpath.join('/', inside, cell.replace('\\', '/').lstrip('/')))
+    return f'{scheme}://{place}{inside}'
+
+
 # %% ../../nbs/data/10_layouts.ipynb #a2e2e283
 @dataclass(frozen=True)
 class RecordsLayout(TableLayout):
@@ -319,10 +332,10 @@ class RecordsLayout(TableLayout):
         return ['records.csv'] if 'records.csv' in found else found
 
     def locate(self, folder, cells, split, table):
-        "The paths as they are written, from the table's folder; an image that is not there is looked for by its name"
+        """Paths and addresses as they are written, from the table's folder; an image that is not there is looked for by
+        its name"""
         near,at,cells = table.rpartition('/')[0], f'{folder.root}/', cells.tolist()
-        here = os.path.join(folder.root, near)
-        direct = [os.path.normpath(os.path.join(here, c)) if c else '' for c in cells]
+        direct = [_direct(folder.root/near, c) if c else '' for c in cells]
         other = lambda c: folder.index.find(c, split, near=near) if c else ''
         return [p if there or not (f := other(c)) else at + f for p,there,c in zip(direct, on_disk(direct), cells)]
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ..core import RunError, SettingError
 from ..disk import json_hash, open_file, read_bytes, read_json, write_json
+from ..storage import is_url, url_infos
+
 
 # %% ../../nbs/data/48_manifest.ipynb #0c8c57a9
 def _manifest(out, pre, rows, complete):
@@ -51,20 +53,25 @@ def _whole(path, row)->bool:
     except OSError: return False
 
 # %% ../../nbs/data/48_manifest.ipynb #c66b8558
-def _stamp(image)->dict:
-    "Where a photograph lies, its size and its time; {} when it is not there"
+def _stamp(image, far)->dict:
+    "Where a photograph lies, its size and its time, or the store's name of its content; {} when it is not there"
+    if image in far:
+        f = far[image]
+        return dict(source=image, bytes=f.bytes, etag=f.etag or str(f.changed or '')) if f else {}
     try: s = os.stat(image.partition('::')[0] if '.npz::' in image else image)
     except (OSError, ValueError): return {}
     return dict(source=os.path.abspath(image), bytes=s.st_size, mtime_ns=s.st_mtime_ns)
+
 
 # %% ../../nbs/data/48_manifest.ipynb #13b12a3e
 def _plan(names, files, out)->tuple: # rows to keep, jobs, names of photographs that are not there, stamps by name
     "What is done already, and what is to do"
     kept,jobs,gone,stamps = {}, [], [], {}
+    far = url_infos([o for o in names if is_url(o)]) # of now
     for image,name in names.items():
-        now,row = _stamp(image), files.get(name)
+        now,row = _stamp(image, far), files.get(name)
         whole = row is not None and _whole(Path(out)/name, row)
-        if whole and all(row[k] == v for k,v in now.items()): kept[name] = row
+        if whole and now.get('etag') != '' and all(row.get(k) == v for k,v in now.items()): kept[name] = row
         elif not now: gone.append(name)
         else:
             jobs.append((image, name, row['sha256'] if whole else ''))

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..core import RetinaError
+from .files import rooted
 from .manifest import read_cache
-from ..sheets import read_table
+from ..sheets import csv_header, read_table
+from ..storage import is_url
+
 
 # %% ../../nbs/data/52_provenance.ipynb #13b48b38
 DRAWN = 'synth', 'generated for training' # what the column `source` says of synthetic images
@@ -28,7 +31,9 @@ def _drawn_folder(folder)->bool:
     "Do the tables of a data set, one level above its images, say that they are drawn?"
     for name in ('records.csv', 'tags.csv'):
         table = folder.parent/name
-        try: found = set(_MARKS) <= set(read_table(table)) if table.is_file() else False
+        try:
+            if is_url(table): found = set(_MARKS) <= set(csv_header(table))
+            else: found = set(_MARKS) <= set(read_table(table)) if table.is_file() else False
         except (RetinaError, OSError, ValueError): found = False
         if found: return True
     return False
@@ -40,7 +45,7 @@ def synthetic_rows(
     "Which images are drawn by the generator, as far as source, tags, or the tables beside the images tell"
     drawn = _has_marks(records)
     if 'source' in records: drawn |= records['source'].isin(DRAWN)
-    folders = records['image'].astype(str).map(lambda f: Path(f).parent)
+    folders = records['image'].astype(str).map(lambda f: rooted(f).parent)
     known = {d: _drawn_folder(d) for d in folders[~drawn].unique()}
     return drawn | type(drawn)([known.get(d, False) for d in folders], drawn.index, dtype=bool)
 

@@ -13,13 +13,15 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, SettingError, get_task, with_task
-from ..disk import file_kind, shown_name
+from ..disk import cache_dir, file_kind, json_hash, shown_name, write_file
 from .datasets import find_layout
 from .faults import _clashes, _repeats, _row_problems, crowd_of, whole_problems
-from .files import TABLES, DataFolder, column_of, content_keys
+from .files import TABLES, DataFolder, column_of, content_keys, rooted
 from ..sheets import read_cells
 from .names import split_of, stem_of
 from .layouts import RAW, _either
+from ..storage import is_url, place_at, read_url, shown_url, split_url, url_info
+
 
 # %% ../../nbs/data/20_records.ipynb #c46f030f
 def _own_patients(raw, patients)->pd.Series:
@@ -122,6 +124,32 @@ def _recode(raw, layout, uncertain)->pd.DataFrame:
     maybe = text == 'uncertain'
     return raw.assign(text=text.where(~maybe, policies[uncertain]), uncertain=maybe.astype(int).astype(str))
 
+# %% ../../nbs/data/20_records.ipynb #e4bd0528
+def _fetched(url)->Path:
+    "The copy of a file at an address in the cache folder, fetched where it is not there or no longer the same"
+    info = url_info(url)
+    if info is None: raise DataError(f'{shown_url(url)}: no such file')
+    path = cache_dir()/'fetched'/json_hash([url, info.bytes, info.etag, info.changed])/url.rpartition('/')[2]
+    if not path.is_file() or path.stat().st_size != info.bytes: write_file(path, read_url(url))
+    return path
+
+def _open_address(url)->tuple:
+    "DATA at an address, as `_open_data` gives it"
+    name = url.rstrip('/').rpartition('/')[2]
+    kind = Path(name.partition('?')[0]).suffix.lower()
+    if kind == '.npz': return _open_data(_fetched(url), 0)
+    if url.lower().startswith('file:'): return _open_data(place_at(url).where, 0)
+    web = url.lower().startswith('http')
+    if kind in TABLES:
+        read_cells(url) # what is wrong with it is said before anything else
+        root = url.rpartition('/')[0] if web else split_url(url)[0].where
+        return DataFolder(root, [name] if web else None), DataFolder(root, [name])
+    if web: raise DataError(f'{shown_url(url)}: a web server cannot be listed: give the address of a CSV file')
+    folder = DataFolder(place_at(url).where)
+    if not folder.files: raise DataError(f'{url}: there is nothing at this address')
+    return folder, folder
+
+
 # %% ../../nbs/data/20_records.ipynb #39ca5ae6
 def _open_data(path, seed)->tuple:
     "DATA as a `DataFolder`, and the part of it to look for a layout in: the one file, where DATA names a file"
@@ -131,6 +159,7 @@ def _open_data(path, seed)->tuple:
         if not text[6:].isdigit() or not int(text[6:]):
             raise SettingError(f'{text}: write synth:N for N synthetic images, for example synth:400')
         path = synth_dataset(int(text[6:]), seed=seed)
+    elif is_url(text): return _open_address(text)
     path = Path(path)
     if not path.is_file():
         what = f'is {file_kind(path.stat().st_mode)}, no file or folder' if path.exists() else 'no such folder or file'
@@ -202,7 +231,7 @@ def warn_of_patients(
 
 # %% ../../nbs/data/20_records.ipynb #f34a8cf2
 def load_records(
-    path, # dataset folder, records CSV, .npz file, or 'synth:N' for N synthetic images
+    path, # dataset folder, records CSV, .npz file, the address of one, or 'synth:N' for N synthetic images
     task='dr', # what the labels mean: a name, a `Task`, or the path of a JSON file
     layout=None, # name of a layout or a layout of your own, where looking is not enough
     *,
@@ -258,6 +287,6 @@ def data_name(
 )->str: # without an ending; of a file called records or labels, the name of its folder
     "What to call a data set in the name of a folder or the title of a page"
     if str(data).startswith('synth:'): return str(data).replace(':', '_')
-    path = Path(data).resolve()
+    path = Path(re.sub(r'[^\w./ -]', '_', shown_url(data).partition('://')[2])) if is_url(data) else Path(data).resolve()
     name = path.stem if path.suffix.lower() in (*TABLES, '.npz') else path.name
     return path.parent.name if re.fullmatch('records?|labels?|index', name, re.I) and path.parent.name else name

@@ -22,8 +22,10 @@ from .grading import Grading, Ungraded
 from .guard import open_session, sound_answer
 from ..disk import shown_name
 from ..image.gradable import BLANK, ungradable
-from ..image.read import IMAGE_TYPES, is_image_file, read_image
+from ..image.read import IMAGE_TYPES, _file_bytes, is_image_file, read_image
 from ..measure.inputs import reaches
+from ..storage import is_url, place_at, shown_url, url_info
+
 
 # %% ../../nbs/deploy/45_grader.ipynb #26d95e0d
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -101,6 +103,7 @@ def _source(src, name)->tuple:
         name = name or os.path.basename(str(getattr(src, 'name', 'image')))
         src = src.read()
     if isinstance(src, (bytearray, memoryview)): src = bytes(src)
+    if is_url(src): return _file_bytes(src), name or shown_url(src) # fetched once
     if isinstance(src, (str, os.PathLike)): return os.fspath(src), name or shown_name(os.fspath(src))
     return src, name or getattr(src, 'filename', '') or 'image'
 
@@ -196,13 +199,27 @@ def _in_folder(folder)->list:
     if found or closed: return sorted(found + closed) # what is closed becomes a row that says so
     raise DataError(f"{folder}: no image files in this folder (looked for {', '.join(sorted(IMAGE_TYPES))})")
 
+# %% ../../nbs/deploy/45_grader.ipynb #e63b5766
+def _at_address(url)->list:
+    "The images at an address: itself, or those that lie under it, sorted"
+    if url.lower().startswith('file:'): return image_files(place_at(url).where)
+    web = url.lower().startswith('http')
+    if web or os.path.splitext(url)[1].lower() in IMAGE_TYPES or (not url.endswith('/') and url_info(url)): return [url]
+    place = place_at(url)
+    names = [f.name for f in place.files() if not any(o.startswith('.') for o in f.name.split('/'))]
+    found = [place.at(n) for n in names if os.path.splitext(n)[1].lower() in IMAGE_TYPES or is_image_file(place.at(n))]
+    if found: return sorted(found)
+    raise DataError(f'{url}: no image files at this address')
+
+
 # %% ../../nbs/deploy/45_grader.ipynb #77b3b820
 def image_files(
-    images, # paths, folders, or anything else that `Grader` takes; one of them, or a list
+    images, # paths, folders, addresses of either, or anything else that `Grader` takes; one of them, or a list
 )->list: # paths as texts, and the other things
     "Expand folders into the image files in them; everything else stays as it is"
     out = []
-    for o in images if isinstance(images, (list,tuple)) else [images]: out += _in_folder(o) if _is_folder(o) else [o]
+    for o in images if isinstance(images, (list,tuple)) else [images]:
+        out += _in_folder(o) if _is_folder(o) else _at_address(o) if is_url(o) else [o]
     return out
 
 # %% ../../nbs/deploy/45_grader.ipynb #8b9553e4

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..core import ImageError
 from ..disk import open_file
+from ..storage import StorageError, is_url, read_start, read_url, shown_url
 from .pixels import MAX_PIXELS, _array_to_rgb, _by_bands, _check_size
 from .jpeg import decode_jpeg
 
@@ -22,12 +23,13 @@ warnings.filterwarnings('ignore', module='pydicom') # what it doubts in a file a
 # %% ../../nbs/image/08_dicom.ipynb #8ac03607
 DICOM_TYPES = frozenset(('.dcm', '.dicom'))
 
-def is_dicom(path # of a file
+def is_dicom(path # of a file, or its address
             )->bool: # False too where it cannot be opened
     "Does a file carry the mark of DICOM? Many have no ending at all"
     try:
+        if is_url(path): return read_start(path, 132)[128:] == b'DICM'
         with open_file(path) as f: return f.read(132)[128:] == b'DICM'
-    except (OSError, ValueError): return False
+    except (OSError, ValueError, StorageError): return False
 
 # %% ../../nbs/image/08_dicom.ipynb #8f723241
 def _damaged_dicom(name, e)->ImageError:
@@ -86,6 +88,7 @@ def _dicom_set(src, name, **kwargs):
     try: import pydicom
     except ImportError: raise ImageError(name, 'is a DICOM file: pip install pydicom to read it') from None
     try:
+        if is_url(src): src = read_url(src, 2**30)
         with _Counted(src) if isinstance(src, bytes) else open_file(src) as f:
             if isinstance(src, bytes): _check_items(src)
             plain = _inflated(f)
@@ -95,6 +98,7 @@ def _dicom_set(src, name, **kwargs):
         _check_lists(ds)
         return ds
     except FileNotFoundError: raise ImageError(name, 'no such file') from None
+    except StorageError as e: raise ImageError(name, e.what) from None
     except Exception as e: raise _damaged_dicom(name, getattr(e, 'strerror', None) or e) from None
 
 # %% ../../nbs/image/08_dicom.ipynb #72a4a321
@@ -243,10 +247,10 @@ def _dicom_size(src, name)->tuple:
     return int(ds.Columns), int(ds.Rows)
 
 # %% ../../nbs/image/08_dicom.ipynb #e7151cfa
-def dicom_tags(src, # path of a DICOM file, or its bytes
+def dicom_tags(src, # path or address of a DICOM file, or its bytes
               )->dict: # patient (12 hexadecimal digits), eye ('left', 'right'), modality ('OP', 'DX'); '' if not said
     "What may be kept of a DICOM file's tags"
-    name = 'DICOM' if isinstance(src, (bytes, bytearray)) else str(src)
+    name = 'DICOM' if isinstance(src, (bytes, bytearray)) else shown_url(src)
     ds = _dicom_set(src, name, stop_before_pixels=True)
     try:
         who = str(ds.get('PatientID') or '').strip()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..core import ImageError
 from ..disk import file_sha256, open_file, read_bytes
+from ..storage import StorageError, is_url, read_start, read_url, shown_url
 from .pixels import MAX_PIXELS, _array_to_rgb, _check_size, _orientation, _pil_to_rgb, _upright
 from .jpeg import decode_jpeg
 from .damage import cut_short, decoding_fault, png_damage, quiet_decoders, tiff_damage
@@ -27,10 +28,10 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT) # what it rema
 IMAGE_TYPES = DICOM_TYPES | frozenset('.jpg .jpeg .jpe .jfif .mpo .png .tif .tiff .bmp .dib .gif .webp .ppm .pgm .pbm '
                                       '.pnm .jp2 .j2k .avif'.split())
 
-def is_image_file(path  # of a file
+def is_image_file(path  # of a file, or its address
                  )->bool: # its content may still disappoint
     "Is a file called like an image, or is it DICOM under a name without an ending, or with the last number of a UID?"
-    ending = os.path.splitext(path)[1].lower()
+    ending = os.path.splitext(shown_url(path).removesuffix('?...'))[1].lower()
     return ending in IMAGE_TYPES or ((not ending or ending[1:].isdigit()) and is_dicom(path))
 
 # %% ../../nbs/image/10_read.ipynb #8784f6d2
@@ -67,7 +68,7 @@ def _not_an_image(head # the first few hundred bytes
 # %% ../../nbs/image/10_read.ipynb #afa29667
 def _name(src)->str:
     "What to call a source in a message"
-    if isinstance(src, (str, os.PathLike)): return str(src)
+    if isinstance(src, (str, os.PathLike)): return shown_url(src)
     return getattr(src, 'filename', None) or getattr(src, 'name', None) or f'image ({type(src).__name__})'
 
 # %% ../../nbs/image/10_read.ipynb #8b12ac81
@@ -80,8 +81,9 @@ def _refusal(e # why a file could not be opened or read
 
 # %% ../../nbs/image/10_read.ipynb #b3472cb7
 def _file_bytes(path)->bytes:
-    "All bytes of a file, or an `ImageError` that says why not"
-    try: return read_bytes(path, MAX_BYTES)
+    "All bytes of a file, or of what lies at an address; an `ImageError` says why not"
+    try: return read_url(path, MAX_BYTES) if is_url(path) else read_bytes(path, MAX_BYTES)
+    except StorageError as e: raise ImageError(shown_url(path), e.what) from None
     except FileNotFoundError: raise ImageError(path, 'no such file') from None
     except (OSError, ValueError) as e: raise ImageError(path, _refusal(e)) from None
 
@@ -187,7 +189,7 @@ def _decode(data, name, short_side, max_pixels)->np.ndarray:
         raise ImageError(name, what if told else f'is damaged or cut short ({what})') from None
 
 # %% ../../nbs/image/10_read.ipynb #58dc51f8
-def read_image(src,                 # path, bytes, open file, PIL image, array, or 'file.npz::train/12'
+def read_image(src,                 # path, address, bytes, open file, PIL image, array, or 'file.npz::train/12'
                short_side:int=None, # pixels: JPEG and JPEG 2000 may come at 1/2, 1/4, 1/8, no smaller than this
                *,
                max_pixels:int=MAX_PIXELS, # refuse images of more pixels
@@ -224,13 +226,26 @@ def _header_size(data, name)->tuple:
     if data[128:132] == b'DICM': return _dicom_size(data, name)
     with _open(data, name) as im: return _turned_size(im)
 
+# %% ../../nbs/image/10_read.ipynb #f2748379
+def _size_at(url, name)->tuple:
+    "(width, height) of the image at an address, from its beginning where that is enough"
+    try:
+        start = read_start(url)
+        with _largest_page(Image.open(io.BytesIO(start), formats=_formats())) as im:
+            if im.format != 'TIFF': return _turned_size(im) # whose pages may lie anywhere
+    except StorageError as e: raise ImageError(name, e.what) from None
+    except Exception: pass # what is wrong is said of the whole
+    return _header_size(_file_bytes(url), name)
+
+
 # %% ../../nbs/image/10_read.ipynb #e20b433a
-def image_size(path,   # path, bytes, or 'file.npz::train/12'
+def image_size(path,   # path, address, bytes, or 'file.npz::train/12'
               )->tuple: # (width, height) of the upright image
     "Width and height from the header alone"
     name = _name(path)
     if isinstance(path, str) and '.npz::' in path: return _npz_image(path).shape[1::-1]
     if isinstance(path, (bytes, bytearray, memoryview)): return _header_size(bytes(path), name)
+    if is_url(path): return _size_at(path, name)
     try:
         with open_file(path) as f, _largest_page(Image.open(f, formats=_formats())) as im: return _turned_size(im)
     except Exception:
@@ -238,10 +253,11 @@ def image_size(path,   # path, bytes, or 'file.npz::train/12'
         return _header_size(_file_bytes(path), name) # says what is wrong
 
 # %% ../../nbs/image/10_read.ipynb #31446a0f
-def sha256(src     # path or bytes
+def sha256(src     # path, address or bytes
           )->str:  # 64 hexadecimal digits
     "SHA-256 of the file's bytes: equal for byte-identical files only"
     if isinstance(src, (bytes, bytearray, memoryview)): return hashlib.sha256(src).hexdigest()
+    if is_url(src): return hashlib.sha256(_file_bytes(src)).hexdigest()
     try: return file_sha256(src)
     except FileNotFoundError: raise ImageError(src, 'no such file') from None
     except OSError as e: raise ImageError(src, _refusal(e)) from None

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from ..core import DataError, Run, RunError, SettingError, Task, get_task, set_seed, task_of
 from ..disk import cache_dir
 from ..data.balance import class_weights
+from ..data.cache import near_records
 from ..data.records import load_records
 from ..data.checks import require_usable
 from ..data.split import split_records
@@ -70,17 +71,19 @@ def split_for_training(records:pd.DataFrame, # official splits stay, missing one
     return records
 
 # %% ../../nbs/train/50_learner.ipynb #ed0b6ad5
-def as_records(records, # a table, or what names one: a folder, a CSV or synth:N
+def as_records(records, # a table, or what names one: a folder, a CSV, the address of one, or synth:N
                task:str|Task|None=None, # what the labels of a named one mean; None: dr
                *,
                seed:int=42, # of the synthetic photographs and the split
+               size:int|None=None, # pixels to train at: images at addresses are cached here; None leaves them there
                **kwargs # of `load_records`
               )->pd.DataFrame:
     "Records as a table; of several processes the first one loads first, so that the others find it done"
+    def near(found): return near_records(found, size=max(512, size)) if size else found
     if isinstance(records, (str, Path)):
         name = get_task(task or 'dr').name
-        return rank0_first(lambda: load_records(str(records), name, seed=seed, warn=False, **kwargs))
-    if isinstance(records, pd.DataFrame): return records
+        return rank0_first(lambda: near(load_records(str(records), name, seed=seed, warn=False, **kwargs)))
+    if isinstance(records, pd.DataFrame): return rank0_first(lambda: near(records)) if size else records
     kind = type(records).__name__
     raise DataError(f'records are a table, a folder, a CSV or synth:N, not a {kind}; see load_records')
 

@@ -23,10 +23,12 @@ from .checkpoint import Checkpoint
 from .callbacks import HalfPrecision, History, KeepBest, StopOnNaN
 from .config import TrainConfig
 from .options import known_options, names_of, takes
-from .distributed import by_first, processes, program, rank, rank0_first, require_same, together, world
+from retina_nb.train.distributed import (by_first, one_voice, processes, program, rank, rank0_first, require_same,
+    together, world)
 from .learner import _listed, as_records, check_machine, make_learner, split_for_training
 from .network import require_weights
-from .run_folder import begun, check_place, check_same, facts_of, finish_run, hold_out, open_run, require_same_data, the_run
+from .run_folder import (begun, check_place, check_same, facts_of, finish_run, hold_out, open_run,
+    require_same_data, the_run)
 from .tracking import make_tracker
 from .trackers import check_tracker
 from ..work import Progress
@@ -163,6 +165,10 @@ def _checked(config, out, resume, track, track_uri):
     together(lambda: check_machine(config))
     by_first(lambda: check_tracker(track, out, track_uri))
 
+# %% ../../nbs/train/55_training.ipynb #2dc67f97
+def _split(records, config, skip_bad):
+    return split_for_training(records, config.task, seed=config.data_seed, skip_bad=skip_bad)
+
 # %% ../../nbs/train/55_training.ipynb #5359089a
 @takes(TrainConfig)
 def train(records, # records, split by patient here if they are not split; or a folder, a CSV, synth:N
@@ -180,15 +186,14 @@ def train(records, # records, split by patient here if they are not split; or a 
     "Train on `records` and leave a run folder"
     known_options(kwargs, [*names_of(TrainConfig), *inspect.signature(train).parameters])
     start, out, named = time.perf_counter(), Path(out), isinstance(records, (str, Path))
-    if not named: as_records(records) # a table, or it says so
+    if not named: as_records(records)
     config = TrainConfig(task=get_task(task or 'dr') if named else task_of(records, task), **kwargs)
     with processes():
         _checked(config, out, resume, track, track_uri)
         with hold_out(out):
-            records = as_records(records, config.task, seed=config.data_seed)
+            records = as_records(records, config.task, seed=config.data_seed, size=config.size)
             _ask_for_weights(config, out, resume)
-            how = dict(seed=config.data_seed, skip_bad=skip_bad)
-            records = together(lambda: split_for_training(records, config.task, **how))
+            records = together(lambda: _split(records, config, skip_bad))
             return _begin(records, config.through_cache(records), out, start, progress, cbs, track, track_uri)
 
 # %% ../../nbs/train/55_training.ipynb #f49111d1
@@ -217,12 +222,13 @@ def _command(data, task, layout, image_col, label_col, patient_col, no_pretraine
     options |= dict(pretrained=not no_pretrained, channels_last=not no_channels_last)
     config = TrainConfig(task=task, **options) # a wrong option is said before any image is read
     columns, place = dict(image=image_col, label=label_col, patient=patient_col), (rest['out'], rest['resume'])
-    with processes():
+    with one_voice(), processes():
         if rank(): warnings.simplefilter('ignore') # the first one says them
         _checked(config, *place, rest['track'], rest['track_uri'])
         if re.fullmatch(r'synth:\d+', data): _ask_for_weights(config, *place) # before they are drawn
         with Progress('reading', show=not rank()):
-            records = as_records(data, config.task, seed=config.data_seed, layout=layout, columns=columns)
+            records = as_records(data, config.task, seed=config.data_seed, layout=layout, columns=columns,
+                                 size=config.size)
         _ask_for_weights(config, *place)
         if not rank(): print(describe_columns(records), flush=True)
         run = train(records, task=config.task, **rest, **options)
@@ -233,7 +239,7 @@ def _command(data, task, layout, image_col, label_col, patient_col, no_pretraine
 @one_line_errors
 @takes(TrainConfig, but=('arch', 'task', 'loss', 'aug', 'metrics', 'cache', 'pretrained', 'channels_last'))
 def retina_train(
-    data:str, # a dataset folder, a records CSV, or synth:N
+    data:str, # a dataset folder, a records CSV, the address of one (s3://...), or synth:N
     out:str='runs/latest', # the run folder to make
     task:str='dr', # what the labels mean: dr, oct, pneumonia, pneumonia_type, or a JSON file with your own task
     arch:str='resnet18', # a timm name, or torchvision/NAME
@@ -252,9 +258,4 @@ def retina_train(
     **kwargs # fields of `TrainConfig`
 ):
     "Train on DATA and write a run folder: weights, history, predictions, scores and figures"
-    options = locals()
-    try: _command(**options)
-    except RetinaError as e:
-        if not getattr(e, 'said', False): raise
-        time.sleep(5) # another process of this machine says it, and is ended by the launcher when this one ends
-        sys.exit(2)
+    _command(**locals())
