@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     grader=['Grader', 'image_files'],
     fog=['Fog', 'MockSettings', 'Oracle', 'fit_fog', 'read_truth', 'write_truth'],
     mock=['MockBundle', 'MockModel', 'load_mock', 'open_bundle', 'open_grader', 'write_mock'],
-    gradings=['grade_to_csv', 'retina_grade'],
+    gradings=['grade_to_csv'],
     pictures=['case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale'],
     remote=['RemoteGrader'],
     session=['Case', 'Session'],
@@ -43,4 +43,9 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     page=['retina_panel', 'voila_settings'],
     hub=['hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push'],
     triton=['ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config'],
+    shards=['BulkSettings', 'Plan', 'bundle_here', 'plan_shards', 'read_plan', 'read_shard'],
+    bulk=['bulk_columns', 'finish_bulk', 'grade_here', 'grade_shard'],
+    engines=['ENGINES', 'dask_engine', 'ray_engine'],
+    bulk_run=['grade_bulk'],
+    grade_command=['retina_grade'],
 ))
