@@ -55,7 +55,6 @@ from .mock import open_bundle as open_bundle
 from .mock import open_grader as open_grader
 from .mock import write_mock as write_mock
 from .gradings import grade_to_csv as grade_to_csv
-from .gradings import retina_grade as retina_grade
 from .pictures import case_pictures as case_pictures
 from .pictures import enhance_contrast as enhance_contrast
 from .pictures import heat_map as heat_map
@@ -98,5 +97,20 @@ from .triton import pbtxt as pbtxt
 from .triton import retina_triton as retina_triton
 from .triton import to_triton as to_triton
 from .triton import triton_config as triton_config
+from .shards import BulkSettings as BulkSettings
+from .shards import Plan as Plan
+from .shards import bundle_here as bundle_here
+from .shards import plan_shards as plan_shards
+from .shards import read_plan as read_plan
+from .shards import read_shard as read_shard
+from .bulk import bulk_columns as bulk_columns
+from .bulk import finish_bulk as finish_bulk
+from .bulk import grade_here as grade_here
+from .bulk import grade_shard as grade_shard
+from .engines import ENGINES as ENGINES
+from .engines import dask_engine as dask_engine
+from .engines import ray_engine as ray_engine
+from .bulk_run import grade_bulk as grade_bulk
+from .grade_command import retina_grade as retina_grade
 
-__all__ = ['MAX_MEMORY', 'MAX_WORK', 'graph_cost', 'DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer', 'parity', 'to_onnx', 'Cloud', 'add_novelty', 'fit_novelty', 'novelty_by_formula', 'texture', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'card_text', 'test_figures', 'ServiceClient', 'ServiceError', 'export', 'operating_curve', 'retina_export', 'Grades', 'Keeps', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'clinic_counts', 'clinic_html', 'patient_counts', 'Grader', 'image_files', 'Fog', 'MockSettings', 'Oracle', 'fit_fog', 'read_truth', 'write_truth', 'MockBundle', 'MockModel', 'load_mock', 'open_bundle', 'open_grader', 'write_mock', 'grade_to_csv', 'retina_grade', 'case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale', 'RemoteGrader', 'Case', 'Session', 'PatientResult', 'patient_results', 'Viewer', 'decision_table', 'live_table', 'machine_table', 'model_table', 'plot_evidence', 'plot_finding', 'plot_mistakes', 'plot_weeks', 'queue_table', 'read_watch', 'state_text', 'verified_text', 'week_table', 'ClinicLine', 'patient_sheets', 'ReviewDesk', 'WatchTab', 'GradingPanel', 'Gate', 'door_page', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config']
+__all__ = ['MAX_MEMORY', 'MAX_WORK', 'graph_cost', 'DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer', 'parity', 'to_onnx', 'Cloud', 'add_novelty', 'fit_novelty', 'novelty_by_formula', 'texture', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'card_text', 'test_figures', 'ServiceClient', 'ServiceError', 'export', 'operating_curve', 'retina_export', 'Grades', 'Keeps', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'clinic_counts', 'clinic_html', 'patient_counts', 'Grader', 'image_files', 'Fog', 'MockSettings', 'Oracle', 'fit_fog', 'read_truth', 'write_truth', 'MockBundle', 'MockModel', 'load_mock', 'open_bundle', 'open_grader', 'write_mock', 'grade_to_csv', 'case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale', 'RemoteGrader', 'Case', 'Session', 'PatientResult', 'patient_results', 'Viewer', 'decision_table', 'live_table', 'machine_table', 'model_table', 'plot_evidence', 'plot_finding', 'plot_mistakes', 'plot_weeks', 'queue_table', 'read_watch', 'state_text', 'verified_text', 'week_table', 'ClinicLine', 'patient_sheets', 'ReviewDesk', 'WatchTab', 'GradingPanel', 'Gate', 'door_page', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config', 'BulkSettings', 'Plan', 'bundle_here', 'plan_shards', 'read_plan', 'read_shard', 'bulk_columns', 'finish_bulk', 'grade_here', 'grade_shard', 'ENGINES', 'dask_engine', 'ray_engine', 'grade_bulk', 'retina_grade']

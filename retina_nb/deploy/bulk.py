@@ -174,7 +174,7 @@ def grade_shard(
         what = ' '.join(str(e).split()) or 'memory ran out'
         return dict(shard=job['shard'], images=job['images'], bad=0, skipped=False, seconds=0., error=what)
 
-# %% ../../nbs/deploy/93_bulk.ipynb #fb7f3307
+# %% ../../nbs/deploy/93_bulk.ipynb #5acdd7c0
 def _shard_work(): return grade_shard
 
 def grade_here(
@@ -184,6 +184,7 @@ def grade_here(
     scheduler=None, # not used: there is nobody to ask
 )->Iterator[dict]: # what `grade_shard` says of each, in the order in which they are done
     "Grade shards on the cores of this machine; the shard of a process that is killed is done by another"
+    if not jobs: return
     cores = count_cores()
     n = max(1, min(workers or cores, len(jobs)))
     jobs = ((j | dict(threads=max(1, cores//n)),) for j in jobs)

@@ -282,11 +282,11 @@ def read_plan(
     if settings is None or found is None: return None
     return Plan(_whole(out), str(bundle and _whole(bundle)), settings, tuple(map(tuple, found['shards'])))
 
-# %% ../../nbs/deploy/92_shards.ipynb #782571b9
+# %% ../../nbs/deploy/92_shards.ipynb #645e3e3f
 def _settings(source, bundle, per_shard, threshold, grade_anyway)->BulkSettings:
     "The settings of a call, with what the bundle says where nothing is asked for"
     if not 1 <= per_shard <= 100_000: raise SettingError(f'per_shard is {per_shard}: choose 1 to 100000')
-    g = Grader(bundle_here(bundle), threshold=threshold)
+    g = Grader(bundle_here(bundle), threshold=threshold, threads=1)
     return BulkSettings(source.where, source.sha, g.bundle.id, g.precision, float(g.threshold), grade_anyway, per_shard)
 
 # %% ../../nbs/deploy/92_shards.ipynb #21046876

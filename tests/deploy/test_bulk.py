@@ -1,0 +1,266 @@
+"Bulk grading: every image exactly once in the result, whatever is killed, changed, gone or in the way meanwhile"
+import errno, io, json, os, random, shutil, signal, subprocess, sys, threading, time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from PIL import Image
+
+from retina_nb.core import BundleError, DataError, RunError, SettingError
+from retina_nb.deploy import Grader, grading_columns
+from retina_nb.deploy import bulk as bulk_room, shards as shards_room
+from retina_nb.deploy.bulk import finish_bulk, grade_here, grade_shard
+from retina_nb.deploy.bulk_run import grade_bulk
+from retina_nb.deploy.shards import plan_shards, read_plan, read_shard
+from retina_nb.storage import StorageError, place_at
+from retina_nb.synth import synth_eye
+
+from random_model import shared
+
+def inline(jobs, **_): return map(grade_shard, jobs)  # an engine that needs no processes
+
+HOW = dict(engine=inline, per_shard=3, progress=False)
+
+@pytest.fixture(scope='module')
+def bundle(): return str(shared()[1])
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    "Eleven files to copy from: eight eyes, one of them a second time, one that is no image, and one without a name that is text"
+    folder = tmp_path_factory.mktemp('photos')/'eyes'
+    (folder/'more').mkdir(parents=True)
+    for i in range(8): Image.fromarray(synth_eye(i, size=72).image).save(folder/('more' if i > 5 else '')/f'{i}.png')
+    shutil.copy(folder/'2.png', folder/'more'/'2 again.png')
+    (folder/'bad.jpg').write_text('hello')
+    shutil.copy(folder/'1.png', os.fsencode(folder) + b'/odd\xff.png')
+    (folder/'.hidden.png').write_bytes(b'x')
+    (folder/'notes.txt').write_text('x')
+    return folder
+
+@pytest.fixture
+def eyes(photos, tmp_path): return Path(shutil.copytree(photos, tmp_path/'eyes'))
+
+def tables(out, folder='index'):
+    place = place_at(str(out))
+    found = [pd.read_parquet(io.BytesIO(place.read(f.name))) for f in place.files(folder)]
+    return pd.concat(found, ignore_index=True)
+
+def rows(out): # all, also of files that are there twice
+    place, plan = place_at(str(out)), read_plan(out)
+    return pd.concat([pd.read_parquet(io.BytesIO(place.read(plan.job(k)['result']))) for k in range(len(plan.shards))], ignore_index=True)
+
+def names(table): return sorted(f.rpartition('/')[2] for f in table.file)
+
+def everything(out):
+    "What a grading leaves behind, without where it lies"
+    place = place_at(str(out))
+    return {f.name: place.read(f.name) for f in place.files() if not f.name.startswith('.')}
+
+def write_all(where, folder):
+    for f in sorted(folder.rglob('*')):
+        if f.is_file() and not f.name.startswith('odd'): place_at(where).write(f.relative_to(folder).as_posix(), f.read_bytes())
+
+def test_rows_are_those_of_grade_many(bundle, eyes, tmp_path):
+    found = grade_bulk(bundle, eyes, tmp_path/'out', **HOW)
+    grader, table = Grader(bundle), rows(tmp_path/'out')
+    files = sorted(p for p in eyes.rglob('*') if p.suffix in ('.png', '.jpg') and not p.name.startswith('.'))
+    alone = pd.DataFrame([g.to_row() for g in grader.grade_many(files)]).set_index('file')
+    assert list(table)[:-4] == grading_columns(grader.task) and list(table)[-4:] == ['sha256', 'bytes', 'shard', 'bundle']
+    assert sorted(table.file) == sorted(alone.index) and len(table) == 11
+    for r in table.to_dict('records'):
+        for c, v in alone.loc[r['file']].items():
+            empty = v == '' or v is None or (isinstance(v, float) and np.isnan(v))
+            assert pd.isna(r[c]) or r[c] == '' if empty else r[c] == v, (r['file'], c, r[c], v)
+    assert (found['images'], found['graded'], found['unreadable'], found['ungradable']) == (11, 10, 1, 0)
+    assert found['photographs'] == 9 and found['duplicates'] == 2 == len(tables(tmp_path/'out', 'duplicates'))
+    assert sum(found['grades'].values()) == 8 and set(table.bundle) == {grader.bundle.id}
+    assert len(tables(tmp_path/'out')) == 9 and tables(tmp_path/'out').sha256.is_unique
+    same = tables(tmp_path/'out', 'duplicates')
+    assert names(same) == ['2 again.png', 'odd\\xff.png'] and sorted(f[-5:] for f in same.same_as) == ['1.png', '2.png']
+
+def test_an_object_store_gives_what_a_folder_does(bundle, eyes, tmp_path, s3):
+    write_all(f'{s3}/eyes', eyes)
+    write_all(f'{s3}/bundle', Path(bundle))
+    here, there = tmp_path/'out', f'{s3}/out'
+    (eyes/os.fsdecode(b'odd\xff.png')).unlink()
+    assert grade_bulk(bundle, eyes, here, **HOW) | dict(where='', problems=[]) == \
+        grade_bulk(f'{s3}/bundle', f'{s3}/eyes/', there, **HOW) | dict(where='', problems=[])
+    a, b = rows(here), rows(there)
+    assert list(b.file) == [f"{s3}/eyes/{Path(f).relative_to(eyes).as_posix()}" for f in a.file]
+    pd.testing.assert_frame_equal(a.drop(columns='file'), b.drop(columns='file'))
+    assert not [f for f in everything(there) if f.endswith('.tmp')]
+    before = everything(there)
+    grade_bulk(f'{s3}/bundle', f'{s3}/eyes', there, **HOW)
+    assert everything(there) == before
+
+def test_input_that_changes_meanwhile(bundle, eyes, tmp_path, s3):
+    "A photograph that is gone or another is an error row, and is never graded under the name of the one that was listed"
+    write_all(f'{s3}/eyes', eyes)
+    (eyes/os.fsdecode(b'odd\xff.png')).unlink()
+    for where, out in ((str(eyes), str(tmp_path/'out')), (f'{s3}/eyes', f'{s3}/out')):
+        plan, place = plan_shards(where, out, bundle=bundle, per_shard=4), place_at(where)
+        data = place.read('1.png')
+        time.sleep(.02)
+        place.drop('0.png')
+        place.write('1.png', place.read('2.png'))
+        place.write('3.png', data[:-1] + b'!')  # of the same size
+        place.write('4 new.png', data)
+        if where == str(eyes): assert os.stat(eyes/'3.png').st_size == os.stat(eyes/'3.png').st_size
+        assert not any(grade_shard(j)['error'] for j in plan.left())
+        table = rows(out).set_index('file')
+        said = {f.rpartition('/')[2]: e for f, e in table.error.items() if e}
+        assert said.pop('bad.jpg') and said.pop('0.png') == 'no such file'
+        assert set(said) <= {'1.png', '3.png'} and said['1.png'].startswith('was changed after it had been listed')
+        assert '3.png' in said and '4 new.png' not in names(table.reset_index()) and len(table) == 10
+        assert set(table.sha256[table.error.str.contains('changed')]) == {''}
+        assert finish_bulk(out)['unreadable'] == 4
+
+def test_a_store_that_cannot_be_reached_makes_no_error_rows(bundle, eyes, tmp_path, s3, monkeypatch):
+    write_all(f'{s3}/eyes', eyes)
+    plan, out = plan_shards(f'{s3}/eyes', tmp_path/'out', bundle=bundle, per_shard=4), tmp_path/'out'
+    def cut(place, f): raise StorageError(place.at(f.name), 'it cannot be reached', 'unreachable')
+    with monkeypatch.context() as m:
+        m.setattr(bulk_room, '_from_store', lambda place, f: cut(place, f) if f.name == '5.png' else b'')
+        with pytest.raises(RunError, match=r'of 3 shards are done; shard .* it cannot be reached; the same command goes on'):
+            grade_bulk(bundle, f'{s3}/eyes', out, **HOW | dict(per_shard=4))
+    assert not (out/'summary.json').exists()
+    done = [grade_shard(j) for j in plan.left()]
+    assert any('5.png' in [f.name for f in read_shard(place_at(str(out)), t['shard'])[0]] for t in done)
+    for f in out.glob('*.parquet'): f.unlink()
+    found = grade_bulk(bundle, f'{s3}/eyes', out, **HOW | dict(per_shard=4))
+    assert found['unreadable'] == 1 and names(rows(out)) == sorted(f.rpartition('/')[2] for f in rows(out).file)
+
+def test_a_disk_that_is_no_longer_mounted(bundle, eyes, tmp_path):
+    plan = plan_shards(eyes, tmp_path/'out', bundle=bundle, per_shard=4)
+    eyes.rename(tmp_path/'away')
+    for there in (False, True):
+        if there: eyes.mkdir()
+        told = [grade_shard(j) for j in plan.left()]
+        assert len(told) == 3 and all('is it still mounted?' in t['error'] for t in told)
+    assert not list((tmp_path/'out').glob('*.parquet'))
+
+def test_keys_that_ran_out_make_no_error_rows(bundle, eyes, s3, tmp_path, monkeypatch):
+    write_all(f'{s3}/eyes', eyes)
+    plan = plan_shards(f'{s3}/eyes', tmp_path/'out', bundle=bundle, per_shard=4)
+    monkeypatch.setenv('AWS_SECRET_ACCESS_KEY', 'another-secret')
+    told = [grade_shard(j) for j in plan.left()]
+    assert all('these keys may not' in t['error'] for t in told) and not list((tmp_path/'out').glob('*.parquet'))
+    assert 'another-secret' not in str(told)
+
+def test_a_table_of_images(bundle, eyes, tmp_path, s3):
+    "Paths beside it, full paths, addresses, what is missing, and one image in two rows: each row is graded"
+    write_all(f'{s3}/eyes', eyes)
+    csv = eyes/'records.csv'
+    lines = ['0.png', str(eyes/'1.png'), f'{s3}/eyes/2.png', 'missing.png', f'{s3}/eyes/missing.png', '0.png', 'more/6.png']
+    csv.write_text('image,label\n' + ''.join(f'{f},0\n' for f in lines))
+    found = grade_bulk(bundle, csv, tmp_path/'out', **HOW)
+    table = rows(tmp_path/'out')
+    assert list(table.file) == [f if '://' in f else os.path.join(eyes, f) for f in lines]
+    assert list(table.error != '') == ['missing' in f for f in lines]
+    assert (found['images'], found['graded'], found['unreadable'], found['duplicates']) == (7, 5, 2, 1)
+    with open(csv, 'a') as f: f.write('3.png,0\n')
+    with pytest.raises(SettingError, match='source is'): grade_bulk(bundle, csv, tmp_path/'out', **HOW)
+    bad = table[table.error != ''][['file']]
+    bad.to_csv(tmp_path/'again.csv', index=False)                   # what went wrong, once more
+    assert grade_bulk(bundle, tmp_path/'again.csv', tmp_path/'again', **HOW)['unreadable'] == 2
+    place_at(s3).write('r.csv', b'image\neyes/0.png\neyes/1.png\n') # and the table in the store
+    assert grade_bulk(bundle, f'{s3}/r.csv', tmp_path/'third', **HOW)['graded'] == 2
+    (tmp_path/'none.csv').write_text('path,label\na,b\n')
+    with pytest.raises(DataError, match='no column image'): grade_bulk(bundle, tmp_path/'none.csv', tmp_path/'x', **HOW)
+
+def test_places_that_are_refused(bundle, eyes, tmp_path):
+    out = tmp_path/'out'
+    grade_bulk(bundle, eyes, out, **HOW)
+    before = everything(out)
+    other = Path(shutil.copytree(eyes, tmp_path/'other'))
+    for where, place, more, says in (
+        (other, out, {}, 'holds another grading .where is'), (eyes, out, dict(threshold=.9), 'threshold is 0.4 there, and 0.9 now'),
+        (eyes, out, dict(per_shard=4), 'per_shard is'), (eyes, out, dict(grade_anyway=True), 'grade_anyway is'),
+        (eyes, eyes, {}, 'where the images are'), (eyes, Path(bundle)/'x', {}, 'lies in the bundle'),
+        (eyes, other, {}, 'holds something else'), (eyes, eyes/'0.png', {}, 'is a file'),
+        (eyes/'0.png', tmp_path/'x', {}, 'is a file; name a folder'), (eyes, tmp_path/'x', dict(per_shard=0), 'per_shard is 0'),
+        (eyes, tmp_path/'x', dict(workers=0, engine='local'), 'workers is 0'), (eyes, tmp_path/'x', dict(engine='dusk'), 'did you mean dask'),
+        (eyes, tmp_path/'x', dict(engine='local', scheduler='tcp://127.0.0.1:1'), 'add --engine dask')):
+        with pytest.raises(SettingError, match=says): grade_bulk(bundle, where, place, **HOW | more)
+    for where, says in ((tmp_path/'nowhere', 'no such folder'), (tmp_path/'empty', 'no image files here')):
+        (tmp_path/'empty').mkdir(exist_ok=True)
+        with pytest.raises(DataError, match=says): grade_bulk(bundle, where, tmp_path/'x', **HOW)
+    with pytest.raises(BundleError): grade_bulk(eyes, other, tmp_path/'x', **HOW)
+    assert everything(out) == before and not (tmp_path/'x').exists()
+
+def test_another_bundle_is_refused(bundle, eyes, tmp_path, monkeypatch):
+    out = tmp_path/'out'
+    plan = plan_shards(eyes, out, bundle=bundle, per_shard=4)
+    settings = out/'manifest'/'settings.json'
+    settings.write_text(settings.read_text().replace(plan.settings.model, '0123456789ab'))
+    with pytest.raises(SettingError, match='model is 0123456789ab there'): grade_bulk(bundle, eyes, out, **HOW | dict(per_shard=4))
+    assert 'the plan was made with 0123456789ab' in grade_shard(plan.job(0) | dict(model='0123456789ab'))['error']
+
+def test_the_result_may_lie_among_the_images(bundle, eyes):
+    found = grade_bulk(bundle, eyes, eyes/'out', **HOW)
+    assert found == grade_bulk(bundle, eyes, eyes/'out', **HOW) and found['images'] == 11
+
+def test_a_plan_that_was_cut_off_anywhere(bundle, eyes, tmp_path):
+    "It ends as the same plan, and with it the grading"
+    plan = plan_shards(eyes, tmp_path/'out', bundle=bundle, per_shard=2)
+    files = ['settings.json', *(f'{k:08d}.parquet' for k in range(len(plan.shards))), 'plan.json']
+    whole = {f: (tmp_path/'out'/'manifest'/f).read_bytes() for f in files}
+    for n in range(len(files)):
+        out = tmp_path/f'{n}'
+        (out/'manifest').mkdir(parents=True)
+        for f in files[:n]: (out/'manifest'/f).write_bytes(whole[f])
+        assert plan_shards(eyes, out, bundle=bundle, per_shard=2).shards == plan.shards
+    for broken, says in ((b'{"shards": [', 'is damaged'), (b'', 'is damaged')):
+        (tmp_path/'out'/'manifest'/'plan.json').write_bytes(broken)
+        with pytest.raises(RunError, match=says): grade_bulk(bundle, eyes, tmp_path/'out', **HOW | dict(per_shard=2))
+
+def test_damage_is_told(bundle, eyes, tmp_path):
+    out = tmp_path/'out'
+    grade_bulk(bundle, eyes, out, **HOW)
+    plan, whole = read_plan(out, bundle=bundle), everything(out)
+    result, shard = out/plan.job(1)['result'], out/'manifest'/'00000001.parquet'
+    for f, data in ((result, b'PAR1'), (result, result.read_bytes()[:-9]), (result, (out/plan.job(3)['result']).read_bytes())):
+        f.write_bytes(data)
+        with pytest.raises(RunError, match='delete it, and the same command grades it again'): grade_bulk(bundle, eyes, out, **HOW)
+    result.unlink()
+    grade_bulk(bundle, eyes, out, **HOW)
+    assert everything(out) == whole
+    result.unlink()
+    shard.write_bytes((out/'manifest'/'00000002.parquet').read_bytes())
+    with pytest.raises(RunError, match='was changed since the plan was made'): grade_bulk(bundle, eyes, out, **HOW)
+
+@pytest.mark.parametrize('when', range(3))
+def test_two_planners_and_an_input_that_grows(bundle, tmp_path, when):
+    "Whoever lists later sees more; both have one plan in the end, in which no image is twice"
+    eyes, out = tmp_path/'eyes', tmp_path/'out'
+    eyes.mkdir()
+    for i in range(20): (eyes/f'{i:02d}.png').write_bytes(b'x')
+    plans, create = [], shards_room.place_at(out).__class__.create
+    def plan(): plans.append(plan_shards(eyes, out, bundle=bundle, per_shard=3))
+    def slow(self, name, data):
+        time.sleep(random.Random(f'{when}{threading.current_thread().name}{name}').random()*.02)
+        (eyes/f'{random.Random(name).randrange(20):02d} new.png').write_bytes(b'y')
+        return create(self, name, data)
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(shards_room.place_at(out).__class__, 'create', slow)
+        threads = [threading.Thread(target=plan, name=str(n)) for n in range(3)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+    assert len(plans) == 3 and plans[0] == plans[1] == plans[2]
+    listed = [f.name for k in range(len(plans[0].shards)) for f in read_shard(place_at(out), k)[0]]
+    assert listed == sorted(set(listed)) and {f'{i:02d}.png' for i in range(20)} <= set(listed)
+
+def test_a_disk_that_fills_up(bundle, eyes, tmp_path, monkeypatch):
+    from retina_nb import storage
+    fill, n = storage._fill_file, [6]
+    def full(*args):
+        n[0] -= 1
+        if n[0] < 0: raise OSError(errno.ENOSPC, 'No space left on device')
+        return fill(*args)
+    monkeypatch.setattr(storage, '_fill_file', full)
+    with pytest.raises((RunError, StorageError), match='No space left'): grade_bulk(bundle, eyes, tmp_path/'out', **HOW | dict(per_shard=4))
+    monkeypatch.undo()
+    found = grade_bulk(bundle, eyes, tmp_path/'out', **HOW | dict(per_shard=4))
+    assert found['images'] == 11 and not [f for f in os.listdir(tmp_path/'out') if 'tmp' in f]
