@@ -67,7 +67,8 @@ def assemble(venv, out):
     shutil.copytree(stdlib, out/str(stdlib).lstrip('/'), ignore=lambda d, names: [n for n in names if n in STDLIB or n.startswith('config-')])
     put(python, out)
     link = Path(os.readlink(venv/'bin/python3'))
-    if link.is_absolute() and link != python: put(link, out)
+    if link.is_absolute() and link != python: # the venv asks for python3, which is a link to the version
+        (out/str(link).lstrip('/')).symlink_to(python)
     asked = [python, *binaries(site), *binaries(stdlib/'lib-dynload')]
     for f in needed(asked):
         if venv not in f.parents: put(f, out)

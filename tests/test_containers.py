@@ -109,7 +109,7 @@ def typed_options(words):
 
 def test_commands_of_compose_are_understood():
     s = typed_options(SERVICES['service']['command'])
-    assert (s['bundle'], s['ip'], s['keep_images']) == ('/bundle', '0.0.0.0', f's3://{containers.BUCKET}/pictures')
+    assert (s['bundle'], s['ip'], s['keep_images']) == ('/models/${MODEL:-bundle}', '0.0.0.0', f's3://{containers.BUCKET}/pictures')
     assert f'-bucket={containers.BUCKET}' in SERVICES['objects']['command']
     p = typed_options(SERVICES['panel']['command'])
     assert p['bundle'] == 'http://service:8000' and p['key_file'] == '/run/secrets/panel_key'
@@ -219,7 +219,7 @@ def test_health():
 DOCKER = '''#!{python}
 import json, os, sys
 args, log = sys.argv[1:], {log!r}
-with open(log, 'a') as f: f.write(json.dumps([args, os.environ.get('BUNDLE')]) + '\\n')
+with open(log, 'a') as f: f.write(json.dumps([args, os.environ.get('MODELS', '') + '/' + os.environ.get('MODEL', '')]) + '\\n')
 if args[0] == 'info' and {down}: sys.exit('Cannot connect to the Docker daemon')
 if args[0] == 'compose' and 'version' in args and {old}: sys.exit('unknown command')
 if 'key' in args: print('rnb_0123456789ab_' + ('p' if 'panel' in args else 'q')*43 + '\\nthe key of somebody')
@@ -242,7 +242,8 @@ def docker(tmp_path, monkeypatch):
 
 @pytest.fixture
 def a_bundle(tmp_path, monkeypatch):
-    monkeypatch.setenv('BUNDLE', '')
+    monkeypatch.setenv('MODELS', '')
+    monkeypatch.setenv('MODEL', '')
     (tmp_path/'bundle').mkdir()
     (tmp_path/'bundle'/'config.json').write_text('{}')
     return tmp_path/'bundle'

@@ -3,7 +3,7 @@
     up          start deploy/compose.yml where Docker is: secrets made, images built, keys handed out, addresses printed
     image-test  build the image without Docker (buildah, on a Debian that debootstrap makes), and have it do a day's work as compose.yml
                 says: beside PostgreSQL and an object store, as nobody, on a file system that cannot be written to"""
-import argparse, contextlib, json, os, re, secrets, shutil, subprocess, sys, tempfile
+import argparse, json, os, re, secrets, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ def up(bundle):
     _need_docker()
     bundle = Path(bundle).resolve()
     if not (bundle/'config.json').is_file(): raise Missing(f'{bundle}: no bundle; make one with make demo, or name yours: make up BUNDLE=folder')
-    os.environ['BUNDLE'] = str(bundle)
+    os.environ['MODELS'], os.environ['MODEL'] = str(bundle.parent), bundle.name
     make_secrets(SECRETS)
     for name in KEYS: (SECRETS/f'{name}_key').touch(0o600)  # compose wants the files of all secrets to be there
     _step('build')
@@ -76,7 +76,7 @@ def up(bundle):
     _step('up', '--detach', '--wait')
     said = _compose('logs', '--no-log-prefix', 'panel', capture_output=True, text=True).stdout
     token = (re.findall(r'\?token=[\w-]+', said) or [''])[-1]
-    print(f'the service is at http://127.0.0.1:{os.environ.get("PORT", 8000)} (a key for somebody: docker compose -f deploy/compose.yml run --rm service '
+    print(f'the service is at http://127.0.0.1:{os.environ.get("PORT") or 8000} (a key for somebody: docker compose -f deploy/compose.yml run --rm service '
           'retina_store key add NAME --role grader)\n'
           f'the panel is at http://127.0.0.1:8866/{token}\nPrometheus is at http://127.0.0.1:9090\n'
           'all of it ends with: docker compose -f deploy/compose.yml down (what was kept stays; its secrets are in deploy/secrets)')
@@ -175,8 +175,9 @@ def words_of(conf):
 def image_test(base=None, bundle=None, out=None):
     "Build, look, and rehearse; raises at the first thing that is not as it should be"
     if lacks := lacking(): raise Missing('image-test cannot run here: ' + '; '.join(lacks))
-    with tempfile.TemporaryDirectory(prefix='retina_image_') as d, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix='retina_image_') as d:
         d = Path(d)
+        d.chmod(0o711)  # PostgreSQL is another user, and has its folder here
         if base is None:
             print('image-test: a Debian to build on', flush=True)
             base = d/'debian'
@@ -206,15 +207,18 @@ def image_test(base=None, bundle=None, out=None):
         rehearsal = [sys.executable, str(ROOT/'tools'/'rehearsal.py'), str(tree), str(bundle), str(d/'day'), str(build.tree('localhost/retina_nb-panel'))]
         r = subprocess.run(['unshare', '--mount', '--net', '--uts', '--pid', '--fork', '--kill-child', '--mount-proc', *rehearsal], stdin=subprocess.DEVNULL)
         if r.returncode: raise Missing('the rehearsal failed, see above')
-        if out: Path(out).write_text(json.dumps(dict(megabytes=round(total, 1), largest=[[round(n, 1), p] for n, p in largest[:12]]), indent=1))
+        seen = dict(megabytes=round(total, 1), most=MOST, largest=[[round(n, 1), p] for n, p in largest[:12]], day=json.loads((d/'day'/'facts.json').read_text()))
+        if out: Path(out).write_text(json.dumps(seen, indent=1) + '\n')
+        print(f'image-test: all as it should be; {total:.0f} MB')
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('what', choices=['up', 'image-test'])
     p.add_argument('--bundle', help='folder of the model; with up by default runs/demo/bundle, with image-test one with random weights')
     p.add_argument('--base', type=Path, help='with image-test: a folder with a Debian and its Python, in place of one that debootstrap makes')
+    p.add_argument('--out', help='with image-test: a JSON file for what takes the room in the image')
     o = p.parse_args()
-    try: up(o.bundle or ROOT/'runs'/'demo'/'bundle') if o.what == 'up' else image_test(o.base, o.bundle)
+    try: up(o.bundle or ROOT/'runs'/'demo'/'bundle') if o.what == 'up' else image_test(o.base, o.bundle, o.out)
     except (Missing, AssertionError, subprocess.CalledProcessError) as e: sys.exit(f'{o.what}: {e}')
 
 if __name__ == '__main__': main()

@@ -2,7 +2,7 @@
 
 The network leads nowhere, so every port is free and every name is this machine; the processes end with the first one; what is mounted
 is gone afterwards. The image's files are mounted so that they cannot be written to, and its program is nobody."""
-import contextlib, http.client, json, os, pwd, re, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
+import contextlib, json, os, pwd, re, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
 from pathlib import Path
 
 import yaml
@@ -27,13 +27,20 @@ def network(folder):
     mount('--bind', folder/'nsswitch.conf', '/etc/nsswitch.conf')
     socket.sethostname('service')
 
+FACTS = {}
+
+def note(what, value=True):
+    "Say what was seen, and keep it for whoever asked for the rehearsal"
+    FACTS[what] = value
+    print(f'rehearsal: {what}' + ('' if value is True else f': {value}'), flush=True)
+
 class Image:
     "The image as a container engine would lay it out for one service of compose.yml"
     def __init__(self, tree, folder, name, bundle, secrets):
         self.said, self.root = COMPOSE['services'][name], folder/f'{name}_root'
         self.root.mkdir()
         mount('--bind', tree, self.root)
-        for p in ('proc', 'dev', 'bundle', 'run/secrets'): (self.root/p).mkdir(parents=True, exist_ok=True)
+        for p in ('proc', 'dev', 'models', 'run/secrets'): (self.root/p).mkdir(parents=True, exist_ok=True)
         for f in ('hosts', 'resolv.conf'): (self.root/'etc'/f).touch()
         files = [self.root/'run/secrets'/s for s in self.said.get('secrets', ())]
         for f in files: f.touch()
@@ -45,9 +52,10 @@ class Image:
             where, _, options = t.partition(':')
             mount('-t', 'tmpfs', '-o', options or 'mode=1777', 'tmpfs', self.root/where.lstrip('/'))
         for f in files: mount('--bind', secrets/Path(COMPOSE['secrets'][f.name]['file']).name, f)
-        if bundle:
-            mount('--bind', bundle, self.root/'bundle')
-            mount('-o', 'remount,bind,ro', self.root/'bundle')
+        self.command = [re.sub(r'\$\{MODEL:-[^}]*\}', bundle.name, w) for w in self.said['command']]
+        if self.said.get('volumes'):
+            mount('--bind', bundle.parent, self.root/'models')
+            mount('-o', 'remount,bind,ro', self.root/'models')
     def env(self):
         "What the image sets, then compose.yml"
         text = (containers.DEPLOY/'Dockerfile').read_text().replace('\\\n', ' ')
@@ -130,7 +138,7 @@ def photograph():
 
 def prometheus(folder, secrets):
     "Prometheus by its file, if it is here; the service must come out as up"
-    if not shutil.which('prometheus'): return print('rehearsal: Prometheus is not installed (apt install prometheus): its part was not tried', flush=True)
+    if not shutil.which('prometheus'): return note('Prometheus is not installed (apt install prometheus): its part was not tried')
     mount('-t', 'tmpfs', 'tmpfs', '/run')
     Path('/run/secrets').mkdir()
     shutil.copy(secrets/'prometheus_key', '/run/secrets')
@@ -145,13 +153,13 @@ def prometheus(folder, secrets):
     wait('Prometheus', _up, proc, folder/'prometheus.log', 60)
     proc.terminate()
     proc.wait(60)
-    print('rehearsal: Prometheus counts the service as up', flush=True)
+    note('Prometheus counts the service as up')
 
-def panel(tree, folder, secrets):
+def panel(tree, bundle, folder, secrets):
     "The panel in its own image: ready by compose.yml's own question, closed without its token, open with it"
-    image = Image(tree, folder, 'panel', None, secrets)
+    image = Image(tree, folder, 'panel', bundle, secrets)
     log = folder/'panel.log'
-    with open(log, 'w') as f: proc = image.start(*image.said['command'], stdout=f, stderr=f)
+    with open(log, 'w') as f: proc = image.start(*image.command, stdout=f, stderr=f)
     wait('the panel', image.healthy, proc, log)
     token = re.search(r'\?token=([\w-]+)', log.read_text())[1]
     r = urllib.request.urlopen(f'http://127.0.0.1:8866/?token={token}', timeout=90)
@@ -161,7 +169,7 @@ def panel(tree, folder, secrets):
     status = proc.wait(60)
     assert status in (0, 143), f'the panel ended with status {status}: {log.read_text()[-1500:]}'
     assert (secrets/'panel_key').read_text() not in log.read_text()
-    print('rehearsal: the panel opens with its token, and without it does not', flush=True)
+    note('the panel opens with its token, and without it does not')
 
 WRITES = """import os, tempfile
 can = []
@@ -180,8 +188,8 @@ def day(tree, bundle, folder, panel_tree=None):
     held = [database(folder, secrets), objects(folder, secrets)]
     image = Image(tree, folder, 'service', bundle, secrets)
     said = image.told('python', '-c', WRITES).split()
-    print('rehearsal: user', said[0], 'can write to', *said[3:], flush=True)
     assert said[:3] == ['10001', '10001', '[10001]'] and said[3:] == ['/tmp'], said
+    note('folders that the service may write to', ' '.join(said[3:]))
     keys = {n: containers.key_in(image.told('retina_store', 'key', 'add', n, '--role', r)) for n, r in (containers.KEYS | dict(van='grader')).items()}
     for n in containers.KEYS:
         (secrets/f'{n}_key').unlink()
@@ -189,9 +197,9 @@ def day(tree, bundle, folder, panel_tree=None):
     log = folder/'service.log'
     def _serve():
         began = time.time()
-        with open(log, 'a') as f: proc = image.start(*image.said['command'], stdout=f, stderr=f)
+        with open(log, 'a') as f: proc = image.start(*image.command, stdout=f, stderr=f)
         wait('the service', image.healthy, proc, log)
-        print(f'rehearsal: ready after {time.time() - began:.1f} s', flush=True)
+        note('seconds until it is ready', round(time.time() - began, 1))
         return proc
     proc = _serve()
     eye = photograph()
@@ -202,24 +210,27 @@ def day(tree, bundle, folder, panel_tree=None):
     status, got = ask('/v1/gradings/visit-1', keys['van'], body, kind, 'PUT')
     assert status == 200, (status, got)
     answer = json.loads(got)
-    print('rehearsal: a photograph is graded', answer['grade'], answer['name'], flush=True)
+    note('a photograph without a key is refused, one with a key is graded')
     kept = [str(p) for p in (folder/'objects').rglob('*.dat') if p.name.startswith('clinic') and p.stat().st_size > 1000]
     assert kept, 'the photograph is not in the object store'
+    note('the photograph is kept in the object store')
     status, counters = ask('/metrics', keys['prometheus'])
     assert status == 200 and b'retina_requests_total' in counters, (status, counters[:300])
     prometheus(folder, secrets)
-    if panel_tree: panel(panel_tree, folder, secrets)
+    if panel_tree: panel(panel_tree, bundle, folder, secrets)
     stop = time.time()
     proc.send_signal(signal.SIGTERM)
     assert proc.wait(100) == 0, f'the service ended with status {proc.returncode}: {log.read_text()[-2000:]}'
-    print(f'rehearsal: it ended {time.time() - stop:.1f} s after it was told to', flush=True)
+    note('seconds until it ends, after it is told to', round(time.time() - stop, 1))
     proc = _serve()
     status, again = ask('/v1/gradings/visit-1', keys['van'], body, kind, 'PUT')
     assert status == 200 and json.loads(again) == answer, (status, again, answer)
     text = log.read_text()
     told = [f.name for f in secrets.iterdir() if f.suffix != '.json' and f.read_text() in text] + [n for n, k in keys.items() if k in text]
     assert not told, f'the log tells {told}'
-    print('rehearsal: started anew, it gives the stored answer; no secret is in its log', flush=True)
+    note('started anew, it gives the stored answer')
+    note('no secret is in its log')
+    (folder/'facts.json').write_text(json.dumps(FACTS))
     proc.send_signal(signal.SIGTERM)
     proc.wait(100)
     for p in held[::-1]:
