@@ -26,7 +26,9 @@ def environment()->Path: # its site-packages
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     folder, site = Path(folder).absolute(), f'lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages'
     if not (folder/'made').exists():
-        _run(sys.executable, '-m', 'venv', '--clear', folder)
+        if folder.is_dir() and any(folder.iterdir()) and not (folder/'pyvenv.cfg').exists(): raise Missing(f'{folder} holds something else')
+        _run(sys.executable, '-m', 'venv', folder)
+        shutil.rmtree(folder/'backends', ignore_errors=True)
         _run(folder/'bin'/'python', '-m', 'pip', 'install', '-q', *shlex.split(os.environ.get('RETINA_NB_PIP_ARGS', '')), *PACKAGES)
         _backends(folder/site, folder/'backends')
         (folder/'made').write_text('\n'.join(PACKAGES))
