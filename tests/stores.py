@@ -24,7 +24,7 @@ def s3_running():
     folder, (s3, master, volume, filer, admin) = Path(tempfile.mkdtemp(prefix='rnb_s3_')), free_ports(5)
     ports = {'s3.port': s3, 'master.port': master, 'volume.port': volume, 'filer.port': filer, 'admin.port': admin,
              's3.port.iceberg': 0, 's3.port.lance': 0}
-    options = [f'-{k}={v}' for k, v in dict(dir=folder, ip='127.0.0.1', webdav='false', **{'ip.bind': '127.0.0.1', 'admin.ui': 'false'}, **ports).items()]
+    options = [f'-{k}={v}' for k, v in dict(dir=folder, ip='127.0.0.1', webdav='false', **{'ip.bind': '127.0.0.1', 'admin.ui': 'false', 'master.telemetry': 'false'}, **ports).items()]
     mine, alive = os.pipe()
     script = 'exec 3<&0; "$@" </dev/null & weed=$!; (cat <&3; kill -9 $weed) & wait $weed'
     with open(folder/'log', 'w') as log:
