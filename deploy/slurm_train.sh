@@ -25,6 +25,7 @@ EACH=${SLURM_GPUS_ON_NODE:-1}          # processes a machine: one a GPU
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((${SLURM_CPUS_PER_TASK:-EACH} + EACH - 1) / EACH))}
 export HEAD PORT EACH OMP_NUM_THREADS
 
+# shellcheck disable=SC2016 # SLURM_NODEID is known on each machine only
 # srun starts one launcher a machine. A machine that fails does not end the others at once, or they could not say
 # which it was; after two minutes it does.
 exec srun --kill-on-bad-exit=0 --wait=120 bash -c '

@@ -34,8 +34,9 @@ class Heartbeat:
                  quiet:float=5, # seconds without a beat after which one is lost, where something is wrong already
                  patience:float|None=None, # the same where nothing is; None: that of RETINA_NB_PATIENCE, or 60
                 ):
-        self.store, self.rank, self.every, self.quiet = store, rank, every, quiet
-        self.patience = float(os.environ.get(_PATIENCE, 60)) if patience is None else patience
+        self.store, self.rank, self.every = store, rank, every
+        self.patience = float(os.environ.get(_PATIENCE, '60')) if patience is None else patience
+        self.quiet = min(quiet, self.patience)
         self.word, self.n, self.over, self.threads = 'here', 0, threading.Event(), []
         self.last, self.names = ['here']*world, [f'process {r}' for r in range(world)]
         self.heard, self.answered = [time.monotonic()]*world, time.monotonic()
@@ -72,8 +73,6 @@ def lost(self:Heartbeat,
     return f"{' and '.join(self.names[r] for r in silent)}: not heard of for {seconds:.0f} s, died or cut off"
 
 # %% ../../nbs/train/28_heartbeat.ipynb #3811312a
-_GO_ON = 'the training ends here; what it had reached is kept, go on with --resume'
-
 def _talk(heart):
     "Beat until it is over, and once more, so that the last word is heard"
     last = False
@@ -81,11 +80,15 @@ def _talk(heart):
         last = heart.over.wait(heart.every)
         with suppress(RuntimeError): heart.beat() # the clock tells how long nothing has come
 
+# %% ../../nbs/train/28_heartbeat.ipynb #7108aba6
+_GO_ON = 'the training ends here; what it had reached is kept, go on with --resume'
+
 def _judge(heart):
     "End this process where another is lost and the training does not notice by itself"
     while not heart.over.wait(heart.every):
         if not (why := heart.lost()) or heart.over.wait(2*heart.quiet): continue
-        if heart.speaks(): print(f'{why}; {_GO_ON}', file=sys.stderr, flush=True)
+        if heart.speaks(): print(f'error: {why}; {_GO_ON}', file=sys.stderr, flush=True)
+        else: time.sleep(1)
         os._exit(2)
 
 # %% ../../nbs/train/28_heartbeat.ipynb #673f93b1
@@ -136,14 +139,13 @@ def __enter__(self:Heartbeat)->Any:
     self.start()
     return self
 
+# %% ../../nbs/train/28_heartbeat.ipynb #4d4c0d51
 @patch
 def __exit__(self:Heartbeat, kind, e, tb):
     "Another's end becomes a `RunError` that names it; `e.said` tells that this machine has heard of it already"
     if e is None: return self.stop()
     why = self.cause(e)
-    if why: self.word = 'after'
-    else: self.word = f'left {e}' if str(e) else f'left {type(e).__name__}'
     error = RunError(f'{why}; {_GO_ON}') if why else e
     if isinstance(error, RetinaError): error.said = not self.speaks()
-    self.stop(self.word)
+    self.stop('after' if why else f'left {str(e) or type(e).__name__}')
     if why: raise error from None

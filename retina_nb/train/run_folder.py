@@ -10,6 +10,7 @@ __all__ = ['begun', 'check_place', 'hold_out', 'check_same', 'the_run', 'open_ru
 import platform, sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import fastai, matplotlib.pyplot as plt, numpy as np, pandas as pd, timm, torch
 from safetensors.torch import save as save_tensors
@@ -98,7 +99,7 @@ def check_same(out, # a run folder
 
 # %% ../../nbs/train/52_run_folder.ipynb #9e74a9b4
 def the_run(out:Path # the run folder
-           )->Run|None: # None in another process than the first, where its machine does not see the folder
+           )->Any: # a `Run`; None in another process than the first, where its machine does not see the folder
     "The run in a folder"
     return Run(out) if not rank() or (out/'config.json').is_file() else None
 
