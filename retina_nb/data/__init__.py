@@ -26,4 +26,5 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     manifest=['read_cache'],
     cache=['cache_fields', 'cache_names', 'cache_records', 'near_records', 'retina_cache'],
     provenance=['describe_source', 'source_badge', 'source_file', 'synthetic_rows'],
+    upload=['Pushed', 'push_folder'],
 ))

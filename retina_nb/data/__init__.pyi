@@ -50,10 +50,13 @@ from .manifest import read_cache as read_cache
 from .cache import cache_fields as cache_fields
 from .cache import cache_names as cache_names
 from .cache import cache_records as cache_records
+from .cache import near_records as near_records
 from .cache import retina_cache as retina_cache
 from .provenance import describe_source as describe_source
 from .provenance import source_badge as source_badge
 from .provenance import source_file as source_file
 from .provenance import synthetic_rows as synthetic_rows
+from .upload import Pushed as Pushed
+from .upload import push_folder as push_folder
 
-__all__ = ['eyes_of', 'is_unknown', 'patient_and_eye', 'DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'NpzLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'counted', 'data_name', 'describe_columns', 'load_records', 'row_of', 'warn_of_patients', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'patients_unknown', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'count_cores', 'run_jobs', 'read_cache', 'cache_fields', 'cache_names', 'cache_records', 'retina_cache', 'describe_source', 'source_badge', 'source_file', 'synthetic_rows']
+__all__ = ['eyes_of', 'is_unknown', 'patient_and_eye', 'DataFolder', 'content_keys', 'on_disk', 'parse_labels', 'DicomLayout', 'FoldersLayout', 'ImagesLayout', 'Layout', 'PairsLayout', 'RecordsLayout', 'TableLayout', 'NpzLayout', 'LAYOUTS', 'add_layout', 'find_layout', 'layout_table', 'counted', 'data_name', 'describe_columns', 'load_records', 'row_of', 'warn_of_patients', 'check_records', 'require_usable', 'scan_images', 'summarise_records', 'SPLITS', 'audit_splits', 'groups_of', 'kfold', 'patients_unknown', 'split_records', 'BALANCE', 'class_counts', 'class_weights', 'predictive_values', 'DOWNLOADS', 'INSTRUCTIONS', 'Download', 'download_file', 'get_dataset', 'retina_get', 'count_cores', 'run_jobs', 'read_cache', 'cache_fields', 'cache_names', 'cache_records', 'near_records', 'retina_cache', 'describe_source', 'source_badge', 'source_file', 'synthetic_rows', 'Pushed', 'push_folder']

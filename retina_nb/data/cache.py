@@ -34,8 +34,8 @@ def _stem(image, base)->str:
     "The path of an image below the folder of its data set, without ending and odd characters"
     file,_,inside = image.partition('.npz::')
     if is_url(file):
-        inside_base = base and file.startswith(f'{base}/')
-        rel = file[len(base)+1:] if inside_base else '/'.join(file.partition('://')[2].partition('?')[0].split('/')[-2:])
+        if base and file.startswith(f'{base}/'): rel = file[len(base)+1:]
+        else: rel = '/'.join(file.partition('://')[2].partition('?')[0].split('/')[-2:])
         return re.sub(r'[^\w./ -]', '_', os.path.splitext(rel)[0])
     rel = os.path.relpath(file, base) if base else file
     if rel.startswith('..') or os.path.isabs(rel): rel = '/'.join(Path(os.path.abspath(file)).parts[-2:])
@@ -194,8 +194,8 @@ def near_records(
     if not any(map(is_url, map(str, records['image']))): return records
     root, task = records.attrs.get('root', ''), task_of(records)
     if out is None:
-        of = root if is_url(root) else sorted(map(str, records['image']))
-        out = cache_dir()/'near'/f"{re.sub(r'[^A-Za-z0-9-]', '_', data_name(root or 'records'))}-{json_hash([of, task.name, size])}"
+        of = json_hash([root if is_url(root) else sorted(map(str, records['image'])), task.name, size])
+        out = cache_dir()/'near'/f"{re.sub('[^A-Za-z0-9-]', '_', data_name(root or 'records'))}-{of}"
     cache_records(records, out, size=size, progress=progress)
     return load_records(out, task, warn=False)
 

@@ -25,7 +25,7 @@ from .names import is_image, split_of, stem_of
 from ..image.dicom import DICOM_TYPES
 from ..image.read import IMAGE_TYPES
 from ..sheets import csv_header
-from ..storage import File, StorageError, is_url, place_at, read_start, read_url, url_infos
+from ..storage import StorageError, is_url, place_at, read_start, read_url, url_infos
 
 
 # %% ../../nbs/data/05_files.ipynb #fde30c67
@@ -108,6 +108,8 @@ def _list_address(url)->list:
         _KNOWN[f'{url}/{f.name}'] = f
     return sorted(found)
 
+
+# %% ../../nbs/data/05_files.ipynb #ec5cf8f6
 def _known(urls)->dict:
     "What is known of files at addresses: asked for once"
     new = [u for u in dict.fromkeys(urls) if u not in _KNOWN]
@@ -234,6 +236,8 @@ def _sha(path, size, stamp):
     try: return hashlib.sha256(read_url(path, 2**30)).hexdigest() if is_url(path) else file_sha256(path)
     except (OSError, StorageError): return ''
 
+
+# %% ../../nbs/data/05_files.ipynb #0e507ae9
 def _same(group)->dict:
     "(path, size, stamp) of files of one size to a text that those of the same content share"
     md5 = [re.fullmatch('"?([0-9a-f]{32})"?', str(stamp)) for _,_,stamp in group] # of an object sent in one piece

@@ -16,7 +16,7 @@ from ..core import DataError, SettingError, get_task, with_task
 from ..disk import cache_dir, file_kind, json_hash, shown_name, write_file
 from .datasets import find_layout
 from .faults import _clashes, _repeats, _row_problems, crowd_of, whole_problems
-from .files import TABLES, DataFolder, column_of, content_keys, rooted
+from .files import TABLES, DataFolder, column_of, content_keys
 from ..sheets import read_cells
 from .names import split_of, stem_of
 from .layouts import RAW, _either
@@ -133,6 +133,8 @@ def _fetched(url)->Path:
     if not path.is_file() or path.stat().st_size != info.bytes: write_file(path, read_url(url))
     return path
 
+
+# %% ../../nbs/data/20_records.ipynb #ef27a497
 def _open_address(url)->tuple:
     "DATA at an address, as `_open_data` gives it"
     name = url.rstrip('/').rpartition('/')[2]
@@ -287,6 +289,7 @@ def data_name(
 )->str: # without an ending; of a file called records or labels, the name of its folder
     "What to call a data set in the name of a folder or the title of a page"
     if str(data).startswith('synth:'): return str(data).replace(':', '_')
-    path = Path(re.sub(r'[^\w./ -]', '_', shown_url(data).partition('://')[2])) if is_url(data) else Path(data).resolve()
+    if is_url(data): path = Path(re.sub(r'[^\w./ -]', '_', shown_url(data).partition('://')[2]))
+    else: path = Path(data).resolve()
     name = path.stem if path.suffix.lower() in (*TABLES, '.npz') else path.name
     return path.parent.name if re.fullmatch('records?|labels?|index', name, re.I) and path.parent.name else name

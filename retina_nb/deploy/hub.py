@@ -15,6 +15,9 @@ from ..core import BundleError, SettingError, need
 from ..commands import call_parse, one_line_errors
 from ..disk import new_folder
 from .bundle import REQUIRED, bundle_limit, load_bundle
+from ..data.upload import push_folder
+from ..storage import is_url
+
 
 # %% ../../nbs/deploy/80_hub.ipynb #b5b91a7e
 HEADER = """---
@@ -122,13 +125,18 @@ def pull_bundle(
 @call_parse
 @one_line_errors
 def retina_push(
-    bundle:str, # a bundle folder
-    repo:str, # where to: owner/name
-    public:store_true=False, # may everybody see it? By default only you
+    what:str, # a bundle folder; to an object store also a data set or a run, or any file
+    where:str, # where to: owner/name on a model hub, or s3://bucket/folder
+    public:store_true=False, # on a hub: may everybody see it? By default only you
     endpoint:str=None, # address of the hub; by default HF_ENDPOINT, or huggingface.co
+    replace:store_true=False, # in an object store: replace files of other content?
 ):
-    "Send a bundle to a model hub, with the token that `hf auth login` stored"
-    print(push_bundle(bundle, repo, public=public, endpoint=endpoint))
+    """Send a bundle to a model hub, with the token that `hf auth login` stored; or a folder to an object store, with keys
+    from the environment. There, the same command goes on where it was stopped"""
+    if not is_url(where): return print(push_bundle(what, where, public=public, endpoint=endpoint))
+    if public or endpoint: raise SettingError('--public and --endpoint are for a model hub; a bucket has its own rules')
+    print(push_folder(what, where, replace=replace))
+
 
 # %% ../../nbs/deploy/80_hub.ipynb #0ae48e06
 @call_parse

@@ -18,7 +18,8 @@ from fastcore.basics import patch
 from ..core import SettingError
 from .engine import ReadOnlyStore, StoreError, StoreFull
 from .kept import PictureFolder, Pictures, kept_hash
-from ..storage import StorageError, _aws, is_url, place_at
+from ..addresses import StorageError, _aws, is_url
+from ..storage import place_at
 
 
 # %% ../../nbs/serve/27_bucket.ipynb #1e223512
