@@ -24,12 +24,13 @@ from .grader import Grader
 from .grading import Ungraded, grading_columns
 from .shards import bundle_here, read_plan, read_shard
 
-# %% ../../nbs/deploy/93_bulk.ipynb #15c49397
+# %% ../../nbs/deploy/93_bulk.ipynb #8a4491c5
 class _Ahead:
     "Reads the files of a shard ahead of their turn: `read(file)` gives (bytes, SHA-256)"
     def __init__(self, files, read, *, ahead=12, room=2**28):
         self.files, self._read, self.ahead, self.room = files, read, ahead, room
-        self.pool, self.lock = ThreadPoolExecutor(8), threading.Lock()
+        self.lock = threading.Lock()
+        self.pool:Any = ThreadPoolExecutor(8)
         self.waiting, self.next, self.bytes = {}, 0, 0
         self.sha, self.failed = ['']*len(files), None
     def _fits(self, i):
@@ -63,8 +64,9 @@ class _Coming:
                 a._send(-1)
         return data
 
-# %% ../../nbs/deploy/93_bulk.ipynb #1466d54b
-_GONE, _CHANGED = 'no such file', 'was changed after it had been listed; a new plan, with another --out, takes it as it is'
+# %% ../../nbs/deploy/93_bulk.ipynb #adc5b2fc
+_GONE = 'no such file'
+_CHANGED = 'was changed after it had been listed; a new plan, with another --out, takes it as it is'
 _OWN_FAULT = dict(missing=_GONE, changed=_CHANGED, refused='', large='') # of an image; anything else is the store's
 
 def _from_disk(path, f)->bytes:
@@ -164,18 +166,18 @@ def _grade(job)->dict:
     bad = sum(r['error'] != '' for r in rows)
     return told | dict(bad=bad, skipped=not mine, seconds=round(time.perf_counter() - begun, 3))
 
-# %% ../../nbs/deploy/93_bulk.ipynb #49afde8d
+# %% ../../nbs/deploy/93_bulk.ipynb #fd2117b1
 def grade_shard(
     job:dict, # as from `Plan.job`
-)->dict: # `shard`, `images`, `bad` (error rows), `skipped` (was there already), `seconds`, `error` ('' where all is well)
+)->dict: # `shard`, `images`, `bad` (error rows), `skipped` (was there), `seconds`, `error` ('' where all is well)
     "Grade a shard, wherever this runs: its result is then in the output, once; a shard that is there is skipped"
     try: return _grade(job)
     except (RetinaError, OSError, MemoryError) as e:
         what = ' '.join(str(e).split()) or 'memory ran out'
         return dict(shard=job['shard'], images=job['images'], bad=0, skipped=False, seconds=0., error=what)
 
-# %% ../../nbs/deploy/93_bulk.ipynb #5acdd7c0
-def _shard_work(): return grade_shard
+# %% ../../nbs/deploy/93_bulk.ipynb #add9d333
+_shard_work = lambda: grade_shard # what a process of the pool asks for
 
 def grade_here(
     jobs:list, # as from `Plan.left`
@@ -245,12 +247,13 @@ class _Counts:
                  ('poor_quality', 'quality', 'poor'), ('novel', 'novel', True))}
         return n | dict(grades=dict(sorted(self.of.get('name', {}).items())), **found, problems=self.problems)
 
-# %% ../../nbs/deploy/93_bulk.ipynb #1fbac1b1
+# %% ../../nbs/deploy/93_bulk.ipynb #007809a3
 def _again(t, names)->Any:
     "The files of a table that were there before, with the name that each had"
     pa = need('pyarrow')
     return t.select(['file', 'sha256', 'shard']).append_column('same_as', pa.array(names, pa.string()))
 
+# %% ../../nbs/deploy/93_bulk.ipynb #661e2e8b
 def _numbers(plan, place)->Any:
     "(images,): the number of the first file that is the same, for every file of a plan"
     jobs = (plan.job(k) for k in range(len(plan.shards)))

@@ -80,8 +80,8 @@ def _told(bad, n, bundle):
     not_this = f' ({kinds} of them no picture that this model can grade)' if kinds else ''
     raise DataError(f'{len(bad)} of {n} images not graded{not_this}; {bad[0].file}: {bad[0].error}')
 
-# %% ../../nbs/deploy/98_grade_command.ipynb #5388bea6
-def _one_place(images, out, json, resume)->str:
+# %% ../../nbs/deploy/98_grade_command.ipynb #19717346
+def _one_place(images, out, json)->str:
     "The one place to be graded in bulk; what does not go with it is a `SettingError`"
     if len(images) != 1:
         raise SettingError(f'--engine grades one folder, address or CSV file, and {len(images)} are named: put the '
@@ -129,18 +129,18 @@ def _as_they_come(bundle, images, json, out, threshold, resume, grade_anyway):
     show.close()
     _told(bad, n, bundle)
 
-# %% ../../nbs/deploy/98_grade_command.ipynb #2e62dd20
+# %% ../../nbs/deploy/98_grade_command.ipynb #135859a3
 # pyright: reportInvalidTypeForm=false
 @call_parse
 @one_line_errors
 def retina_grade(
     bundle:str, # a bundle folder; with --engine also the URL of one
-    images:Param("photographs, or folders of them; with --engine one folder, URL or CSV", str, nargs='+', opt=False),
+    images:Param("photographs, or folders; with --engine one folder, URL or CSV", str, nargs='+', opt=False), # any
     json:store_true=False, # print a JSON array, one object an image
     out:str=None, # also write a CSV here; with --engine the folder or URL for the result
     threshold:float=None, # operating point for referral; by default the bundle's own
     resume:store_true=False, # with --out: go on where an interrupted call stopped; with --engine that is always so
-    grade_anyway:store_true=False, # grade what should not be graded too: what is blank, a document, an X-ray for an eye
+    grade_anyway:store_true=False, # grade also what should not be: what is blank, a document, an X-ray for an eye
     engine:str=None, # grade in bulk, in tables: local, dask or ray
     workers:int=None, # with --engine: processes; by default one a core
     scheduler:str=None, # with --engine dask or ray: address of a cluster; by default one on this machine
@@ -149,8 +149,8 @@ def retina_grade(
     "Grade photographs: file, grade, name, probabilities, referable, quality, novel; an unusable one gets an error row"
     images = list(images)
     if engine is not None:
-        where = _one_place(images, out, json, resume)
-        return _in_bulk(bundle, where, out, engine=engine, workers=workers, scheduler=scheduler, per_shard=per_shard,
-                        threshold=threshold, grade_anyway=grade_anyway)
-    if workers or scheduler: raise SettingError('--workers and --scheduler are for bulk: add --engine local, dask or ray')
-    _as_they_come(bundle, images, json, out, threshold, resume, grade_anyway)
+        where = _one_place(images, out, json)
+        _in_bulk(bundle, where, out, engine=engine, workers=workers, scheduler=scheduler, per_shard=per_shard,
+                 threshold=threshold, grade_anyway=grade_anyway)
+    elif workers or scheduler: raise SettingError('--workers and --scheduler are for bulk: add --engine local')
+    else: _as_they_come(bundle, images, json, out, threshold, resume, grade_anyway)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BulkSettings', 'bundle_here', 'read_shard', 'Plan', 'read_plan', 'plan_shards']
 
-# %% ../../nbs/deploy/92_shards.ipynb #8017e96d
+# %% ../../nbs/deploy/92_shards.ipynb #429cb10c
 import hashlib, io, json, os, random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -19,13 +19,13 @@ from ..base import need
 from ..core import BundleError, DataError, RunError, SettingError
 from ..disk import cache_dir, json_hash, new_folder, shown_name
 from ..sheets import read_labels_csv
-from ..storage import File, Place, StorageError, is_url, place_at, read_url
+from ..storage import File, Place, is_url, place_at, read_url
 from ..image.read import IMAGE_TYPES, is_image_file
 from .bundle import bundle_limit
 from .grader import Grader
 from ..work import Progress
 
-# %% ../../nbs/deploy/92_shards.ipynb #e0b9fc53
+# %% ../../nbs/deploy/92_shards.ipynb #3142829b
 @dataclass(frozen=True)
 class BulkSettings:
     "What is graded, with which model and how: it is the same for everybody who takes part"
@@ -36,7 +36,9 @@ class BulkSettings:
     threshold: float         # operating point of referral
     grade_anyway: bool = False # grade what should not be graded too?
     per_shard: int = 1000    # images a shard
-    def to_dict(self)->dict: return asdict(self)
+    def to_dict(self)->dict: # plain values, ready for JSON
+        "All settings by name"
+        return asdict(self)
     @classmethod
     def from_dict(cls, d, # as from `to_dict`
                   )->'BulkSettings':
@@ -138,8 +140,8 @@ def bundle_here(
         if not folder.is_dir(): raise
     return folder
 
-# %% ../../nbs/deploy/92_shards.ipynb #4708eee6
-def _shard_name(k)->str: return f'manifest/{k:08d}.parquet'
+# %% ../../nbs/deploy/92_shards.ipynb #c373a509
+_shard_name = 'manifest/{:08d}.parquet'.format # of the number of a shard
 
 def _shard_bytes(files)->bytes:
     "Images as the content of a shard"
@@ -252,11 +254,10 @@ def _own(place, settings)->bool:
     if why: raise SettingError(f'{place.where}: holds another grading ({why}); choose another --out')
     return True
 
-# %% ../../nbs/deploy/92_shards.ipynb #9be07f3f
+# %% ../../nbs/deploy/92_shards.ipynb #746401e1
 def _write_shards(place, source, per_shard, step)->Iterator[tuple]:
     "Make all shards, or find them made: images and SHA-256 of each"
-    k, n, last = 0, 0, ''
-    files, more = read_shard(place, 0)[0], None
+    k, n, last, more = 0, 0, '', None
     while True:
         files, sha = read_shard(place, k)
         if files is None:
@@ -289,7 +290,7 @@ def _settings(source, bundle, per_shard, threshold, grade_anyway)->BulkSettings:
     g = Grader(bundle_here(bundle), threshold=threshold, threads=1)
     return BulkSettings(source.where, source.sha, g.bundle.id, g.precision, float(g.threshold), grade_anyway, per_shard)
 
-# %% ../../nbs/deploy/92_shards.ipynb #21046876
+# %% ../../nbs/deploy/92_shards.ipynb #c09f07bb
 def plan_shards(
     where, # a folder, a URL such as s3://clinic/eyes, or a CSV file with a column `image`
     out, # a folder or URL of its own, for manifest and result
@@ -309,9 +310,7 @@ def plan_shards(
         if next(source.after('', 0), None) is None: raise DataError(source.nothing())
         place.create(_SETTINGS, json.dumps(settings.to_dict(), indent=1).encode())
         _own(place, settings) # somebody else may have been faster, with something else
-    if (plan := read_plan(out, bundle=bundle)) is None:
-        with Progress('listing', show=progress) as p:
-            shards = list(_write_shards(place, source, per_shard, p.step))
-        place.create(_PLAN, json.dumps(dict(images=sum(n for n, _ in shards), shards=shards)).encode())
-        plan = read_plan(out, bundle=bundle)
-    return plan
+    if plan := read_plan(out, bundle=bundle): return plan
+    with Progress('listing', show=progress) as p: shards = list(_write_shards(place, source, per_shard, p.step))
+    place.create(_PLAN, json.dumps(dict(images=sum(n for n, _ in shards), shards=shards)).encode())
+    return read_plan(out, bundle=bundle) or Plan(out, bundle, settings, tuple(shards))

@@ -1,5 +1,5 @@
 "Bulk grading: every image exactly once in the result, whatever is killed, changed, gone or in the way meanwhile"
-import errno, io, json, os, random, shutil, signal, subprocess, sys, threading, time
+import errno, io, os, random, shutil, signal, subprocess, sys, threading, time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 from retina_nb.core import BundleError, DataError, RunError, SettingError
 from retina_nb.deploy import Grader, grading_columns
 from retina_nb.deploy import bulk as bulk_room, shards as shards_room
-from retina_nb.deploy.bulk import finish_bulk, grade_here, grade_shard
+from retina_nb.deploy.bulk import finish_bulk, grade_shard
 from retina_nb.deploy.bulk_run import grade_bulk
 from retina_nb.deploy.shards import plan_shards, read_plan, read_shard
 from retina_nb.storage import StorageError, place_at
@@ -264,3 +264,138 @@ def test_a_disk_that_fills_up(bundle, eyes, tmp_path, monkeypatch):
     monkeypatch.undo()
     found = grade_bulk(bundle, eyes, tmp_path/'out', **HOW | dict(per_shard=4))
     assert found['images'] == 11 and not [f for f in os.listdir(tmp_path/'out') if 'tmp' in f]
+
+# --- what is killed
+ZYGOTE = """
+import os, random, signal, sys, time
+from retina_nb.deploy.bulk_run import grade_bulk
+from retina_nb.deploy import bulk, engines, shards   # loaded once; each client is a copy that has opened nothing yet
+from retina_nb.deploy.bulk import grade_shard
+bundle, where, out, seed, kills = sys.argv[1:4] + [int(o) for o in sys.argv[4:6]]
+
+def client():
+    pid = os.fork()
+    if pid: return pid
+    try: grade_bulk(bundle, where, out, engine=lambda jobs, **_: map(grade_shard, jobs), per_shard=2, progress=False)
+    except BaseException as e: print(repr(e), flush=True); os._exit(1)
+    os._exit(0)
+
+rng, killed, lasts = random.Random(seed), 0, 0.
+while True:
+    begun = time.time()
+    pid = client()
+    if killed < kills:
+        end = begun + rng.random()*(1.2 if killed%2 else .5)
+        while time.time() < end and not os.waitpid(pid, os.WNOHANG)[0]: time.sleep(.002)
+        else:
+            if time.time() >= end:
+                os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
+        killed += 1
+    else: sys.exit(os.waitpid(pid, 0)[1])
+"""
+
+@pytest.fixture(scope='module')
+def undisturbed(bundle, photos, tmp_path_factory):
+    "What a grading leaves when nobody is killed"
+    out = tmp_path_factory.mktemp('undisturbed')/'out'
+    grade_bulk(bundle, photos, out, engine=inline, per_shard=2, progress=False)
+    return everything(out)
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX')
+@pytest.mark.parametrize('seed,kills', [(0, 4), pytest.param(1, 20, marks=pytest.mark.full), pytest.param(2, 20, marks=pytest.mark.full)])
+def test_a_client_that_is_killed_again_and_again(bundle, photos, tmp_path, undisturbed, seed, kills):
+    "The result is the same to the last byte: no image is lost, and none is there twice"
+    r = subprocess.run([sys.executable, '-c', ZYGOTE, bundle, str(photos), str(tmp_path/'out'), str(seed), str(kills)], capture_output=True, text=True, timeout=240)
+    assert r.returncode == 0, r.stdout + r.stderr
+    assert everything(tmp_path/'out') == undisturbed
+
+def test_a_kill_before_and_after_each_write(bundle, photos, tmp_path, undisturbed):
+    "Not at random: the client dies at every step that changes the output, once before it and once after"
+    script = ZYGOTE.replace('rng, killed', """
+from retina_nb.storage import _Folder
+plain = dict(create=_Folder.create, write=_Folder.write)
+def deadly(name, at, before):
+    def write(self, *args):
+        count[0] += 1
+        if count[0] == at and before: os.kill(os.getpid(), signal.SIGKILL)
+        done = plain[name](self, *args)
+        if count[0] == at: os.kill(os.getpid(), signal.SIGKILL)
+        return done
+    return write
+count, n = [0], 0
+for step in range(1, 40):
+    for before in (True, False):
+        for name in plain: setattr(_Folder, name, deadly(name, step if n < 60 else 0, before))
+        ended = os.waitpid(client(), 0)[1]
+        n += 1
+        if ended == 0: print(n); sys.exit(0)
+sys.exit(1)
+rng, killed""").replace('[0], 0\n', '[0], 0\n')
+    # each client takes at least one step more than the one before, as what is there is not written again
+    r = subprocess.run([sys.executable, '-c', script, bundle, str(photos), str(tmp_path/'out'), '0', '0'], capture_output=True, text=True, timeout=240)
+    assert r.returncode == 0 and int(r.stdout) > 8, r.stdout + r.stderr
+    assert everything(tmp_path/'out') == undisturbed
+
+def start(bundle, where, out, *more, env=None):
+    "The command as a process of its own, in a group of its own"
+    exe = str(Path(sys.executable).with_name('retina_grade'))
+    return subprocess.Popen([exe, bundle, str(where), '--out', str(out), '--engine', 'local', '--per_shard', '2', *more], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=env)
+
+def wait_for(what, seconds=60):
+    end = time.time() + seconds
+    while not (found := what()):
+        assert time.time() < end, 'waited in vain'
+        time.sleep(.01)
+    return found
+
+def results(out): return list(Path(out).glob("*.parquet"))
+
+def kill_workers(p, times):
+    "Kill the processes that grade for a command, one at a time, each as soon as it is there"
+    seen = set()
+    for _ in range(times):
+        def one(): return p.poll() is not None or [c for c in psutil.Process(p.pid).children() if c.pid not in seen]
+        found = wait_for(one)
+        if found is True: return
+        time.sleep(random.Random(len(seen)).random()*.5 + .8)
+        seen.add(found[0].pid)
+        try: found[0].kill()
+        except psutil.NoSuchProcess: pass
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX')
+def test_a_worker_that_is_killed_and_a_second_client(bundle, photos, tmp_path, undisturbed):
+    "Two commands grade into one place at the same time, and workers of the first are killed: both end well, and nothing is there twice"
+    first = start(bundle, photos, tmp_path/'out', '--workers', '2')
+    second = start(bundle, photos, tmp_path/'out', '--workers', '1')
+    kill_workers(first, 2)
+    told = [p.communicate(timeout=120) for p in (first, second)]
+    for p, (out, err) in zip((first, second), told):
+        assert p.returncode == 2 and '1 of 11 images not graded; ' in err and 'bad.jpg: is a text file' in err and 'Traceback' not in err, err
+        assert '11 images, 2 of them a file that is there twice; 8 ' in out and 'summary.json counts' in out
+    assert everything(tmp_path/'out') == undisturbed
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX')
+def test_the_keyboard_stops_it_and_the_same_command_goes_on(bundle, photos, tmp_path, undisturbed):
+    p = start(bundle, photos, tmp_path/'out', '--workers', '1')
+    wait_for(lambda: results(tmp_path/'out'))
+    mine = psutil.Process(p.pid).children(recursive=True)
+    p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=60)
+    assert p.returncode == 130 and 'keeps what is done; to go on: retina_grade' in err and '--engine local' in err and '--per_shard 2' in err
+    psutil.wait_procs(mine, timeout=10)
+    assert not [c for c in mine if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+    line = err.split('to go on: ')[1].splitlines()[0]
+    again = subprocess.run(line, shell=True, capture_output=True, text=True, env={**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'})
+    assert again.returncode == 2 and '11 images' in again.stdout
+    assert everything(tmp_path/'out') == undisturbed
+
+# --- the command
+def test_what_the_command_says(bundle, photos, tmp_path, typed):
+    for args, says in ((['--engine', 'local'], 'needs --out'), (['--engine', 'local', '--out', tmp_path/'g.csv'], 'folder of tables'),
+                       (['--engine', 'locla', '--out', tmp_path/'x'], 'did you mean local?'), (['--workers', '2'], 'add --engine'),
+                       (['--engine', 'local', '--out', tmp_path/'x', '--json'], 'read OUT/index')):
+        r = typed('retina_grade', bundle, photos, *args)
+        assert r.returncode == 2 and says in r.stderr and r.stdout == '' and r.stderr.count('\n') == 1, r
+    r = typed('retina_grade', bundle, photos, photos, '--engine', 'local', '--out', tmp_path/'x')
+    assert r.returncode == 2 and '2 are named' in r.stderr and not (tmp_path/'x').exists()
