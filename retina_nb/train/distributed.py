@@ -7,7 +7,7 @@ __all__ = ['rank', 'world', 'processes', 'one_voice', 'gather', 'wait', 'togethe
            'require_same', 'share_loader', 'PooledMetric', 'PooledLoss', 'bare', 'same_everywhere', 'Parallel']
 
 # %% ../../nbs/train/30_distributed.ipynb #52fe193e
-import os, platform, sys, threading, time, warnings
+import os, platform, socket, sys, threading, time, uuid, warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import retina_nb
 from ..core import RetinaError, SettingError
+from ..disk import cache_dir, make_folder
 from .heartbeat import Heartbeat, called
 
 # %% ../../nbs/train/30_distributed.ipynb #3168edc7
@@ -148,12 +149,27 @@ def by_first(f # function without arguments, whose result can be pickled
     return out[0]
 
 # %% ../../nbs/train/30_distributed.ipynb #3947af8f
-def rank0_first(f # function without arguments
-               ): # its result
-    "Call `f` in the first process, then in the first of each machine, then in the others"
+def _turn(first):
+    "When is it this process' turn? None where another of its machine does it"
+    mark = by_first(lambda: make_folder(cache_dir())/f'seen_{uuid.uuid4().hex}')
+    by_first(mark.touch)
+    shared = mark.exists()
+    wait()
+    by_first(mark.unlink)
+    if not rank(): return 0
+    return None if not first else 1 + rank()*shared
+
+# %% ../../nbs/train/30_distributed.ipynb #27fae6a3
+def rank0_first(f # function without arguments, whose result can be pickled
+               )->Any: # what it returned in the first process of this machine
+    "Call `f` once on each machine: in the first process of all, then in the first of each other machine"
     if world() == 1: return f()
-    turn = 0 if not rank() else 1 if os.environ.get('LOCAL_RANK') == '0' else 2
-    return [together(f if turn == t else lambda: None) for t in range(3)][turn]
+    machine, first = os.environ.get('GROUP_RANK') or socket.gethostname(), os.environ.get('LOCAL_RANK', '0') == '0'
+    mine, out = _turn(first), None
+    for turn in sorted({t for t in gather(mine) if t is not None}):
+        found = together(lambda t=turn: f() if mine == t else None)
+        if mine == turn: out = found
+    return next(x for m,is_first,x in gather((machine, first, out)) if is_first and m == machine)
 
 # %% ../../nbs/train/30_distributed.ipynb #47d514a2
 _TRAINING = '*.py', 'image/*.py', 'synth/*.py', 'data/*.py', 'measure/*.py', 'train/*.py' # what a training runs

@@ -140,6 +140,13 @@ def __enter__(self:Heartbeat)->Any:
     return self
 
 # %% ../../nbs/train/28_heartbeat.ipynb #4d4c0d51
+def _reason(e):
+    "What an error says, without what fastai puts before it, and of what kind it is where it is none of ours"
+    if isinstance(e, KeyboardInterrupt): return 'interrupted'
+    said = str(e).partition(':\n\t')[2] or str(e)
+    return said if isinstance(e, RetinaError) else f'{type(e).__name__}: {said}'
+
+# %% ../../nbs/train/28_heartbeat.ipynb #986cdc3e
 @patch
 def __exit__(self:Heartbeat, kind, e, tb):
     "Another's end becomes a `RunError` that names it; `e.said` tells that this machine has heard of it already"
@@ -147,5 +154,5 @@ def __exit__(self:Heartbeat, kind, e, tb):
     why = self.cause(e)
     error = RunError(f'{why}; {_GO_ON}') if why else e
     if isinstance(error, RetinaError): error.said = not self.speaks()
-    self.stop('after' if why else f'left {str(e) or type(e).__name__}')
+    self.stop('after' if why else f'left {_reason(e)}')
     if why: raise error from None

@@ -185,3 +185,58 @@ def test_slurm_trains_on_two_machines_and_the_same_line_goes_on(slurm, tmp_path)
     run = Run(tmp_path/'run')
     assert run.finished and run.config['processes'] == 2
     assert slurm(*words, OMP_NUM_THREADS='1').returncode == 0 and Run(tmp_path/'run').finished
+
+# --- from an object store, and from Python
+@pytest.mark.full
+def test_images_at_addresses_are_fetched_once_a_machine(s3, disks, tmp_path):
+    "Three processes of one machine train through one cache, which the first of them fills"
+    from retina_nb.storage import place_at
+    one, place = disks[0], place_at(s3)
+    for f in (one/'data').rglob('*'):
+        if f.is_file(): place.write(f.relative_to(one/'data').as_posix(), f.read_bytes())
+    with Machines(tmp_path) as m:
+        m.apart = False # the store listens on loopback
+        m.first = '127.0.0.1'
+        words = [*m.torchrun(0, 3, nodes=1), *TRAIN, s3, '--epochs', 1, *HOW]
+        (p,), (said,) = m.end([m.start(0, [*words, '--out', 'far'], cwd=one, RETINA_NB_CACHE=str(one/'cache'))])
+        assert p == 0, said[-3000:]
+        run = Run(one/'far')
+        assert run.finished and len(list((one/'cache/near').iterdir())) == 1 and run.config['preprocess']['via'] == 512
+        assert not list((one/'cache').glob('seen_*'))
+
+SCRIPT = '''
+import hashlib, os, sys
+from fastai.callback.core import Callback
+from retina_nb.core import RunError
+from retina_nb.train import train
+from retina_nb.train.distributed import bare, gather, processes, rank
+out, data, fails = sys.argv[1:]
+class Weights(Callback):
+    order = 98
+    def after_fit(self):
+        all = gather(hashlib.sha256(b''.join(p.detach().numpy().tobytes() for p in bare(self.model).parameters())).hexdigest())
+        print('rank', rank(), 'same', len(set(all)), flush=True)
+class Fail(Callback):
+    def after_epoch(self):
+        if str(rank()) == fails: raise ValueError('a mistake of mine')
+try: run = train(data, out=out, arch='test_resnet', size=48, epochs=2, pretrained=False, bs=30, progress=False, cbs=[Weights, Fail])
+except RunError as e: print('told:', e, flush=True); sys.exit(3)
+print('run', run, flush=True)
+'''
+
+@pytest.mark.full
+def test_train_in_a_script_of_ones_own_on_two_machines(disks, tmp_path):
+    "The same weights in each process; a mistake in one is told to the other; the run is None where it is not"
+    (tmp_path/'mine.py').write_text(SCRIPT)
+    with Machines(tmp_path) as m:
+        def both(fails):
+            m.port += 1
+            return m.end([m.start(i, [*m.torchrun(i, 1), tmp_path/'mine.py', f'run{fails}', disks[i]/'data', fails], cwd=disks[i],
+                                  RETINA_NB_CACHE=str(disks[i]/'cache')) for i in range(2)])
+        codes, said = both('none')
+        assert codes == [0, 0], said
+        for i, s in enumerate(said): assert f'rank {i} same 1' in s, s
+        assert "run Run('runnone')" in said[0] and 'run None' in said[1]
+        codes, said = both('1')
+        assert 0 not in codes
+        assert 'a mistake of mine' in said[1] and 'Traceback' in said[1] and len(lines(said[0], 'told: process 1 on ')) == 1 and 'has ended: ValueError: a mistake of mine' in said[0], said
