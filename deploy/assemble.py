@@ -46,14 +46,20 @@ def put(file, out):
     to.parent.mkdir(parents=True, exist_ok=True)
     if not to.exists(): shutil.copy2(file, to)
 
-LOADS = """import ctypes, sys, pathlib
+LOADS = """import ctypes, py_compile, sys
 for f in sys.argv[1:]: ctypes.CDLL(f)
-import retina_nb.serve.service, retina_nb.serve.serve_command, retina_nb.serve.bucket, psycopg, cv2, onnx, onnxruntime, simplejpeg"""
+import retina_nb.serve.service, retina_nb.serve.serve_command, retina_nb.serve.bucket, psycopg, cv2, onnx, onnxruntime, simplejpeg
+how = py_compile.PycInvalidationMode.UNCHECKED_HASH # nobody changes a file here, and copies may lose their times
+for f in [getattr(m, '__file__', None) for m in list(sys.modules.values())]:
+    if f and f.endswith('.py'): py_compile.compile(f, invalidation_mode=how, doraise=True)"""
 
 def check(venv, out):
-    "Every library loads, and the service too, where nothing but the image is; those of .libs come with those that need them"
+    """Every library loads, and the service too, where nothing but the image is; those of .libs come with those that need them. The modules
+    that the service loads are compiled: it could not keep them itself, and would compile them at each start"""
     files = [f'/{p.relative_to(out)}' for p in binaries(out/str(venv).lstrip('/')) if '.libs' not in p.parent.name]
-    subprocess.run([shutil.which('chroot', path='/usr/sbin:/sbin:/usr/bin'), out, venv/'bin/python', '-B', '-c', LOADS, *files], check=True, env=dict(HOME='/tmp', MPLCONFIGDIR='/tmp/matplotlib'))
+    r = subprocess.run([shutil.which('chroot', path='/usr/sbin:/sbin:/usr/bin'), out, venv/'bin/python', '-B', '-c', LOADS, *files],
+                       env=dict(HOME='/tmp', MPLCONFIGDIR='/tmp/matplotlib'), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if r.returncode: raise SystemExit(f'assemble: what was put together does not run: {r.stdout[-3000:]}')
     shutil.rmtree(out/'tmp/matplotlib', ignore_errors=True)
 
 def assemble(venv, out):
