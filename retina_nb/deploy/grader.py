@@ -245,7 +245,7 @@ def _in_order(pool, f, items, ahead):
 @patch
 def _one_of_many(self:Grader, i, src, session, grade_anyway):
     "The `i`-th of many images, graded, or why not"
-    name = f'image {i}'
+    name = shown_url(src) if is_url(src) else f'image {i}'
     try:
         has_name = isinstance(src, (str, os.PathLike)) or hasattr(src, 'read')
         src, name = _source(src, None if has_name else name)
