@@ -6,7 +6,7 @@
 __all__ = ['ENGINES', 'dask_engine', 'ray_engine']
 
 # %% ../../nbs/deploy/94_engines.ipynb #a522a699
-import itertools, json, logging, os, tempfile, warnings
+import itertools, json, logging, multiprocessing, os, tempfile, warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,19 +28,32 @@ def _attempt(work, job)->dict:
 
 # %% ../../nbs/deploy/94_engines.ipynb #31f92672
 @contextmanager
-def _dask_client(workers, scheduler):
-    "A client of the scheduler that is named, or of one of our own that ends with the block"
+def _own_dask(workers):
+    "A client of a cluster on this machine, which ends with the block"
     distributed = need('distributed')
-    if scheduler:
-        try: client = distributed.Client(scheduler, timeout='10s', set_as_default=False)
-        except (OSError, ValueError) as e:
-            raise RunError(f'{scheduler}: no Dask scheduler answers there ({type(e).__name__})') from None
-        with client: yield client
+    quiet = dict(dashboard_address='127.0.0.1:0', silence_logs=logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix='retina_nb_', ignore_cleanup_errors=True) as folder:
+        try: cluster = distributed.LocalCluster(n_workers=workers or count_cores(), threads_per_worker=1,
+                                                host='127.0.0.1', local_directory=folder, **quiet)
+        except RuntimeError as e:
+            if multiprocessing.parent_process() is not None: raise # a worker that has begun the script anew
+            raise RunError('Dask could not start its workers: in a script, the call has to stand under '
+                           f"if __name__ == '__main__': ({' '.join(str(e).split())[:100]})") from None
+        with cluster, distributed.Client(cluster, set_as_default=False) as client: yield client
+
+# %% ../../nbs/deploy/94_engines.ipynb #2f91921a
+_PATIENCE = 10 # seconds that a scheduler may take to answer
+
+@contextmanager
+def _dask_client(workers, scheduler):
+    "A client of the scheduler that is named, or of one of our own"
+    if not scheduler:
+        with _own_dask(workers) as client: yield client
         return
-    with tempfile.TemporaryDirectory(prefix='retina_nb_', ignore_cleanup_errors=True) as folder, \
-         distributed.LocalCluster(n_workers=workers or count_cores(), threads_per_worker=1, host='127.0.0.1',
-                dashboard_address=None, local_directory=folder, silence_logs=logging.CRITICAL) as cluster, \
-         distributed.Client(cluster, set_as_default=False) as client: yield client
+    try: client = need('distributed').Client(scheduler, timeout=_PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as e:
+        raise RunError(f'{scheduler}: no Dask scheduler answers there ({type(e).__name__})') from None
+    with client: yield client
 
 # %% ../../nbs/deploy/94_engines.ipynb #14930d8f
 _DIED = 'several workers died over it, perhaps for lack of memory'
