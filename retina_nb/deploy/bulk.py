@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['bulk_columns', 'grade_shard', 'grade_here', 'finish_bulk']
 
-# %% ../../nbs/deploy/93_bulk.ipynb #1c044140
+# %% ../../nbs/deploy/93_bulk.ipynb #1de19839
 import hashlib, io, json, os, threading, time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ from ..base import need
 from ..core import BundleError, DataError, ImageError, RetinaError, RunError
 from ..data.pool import count_cores, run_jobs
 from ..disk import shown_name
-from ..storage import StorageError, is_url, place_at, read_url
+from ..storage import StorageError, is_url, place_at, read_url, shown_url
 from ..image.read import MAX_BYTES, _file_bytes
 from .bundle import load_bundle
 from .grader import Grader
 from .grading import Ungraded, grading_columns
 from .shards import bundle_here, read_plan, read_shard
 
-# %% ../../nbs/deploy/93_bulk.ipynb #8a4491c5
+# %% ../../nbs/deploy/93_bulk.ipynb #6e7a930e
 class _Ahead:
     "Reads the files of a shard ahead of their turn: `read(file)` gives (bytes, SHA-256)"
     def __init__(self, files, read, *, ahead=12, room=2**28):
@@ -32,17 +32,18 @@ class _Ahead:
         self.lock = threading.Lock()
         self.pool:Any = ThreadPoolExecutor(8)
         self.waiting, self.next, self.bytes = {}, 0, 0
-        self.sha, self.failed = ['']*len(files), None
+        self.found, self.failed = [{} for _ in files], None # of each file: its hash and size, when it has come
+    def weight(self, i): return self.files[i].bytes if self.files[i].bytes >= 0 else 2**23 # not known
     def _fits(self, i):
-        return not self.waiting or (len(self.waiting) < self.ahead and self.bytes + self.files[i].bytes <= self.room)
-    def _send(self, upto):
+        return not self.waiting or (len(self.waiting) < self.ahead and self.bytes + self.weight(i) <= self.room)
+    def send(self, upto=-1):
         while self.next < len(self.files) and (self.next <= upto or self._fits(self.next)):
             self.waiting[self.next] = self.pool.submit(self._read, self.files[self.next])
-            self.bytes += max(0, self.files[self.next].bytes)
+            self.bytes += self.weight(self.next)
             self.next += 1
     def close(self): self.pool.shutdown(cancel_futures=True)
 
-# %% ../../nbs/deploy/93_bulk.ipynb #95fe9352
+# %% ../../nbs/deploy/93_bulk.ipynb #49e1a86f
 class _Coming:
     "The `i`-th image of a shard as an open file, which waits until it has come"
     name = 'image'
@@ -50,9 +51,9 @@ class _Coming:
     def read(self)->bytes:
         a, i = self.ahead, self.i
         with a.lock:
-            a._send(i)
+            a.send(i)
             coming = a.waiting[i]
-        try: data, a.sha[i] = coming.result()
+        try: data, sha = coming.result()
         except ImageError: raise
         except Exception as e: # not the image's fault
             a.failed = a.failed or e
@@ -60,8 +61,9 @@ class _Coming:
         finally:
             with a.lock:
                 del a.waiting[i]
-                a.bytes -= max(0, a.files[i].bytes)
-                a._send(-1)
+                a.bytes -= a.weight(i)
+                a.send()
+        a.found[i] = dict(sha256=sha, bytes=len(data))
         return data
 
 # %% ../../nbs/deploy/93_bulk.ipynb #adc5b2fc
@@ -126,7 +128,7 @@ def _parquet(rows, schema)->bytes:
     pq.write_table(table, out, compression='zstd')
     return out.getvalue()
 
-# %% ../../nbs/deploy/93_bulk.ipynb #adc415b1
+# %% ../../nbs/deploy/93_bulk.ipynb #538fb464
 def _rows(job, files, grader)->list:
     "Grade the images of a shard: a row for each, in their order"
     ahead, rows = _Ahead(files, _Reader(job['where'])), []
@@ -138,8 +140,8 @@ def _rows(job, files, grader)->list:
         for i, (f, g) in enumerate(zip(files, graded, strict=True)):
             if ahead.failed: raise ahead.failed
             if isinstance(g, Ungraded) and '(MemoryError' in g.error: raise MemoryError(f'over {f.name}')
-            name = shown_name(where.at(f.name) if where else f.name)
-            rows.append(g.to_row() | dict(file=name, sha256=ahead.sha[i], bytes=f.bytes, **more))
+            name = shown_name(shown_url(where.at(f.name) if where else f.name))
+            rows.append(g.to_row() | dict(file=name, **ahead.found[i], **more))
     finally: ahead.close()
     if ahead.failed: raise ahead.failed
     return rows

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BulkSettings', 'bundle_here', 'read_shard', 'Plan', 'read_plan', 'plan_shards']
 
-# %% ../../nbs/deploy/92_shards.ipynb #429cb10c
+# %% ../../nbs/deploy/92_shards.ipynb #1ad61405
 import hashlib, io, json, os, random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -19,7 +19,7 @@ from ..base import need
 from ..core import BundleError, DataError, RunError, SettingError
 from ..disk import cache_dir, json_hash, new_folder, shown_name
 from ..sheets import read_labels_csv
-from ..storage import File, Place, is_url, place_at, read_url
+from ..storage import File, Place, is_url, place_at, read_url, shown_url
 from ..image.read import IMAGE_TYPES, is_image_file
 from .bundle import bundle_limit
 from .grader import Grader
@@ -56,12 +56,11 @@ def differs(self:BulkSettings,
     mine, theirs = asdict(self), asdict(other)
     return '; '.join(f'{k} is {mine[k]} there, and {theirs[k]} now' for k in mine if mine[k] != theirs[k])
 
-# %% ../../nbs/deploy/92_shards.ipynb #4d7b0fcb
+# %% ../../nbs/deploy/92_shards.ipynb #f4363cf5
 class _InPlace:
     "The images of a folder or under a URL, in the order of their names"
     def __init__(self, where):
-        self.place, self.sha = place_at(where), ''
-        self.where = where
+        self.where, self.place, self.sha = where, place_at(where), ''
     def after(self, last, n)->Iterator[File]:
         "Those whose names come after `last`, the last of `n` that are known"
         for f in self.place.files(start_after=last):
@@ -71,24 +70,31 @@ class _InPlace:
         "What to say where there is none"
         return f"{self.where}: no image files here (looked for {', '.join(sorted(IMAGE_TYPES))})"
 
-# %% ../../nbs/deploy/92_shards.ipynb #4c88b73e
+# %% ../../nbs/deploy/92_shards.ipynb #7b9bac30
 def _listed(name, base)->File:
     "A row of a table: its image, with size and time of the last change where they cost nothing"
-    path = name if is_url(name) or (os.path.isabs(name) and not is_url(base.where)) else base.at(name)
+    path = name if is_url(name) else base.at(name) if is_url(base.where) else os.path.join(base.where, name)
     try: s = None if is_url(path) else os.stat(path)
     except (OSError, ValueError): s = None # becomes a row that says so
     return File(path, s.st_size, s.st_mtime) if s else File(path, -1, 0.)
 
-# %% ../../nbs/deploy/92_shards.ipynb #464e729f
+# %% ../../nbs/deploy/92_shards.ipynb #76ad4dcd
+def _images_of(where)->list:
+    "The images that a CSV file names; a row that names none is a `DataError`"
+    table, lines, odd = read_labels_csv(where, empty=True)
+    column = next((c for c in ('image', 'file') if c in table), None)
+    if column is None: raise DataError(f'{shown_url(where)}: row 1: has no column image or file that names the images')
+    empty = {line: 'names no image' for name, line in zip(table[column], lines) if not name}
+    for line, what in sorted((odd | empty).items()): raise DataError(f'{shown_url(where)}: row {line}: {what}')
+    return list(table[column])
+
+# %% ../../nbs/deploy/92_shards.ipynb #e80b331d
 class _InTable:
     "The images that a CSV file names, in its order"
     def __init__(self, where):
         data = read_url(where) if is_url(where) else Path(where).read_bytes()
-        self.where, self.sha = where, hashlib.sha256(data).hexdigest()
-        table = read_labels_csv(where, empty=True)[0]
-        column = next((c for c in ('image', 'file') if c in table), None)
-        if column is None: raise DataError(f'{where}: row 1: has no column image or file that names the images')
-        self.base, self.names = place_at(os.path.dirname(where)), [n for n in table[column] if n]
+        self.where, self.sha = shown_url(where), hashlib.sha256(data).hexdigest()
+        self.base, self.names = place_at(os.path.dirname(where)), _images_of(where)
     def after(self, last, n)->Iterator[File]:
         "Those below the first `n`"
         return (_listed(name, self.base) for name in self.names[n:])
@@ -96,10 +102,10 @@ class _InTable:
         "What to say where there is none"
         return f'{self.where}: names no images'
 
-# %% ../../nbs/deploy/92_shards.ipynb #55717c93
+# %% ../../nbs/deploy/92_shards.ipynb #fd829a0e
 def _source(where):
     "The images of a folder, a URL or a table"
-    if where.lower().endswith('.csv') and (is_url(where) or os.path.isfile(where)): return _InTable(where)
+    if where.partition('?')[0].lower().endswith('.csv') and (is_url(where) or os.path.isfile(where)): return _InTable(where)
     if is_url(where) or os.path.isdir(where): return _InPlace(where)
     if not os.path.exists(where): raise DataError(f'{where}: no such folder or file')
     raise SettingError(f'{where}: is a file; name a folder, an address such as s3://clinic/eyes, or a CSV file of them')
@@ -271,7 +277,7 @@ def _write_shards(place, source, per_shard, step)->Iterator[tuple]:
         k, n, last = k + 1, n + len(files), files[-1].name
         step(len(files))
 
-# %% ../../nbs/deploy/92_shards.ipynb #98d1ff85
+# %% ../../nbs/deploy/92_shards.ipynb #8af161dc
 def read_plan(
     out, # the place of a bulk grading
     *,
@@ -281,7 +287,10 @@ def read_plan(
     place = place_at(_whole(out))
     settings, found = _begun(place), _json(place, _PLAN)
     if settings is None or found is None: return None
-    return Plan(_whole(out), str(bundle and _whole(bundle)), settings, tuple(map(tuple, found['shards'])))
+    try: shards = tuple((int(n), str(sha)) for n, sha in found['shards'])
+    except (KeyError, TypeError, ValueError):
+        raise RunError(f'{place.at(_PLAN)}: is damaged; choose another --out') from None
+    return Plan(_whole(out), str(bundle and _whole(bundle)), settings, shards)
 
 # %% ../../nbs/deploy/92_shards.ipynb #645e3e3f
 def _settings(source, bundle, per_shard, threshold, grade_anyway)->BulkSettings:

@@ -18,6 +18,7 @@ from retina_nb.storage import StorageError, place_at
 from retina_nb.synth import synth_eye
 
 from random_model import shared
+from servers import Handler, Server
 
 def inline(jobs, **_): return map(grade_shard, jobs)  # an engine that needs no processes
 
@@ -167,8 +168,38 @@ def test_a_table_of_images(bundle, eyes, tmp_path, s3):
     assert grade_bulk(bundle, tmp_path/'again.csv', tmp_path/'again', **HOW)['unreadable'] == 2
     place_at(s3).write('r.csv', b'image\neyes/0.png\neyes/1.png\n') # and the table in the store
     assert grade_bulk(bundle, f'{s3}/r.csv', tmp_path/'third', **HOW)['graded'] == 2
-    (tmp_path/'none.csv').write_text('path,label\na,b\n')
-    with pytest.raises(DataError, match='no column image'): grade_bulk(bundle, tmp_path/'none.csv', tmp_path/'x', **HOW)
+    for text, says in (('path,label\na,b\n', 'no column image'), ('image,label\n0.png,0\n,1\n', 'row 3: names no image'),
+                       ('image\n', 'names no images'), ('image,label\n0.png,1\n1.png\n', 'row 3: has 1 cell')):
+        (tmp_path/'none.csv').write_text(text)
+        with pytest.raises(DataError, match=says): grade_bulk(bundle, tmp_path/'none.csv', tmp_path/'x', **HOW)
+
+def test_an_address_with_a_secret_in_it(bundle, eyes, tmp_path):
+    "What follows the question mark may be a key: it stands in the manifest, which has to find the image, and nowhere else"
+    class Eyes(Handler):
+        def do_GET(self):
+            file = eyes/self.path.partition('?')[0].strip('/')
+            self.answer(file.read_bytes() if file.is_file() else b'', 200 if file.is_file() else 404)
+    server = Server(Eyes)
+    try:
+        url = server.url
+        (tmp_path/'r.csv').write_text(f'image\n{url}/0.png?key=hush-hush\n{url}/missing.png?key=hush-hush\n')
+        found = grade_bulk(bundle, tmp_path/'r.csv', tmp_path/'out', **HOW)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (found['graded'], found['unreadable']) == (1, 1)
+    assert 'hush' not in str(found) + rows(tmp_path/'out').to_string() + tables(tmp_path/'out').to_string()
+
+def test_what_is_no_file_is_a_row(bundle, eyes, tmp_path):
+    "Links to nothing, pipes and folders that are called like images"
+    (eyes/'dead.png').symlink_to('nothing')
+    os.mkfifo(eyes/'pipe.png')
+    (eyes/'empty.png').write_bytes(b'')
+    (eyes/'folder.png').mkdir()
+    found, table = grade_bulk(bundle, eyes, tmp_path/'out', **HOW), rows(tmp_path/'out')
+    said = {f.rpartition('/')[2]: e for f, e in zip(table.file, table.error) if e}
+    assert sorted(said) == ['bad.jpg', 'dead.png', 'empty.png', 'pipe.png'] and found['images'] == 14
+    assert said['dead.png'] == 'no such file' and 'is a pipe' in said['pipe.png']
 
 def test_places_that_are_refused(bundle, eyes, tmp_path):
     out = tmp_path/'out'
