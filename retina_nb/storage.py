@@ -108,8 +108,8 @@ def _walk(folder, name, after, above)->Iterator[File]:
         if n.endswith('/'):
             if key >= after[:len(key)]: yield from _walk(path, name + n, after, above | {real})
         elif key > after:
-            with contextlib.suppress(FileNotFoundError): # gone meanwhile
-                s = os.stat(path)
+            with contextlib.suppress(FileNotFoundError): # gone meanwhile; a link to nothing is told of as a file
+                s = os.stat(path) if os.path.exists(path) else os.lstat(path)
                 yield File(name + n, s.st_size, s.st_mtime)
 
 # %% ../nbs/03_storage.ipynb #e90b04d3
@@ -136,7 +136,7 @@ class _Folder(Place):
         return _walk(folder, f'{prefix}/' if prefix else '', os.fsencode(start_after), frozenset())
 
 # %% ../nbs/03_storage.ipynb #92c9a414
-_PATIENCE = dict(timeout='30s', connect_timeout='5s')
+_PATIENCE = dict(timeout='120s', read_timeout='60s', connect_timeout='5s') # a slow line may be shared by many
 _AGAIN:Any = dict(max_retries=3, retry_timeout=timedelta(seconds=15))
 _OPENED_IN = [] # the process in which obstore's threads run
 
