@@ -244,6 +244,7 @@ def docker(tmp_path, monkeypatch):
 def a_bundle(tmp_path, monkeypatch):
     monkeypatch.setenv('MODELS', '')
     monkeypatch.setenv('MODEL', '')
+    tmp_path.chmod(0o755)
     (tmp_path/'bundle').mkdir()
     (tmp_path/'bundle'/'config.json').write_text('{}')
     return tmp_path/'bundle'
@@ -257,6 +258,7 @@ def test_up(docker, a_bundle, tmp_path, capfd):
     assert said[1][0][-2:] == ['database', 'objects'], 'keys are made before the service listens'
     values = {p.name: p.read_text() for p in (tmp_path/'secrets').iterdir()}
     assert values['panel_key'] == 'rnb_0123456789ab_' + 'p'*43 and values['prometheus_key'].endswith('q'*43)
+    assert (tmp_path/'.env').read_text() == f"MODELS='{a_bundle.parent}'\nMODEL='bundle'\n", 'a command typed later would mount another folder'
     typed = json.dumps(calls())
     assert not [n for n, v in values.items() if v in typed], 'a secret stands on a command line'
     out = capfd.readouterr().out
@@ -277,6 +279,11 @@ def test_up_without_docker(docker, a_bundle, tmp_path, monkeypatch):
 def test_up_without_a_bundle(docker, tmp_path):
     docker()
     with pytest.raises(containers.Missing, match='make demo'): containers.up(tmp_path/'nothing')
+
+def test_up_with_a_bundle_that_nobody_else_may_read(docker, a_bundle):
+    docker()
+    (a_bundle/'config.json').chmod(0o600)
+    with pytest.raises(containers.Missing, match='config.json: the service, which is another user, may not read it: chmod'): containers.up(a_bundle)
 
 def test_up_says_so_in_one_line(tmp_path):
     r = subprocess.run([sys.executable, containers.ROOT/'tools'/'containers.py', 'up'], capture_output=True, text=True, env=dict(PATH=str(tmp_path)))

@@ -39,7 +39,7 @@ def make_secrets(folder):
 def key_in(text):
     "The key among what `retina_store key add` printed"
     m = re.search(r'^rnb_[0-9a-f]{12}_[\w-]{43}$', text, re.M)
-    if not m: raise Missing(f'no key was made: {" ".join(text.split())[-300:]}')
+    if not m: raise Missing('retina_store printed no key')  # and what it printed may hold half of one
     return m[0]
 
 # --- up
@@ -60,7 +60,11 @@ def up(bundle):
     _need_docker()
     bundle = Path(bundle).resolve()
     if not (bundle/'config.json').is_file(): raise Missing(f'{bundle}: no bundle; make one with make demo, or name yours: make up BUNDLE=folder')
+    shut = [p for p in (bundle.parent, bundle, *bundle.rglob('*')) if not p.stat().st_mode & 0o004]
+    if shut: raise Missing(f'{shut[0]}: the service, which is another user, may not read it: chmod -R o+rX {bundle}, and o+rx its folder')
     os.environ['MODELS'], os.environ['MODEL'] = str(bundle.parent), bundle.name
+    # for docker compose typed by hand later; quoted, as folders may have blanks in their names
+    (SECRETS.parent/'.env').write_text(f"MODELS='{bundle.parent}'\nMODEL='{bundle.name}'\n")
     make_secrets(SECRETS)
     for name in KEYS: (SECRETS/f'{name}_key').touch(0o600)  # compose wants the files of all secrets to be there
     _step('build')
