@@ -102,10 +102,11 @@ class _InTable:
         "What to say where there is none"
         return f'{self.where}: names no images'
 
-# %% ../../nbs/deploy/92_shards.ipynb #fd829a0e
+# %% ../../nbs/deploy/92_shards.ipynb #8e9e8ce7
 def _source(where):
     "The images of a folder, a URL or a table"
-    if where.partition('?')[0].lower().endswith('.csv') and (is_url(where) or os.path.isfile(where)): return _InTable(where)
+    is_table = where.partition('?')[0].lower().endswith('.csv')
+    if is_table and (is_url(where) or os.path.isfile(where)): return _InTable(where)
     if is_url(where) or os.path.isdir(where): return _InPlace(where)
     if not os.path.exists(where): raise DataError(f'{where}: no such folder or file')
     raise SettingError(f'{where}: is a file; name a folder, an address such as s3://clinic/eyes, or a CSV file of them')
