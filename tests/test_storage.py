@@ -160,6 +160,9 @@ class Web(http.server.BaseHTTPRequestHandler):
         "Another content each time, cut at the first"
         n = len(Web.asked)
         self._say(200, bytes([n%256])*len(self.data), cut=1000 if n < 2 else None, ETag=f'"{n}"')
+    def object(self, _):
+        dated = dict(ETag='"one"', Last_Modified='Fri, 27 Nov 2026 00:00:00 GMT', Content_Range=f'bytes 0-{len(self.data)-1}/{len(self.data)}')
+        self._say(206 if self.headers.get('Range') else 200, self.data, **dated)
     def status(self, where): self._say(int(where.partition('?')[0]))
     def to(self, where):
         from urllib.parse import unquote
@@ -180,6 +183,19 @@ def serving(context=None, host='127.0.0.1'):
 @pytest.fixture
 def web():
     with serving() as address: yield address
+
+def test_other_stores_are_asked_for_the_object_and_nothing_else(web, cloud_env):
+    "Google's and Microsoft's protocol, as far as a small server can play them; without keys unsigned, and nobody is asked for keys"
+    cloud_env.setenv('STORAGE_EMULATOR_HOST', web)
+    cloud_env.setenv('AZURE_STORAGE_ENDPOINT', web)
+    cloud_env.setenv('AZURE_STORAGE_ACCOUNT_NAME', 'clinic')
+    cloud_env.setenv('HOME', '/none')
+    for url in 'gs://object/a b.jpg', 'az://object/a b.jpg':
+        Web.asked = []
+        assert read_url(url) == Web.data and url_info(url).bytes == len(Web.data)
+        assert [o[:2] for o in Web.asked] == [('GET', '/object/a%20b%2Ejpg' if url[0] == 'g' else '/object/a%20b.jpg'), ('HEAD', Web.asked[0][1])]
+    cloud_env.delenv('AZURE_STORAGE_ACCOUNT_NAME')
+    assert 'AZURE_STORAGE_ACCOUNT_NAME' in fails(read_url, 'az://eyes/1.jpg', error=SettingError)
 
 @pytest.fixture(scope='module')
 def certificate(tmp_path_factory):

@@ -18,12 +18,12 @@ import pandas as pd
 from ..base import watched
 from ..core import DataError, ImageError, task_of
 from .faults import counted
-from .files import _known, content_keys, on_disk, parse_labels, rooted
+from .files import content_keys, on_disk, parse_labels, rooted
 from .records import row_of, warn_of_patients
 from ..image.hashes import HASH_BITS, near_duplicates, phash
 from ..image.read import _file_bytes, image_size, read_image, sha256
 from ..work import progress as going
-from ..storage import is_url
+from ..storage import StorageError, is_url, url_info
 
 
 # %% ../../nbs/data/25_checks.ipynb #9d0554e1
@@ -66,7 +66,8 @@ _SEEN,_MOST = {}, 100_000 # (path, size, time) -> what a scan without a measure 
 def _stamp(path):
     "What tells that a file is still the one that was seen; `None` for what is no file"
     if is_url(path):
-        f = _known([path])[path]
+        try: f = url_info(path)
+        except StorageError: return None
         return (path, f.bytes, f.etag) if f and f.etag else None
     try: s = os.stat(path)
     except (OSError, ValueError): return None

@@ -16,7 +16,7 @@ from ..core import DataError, SettingError, get_task, with_task
 from ..disk import cache_dir, file_kind, json_hash, shown_name, write_file
 from .datasets import find_layout
 from .faults import _clashes, _repeats, _row_problems, crowd_of, whole_problems
-from .files import TABLES, DataFolder, column_of, content_keys
+from .files import _KNOWN, TABLES, DataFolder, column_of, content_keys
 from ..sheets import read_cells
 from .names import split_of, stem_of
 from .layouts import RAW, _either
@@ -156,6 +156,7 @@ def _open_address(url)->tuple:
 def _open_data(path, seed)->tuple:
     "DATA as a `DataFolder`, and the part of it to look for a layout in: the one file, where DATA names a file"
     text = str(path)
+    _KNOWN.clear() # what lies at addresses may have changed since
     if text.startswith('synth:'):
         from retina_nb.synth.dataset import synth_dataset
         if not text[6:].isdigit() or not int(text[6:]):
