@@ -1,7 +1,8 @@
 """Containers: what the files under deploy/ promise holds in them, secrets come as files, `make up` keeps them off command lines; long: the
 image is built and works (tools/containers.py image-test)"""
-import json, os, re, shutil, stat, subprocess, sys
+import json, os, re, runpy, shutil, stat, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest, yaml
 
@@ -12,8 +13,7 @@ DEPLOY = Path(__file__).resolve().parent.parent/'deploy'
 COMPOSE = yaml.safe_load((DEPLOY/'compose.yml').read_text())
 SERVICES = COMPOSE['services']
 DOCKERFILES = sorted(p for p in DEPLOY.glob('Dockerfile*') if p.suffix != '.dockerignore')
-sys.path.insert(0, str(DEPLOY))
-import entrypoint, requirements
+entrypoint, requirements = (SimpleNamespace(**runpy.run_path(str(DEPLOY/f'{n}.py'))) for n in ('entrypoint', 'requirements'))  # programs, no package
 
 def beside(name):
     "A program of this environment, or of the system"
