@@ -37,7 +37,7 @@ serve: setup ## the service over HTTP (BUNDLE=runs/demo/bundle; made by `make de
 up:       ## the service with database, object store, Prometheus and panel, where Docker is (BUNDLE=runs/demo/bundle)
 	@python3 tools/containers.py up $(if $(BUNDLE),--bundle $(BUNDLE))
 
-image-test: setup ## build the service's image without Docker and have it work as deploy/compose.yml says (needs root; some minutes)
+image-test: setup ## build the service's image without Docker and have it work as deploy/compose.yml says (root; minutes, 6 GB)
 	@$(PY) tools/containers.py image-test $(ARGS)
 
 month: setup ## a simulated month, watched: a camera found, models tried; figures in nbs/howto/84_watched.ipynb
