@@ -82,6 +82,24 @@ def _take_down():
     ending.start()
     ending.join(10)
 
+# %% ../../nbs/train/30_distributed.ipynb #2ef78478
+def _join(minutes):
+    "Find the other processes, and give them one's heartbeat"
+    cuda = torch.cuda.is_available()
+    if cuda: torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', '0')))
+    try:
+        dist.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(minutes=minutes))
+        heart = _heartbeat()
+        wait() # until all have one
+        return heart
+    except (RuntimeError, ValueError, KeyError) as e:
+        place = ':'.join(os.environ.get(k, '?') for k in ('MASTER_ADDR', 'MASTER_PORT'))
+        says = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+        name = 'NCCL_SOCKET_IFNAME' if cuda else 'GLOO_SOCKET_IFNAME'
+        who = f"process {os.environ.get('RANK', '?')}"
+        raise SettingError(f'{who} did not find the others by way of {place} ({says}): start all of them, with the '
+                           f'same address, and set {name} to the network between them, such as eth0') from None
+
 # %% ../../nbs/train/30_distributed.ipynb #ac878491
 @contextmanager
 def processes(minutes:float=30 # how long one waits for another, which may be evaluating
@@ -92,14 +110,10 @@ def processes(minutes:float=30 # how long one waits for another, which may be ev
     if n < 2 or _together():
         yield
         return
-    cuda = torch.cuda.is_available()
-    if cuda: torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', '0')))
-    dist.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(minutes=minutes))
     try:
-        heart = _heartbeat()
-        wait() # until all have one
-        with heart: yield
-    finally: _take_down()
+        with _join(minutes): yield
+    finally:
+        if _together(): _take_down()
 
 # %% ../../nbs/train/30_distributed.ipynb #b92a8025
 @contextmanager

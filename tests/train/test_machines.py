@@ -95,6 +95,30 @@ def test_a_cable_that_is_pulled_ends_both(disks, tmp_path):
         assert len(lines(said[0], 'process 1 on node2 (machine 1): not heard of')) == 1, said[0][-2000:]
         assert len(lines(said[1], 'process 0 on node1 (machine 0), by way of which all find each other, has not answered')) == 1, said[1][-2000:]
 
+@pytest.mark.full
+def test_the_first_machine_dies(disks, tmp_path):
+    "It holds the store by which all find each other; the other one can tell that nevertheless"
+    with Machines(tmp_path) as m:
+        ps = train(m, disks, 'run', epochs=200)
+        until(lambda: (disks[0]/'run/history.csv').is_file())
+        for pid in [ps[0].pid, *children(ps[0].pid)]: os.kill(pid, signal.SIGKILL)
+        start = time.monotonic()
+        codes, said = m.end(ps, 60)
+        told = lines(said[1], 'error: ')
+        assert codes[1] and time.monotonic() - start < 45 and len(told) == 1, said[1][-3000:]
+        assert 'process 0 on ' in told[0] and '(machine 0)' in told[0] and 'has not answered' in told[0]
+
+@pytest.mark.full
+def test_one_machine_begins_again_by_itself(disks, tmp_path):
+    with Machines(tmp_path) as m:
+        launcher, words = m.torchrun(0, 2, nodes=1), [*TRAIN, disks[0]/'data', '--out', 'run', '--epochs', 3, *HOW, '--resume']
+        p = m.start(0, [*launcher, '--max_restarts', 1, *words], cwd=disks[0])
+        until(lambda: (disks[0]/'run/history.csv').is_file())
+        os.kill(children(p.pid)[-1], signal.SIGKILL)
+        codes, said = m.end([p])
+        assert codes == [0] and Run(disks[0]/'run').finished and 'SIGKILL' not in said[0].splitlines()[-1], said[0][-3000:]
+        assert len(Run(disks[0]/'run').history) == 3 and 'exitcode: -9' in said[0]
+
 def ps_alive(p):
     "Is a training process of this launcher still there?"
     try: return any('retina_nb.train.training' in open(f'/proc/{c}/cmdline').read() and c != p.pid and 'torch.distributed.run' not in
