@@ -104,22 +104,24 @@ def agreement(ways, want):
         yield dict(what=f'{w.kind}: {w.what}, from Grader', way=w.what, kind=w.kind, unit='probability', ours=float(off), goal=1e-6, reached=bool(off < 1e-6))
 
 def bench(quick):
-    n, repeats = (24, 2) if quick else (64, 5)
+    n, repeats = (24, 3) if quick else (64, 5)
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
         files, which = eyes(d/'eyes')
         b = load_bundle(export(run_folder(d/'run'), d/'fp32'))
         data, pictures = [f.read_bytes() for f in files], [b.preprocess(f) for f in files]
         to_triton(b, d/'models', NAME, backend='python')
+        to_triton(b, d/'models', 'each', backend='python', threads=1, instances=THREADS) # as the service does it
         to_triton(b, d/'models', 'onnx')
         with Tritonserver(d/'models') as t, Roomy(b.path, d/'store') as s:
             def triton(): return [t.process.pid, *t.models()]
             def service(): return [s.process.pid]
             has = {m['name']: m for m in t.get('/repository/index', b'{}')}
-            ways = [prepared('Triton, Python backend', t.port, triton, pictures), prepared('service, /v2', s.port, service, pictures, name=b.name),
-                    from_file('Triton, Python backend, prepared by the client', t.port, triton, data, b.preprocess), graded('service, /v1/gradings, answers stored', s.port, service, data)]
+            ways = [prepared('Triton, Python backend', t.port, triton, pictures), prepared('Triton, Python backend, an instance a core', t.port, triton, pictures, name='each'),
+                    prepared('service, /v2', s.port, service, pictures, name=b.name),
+                    from_file('Triton, an instance a core, prepared by the client', t.port, triton, data, b.preprocess, name='each'), graded('service, /v1/gradings, answers stored', s.port, service, data)]
             onnx = has['onnx']['state'] == 'READY'
-            if onnx: ways.insert(1, prepared('Triton, ONNX backend', t.port, triton, pictures, name='onnx'))
+            if onnx: ways.insert(2, prepared('Triton, ONNX backend', t.port, triton, pictures, name='onnx'))
             yield dict(what=f"this tritonserver ({t.get('')['version']}) has the ONNX backend" if onnx else f"this tritonserver ({t.get('')['version']}) has no ONNX backend: {has['onnx']['reason'][:120]}",
                        unit='', ours=int(onnx), onnx=onnx, version=t.get('')['version'], photographs=which)
             want = [g.probabilities for g in Grader(b).grade_many(files)]

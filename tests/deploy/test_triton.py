@@ -99,6 +99,12 @@ def test_the_python_model_gives_each_request_its_rows(bundle, tmp_path, monkeypa
     assert np.abs(np.concatenate([one['probabilities'], three['probabilities']]) - p[:4]).max() < 1e-6
     assert np.abs(np.concatenate([three['cam'], two['cam']]) - cam[1:]).max() < 1e-4 and len(two['cam']) == 2
 
+def test_instances(bundle, tmp_path):
+    for backend, n, want in (('python', 2, [(2, 2)]), ('onnxruntime', 2, [(2, 0)]), ('onnxruntime', 1, [])): # (how many, 2 for the processor)
+        folder = to_triton(bundle, tmp_path, f'{backend}{n}', backend=backend, instances=n, threads=1)
+        c = text_format.Parse((folder/'config.pbtxt').read_text(), model_config()())
+        assert [(g.count, g.kind) for g in c.instance_group] == want
+
 def test_a_backend_that_is_not_known(bundle, tmp_path):
     with pytest.raises(SettingError, match='backend is onnxruntime or python'): to_triton(bundle, tmp_path, 'r', backend='tensorflow')
     assert not (tmp_path/'r').exists()

@@ -64,7 +64,7 @@ def test_agrees_with_the_grader(server, bundle, eyes, want):
     alone = np.concatenate([ask_triton(server.url, bundle, [e], name='retina') for e in eyes])
     assert np.abs(at_once - want).max() < 1e-6 and np.abs(alone - want).max() < 1e-6
 
-def test_requests_that_wait_at_onceget_their_own_rows(server, bundle, eyes, want):
+def test_requests_that_wait_together_get_their_own_rows(server, bundle, eyes, want):
     def count():
         s = server.get('/models/retina/stats')['model_stats'][0]
         return s['inference_count'], s['execution_count']
