@@ -78,6 +78,10 @@ def assemble(venv, out):
     asked = [python, *binaries(site), *binaries(stdlib/'lib-dynload')]
     for f in needed(asked):
         if venv not in f.parents: put(f, out)
+    # where the loader looks: Python's own images have its library in /usr/local/lib, which it finds by its cache alone
+    put(Path('/etc/ld.so.conf'), out)
+    shutil.copytree('/etc/ld.so.conf.d', out/'etc/ld.so.conf.d')
+    subprocess.run([shutil.which('ldconfig', path='/usr/sbin:/sbin'), '-r', out], check=True)
     shutil.copytree('/etc/ssl/certs', out/'etc/ssl/certs', ignore_dangling_symlinks=True)
     shutil.copytree('/usr/share/zoneinfo', out/'usr/share/zoneinfo', symlinks=True, ignore=shutil.ignore_patterns('right', 'posix'))
     for name, text in {'passwd': f'root:x:0:0::/:/none\nretina:x:{USER}:{USER}::{HOME}:/none\n', 'group': f'root:x:0:\nretina:x:{USER}:\n',
