@@ -10,7 +10,7 @@ from PIL import Image
 
 from retina_nb.core import BundleError, DataError, RunError, SettingError
 from retina_nb.deploy import Grader, grading_columns
-from retina_nb.deploy import bulk as bulk_room, shards as shards_room
+from retina_nb.deploy import shards as shards_room
 from retina_nb.deploy.bulk import finish_bulk, grade_shard
 from retina_nb.deploy.bulk_run import grade_bulk
 from retina_nb.deploy.shards import plan_shards, read_plan, read_shard
@@ -121,9 +121,13 @@ def test_input_that_changes_meanwhile(bundle, eyes, tmp_path, s3):
 def test_a_store_that_cannot_be_reached_makes_no_error_rows(bundle, eyes, tmp_path, s3, monkeypatch):
     write_all(f'{s3}/eyes', eyes)
     plan, out = plan_shards(f'{s3}/eyes', tmp_path/'out', bundle=bundle, per_shard=4), tmp_path/'out'
-    def cut(place, f): raise StorageError(place.at(f.name), 'it cannot be reached', 'unreachable')
+    store = type(place_at(s3))
+    read = store.read
+    def cut(self, name, *args):
+        if name == '5.png': raise StorageError(self.at(name), 'it cannot be reached', 'unreachable')
+        return read(self, name, *args)
     with monkeypatch.context() as m:
-        m.setattr(bulk_room, '_from_store', lambda place, f: cut(place, f) if f.name == '5.png' else b'')
+        m.setattr(store, 'read', cut)
         with pytest.raises(RunError, match=r'of 3 shards are done; shard .* it cannot be reached; the same command goes on'):
             grade_bulk(bundle, f'{s3}/eyes', out, **HOW | dict(per_shard=4))
     assert not (out/'summary.json').exists()
@@ -280,7 +284,7 @@ def test_two_planners_and_an_input_that_grows(bundle, tmp_path, when):
         for t in threads: t.start()
         for t in threads: t.join()
     assert len(plans) == 3 and plans[0] == plans[1] == plans[2]
-    listed = [f.name for k in range(len(plans[0].shards)) for f in read_shard(place_at(out), k)[0]]
+    listed = [f.name for k, (_, sha) in enumerate(plans[0].shards) for f in read_shard(place_at(out), k, sha=sha)[0]]
     assert listed == sorted(set(listed)) and {f'{i:02d}.png' for i in range(20)} <= set(listed)
 
 def test_a_disk_that_fills_up(bundle, eyes, tmp_path, monkeypatch):
