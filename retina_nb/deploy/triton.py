@@ -62,10 +62,11 @@ def _outputs(data, x)->list:
 # %% ../../nbs/deploy/90_triton.ipynb #c07835b5
 BACKENDS = 'onnxruntime', 'python'
 
-def _on_backend(backend, threads)->tuple: # fields, and parameters by name
+def _on_backend(backend, threads, instances)->tuple: # fields, and parameters by name
     "What the configuration says of the backend"
     if backend not in BACKENDS: raise SettingError(f"backend is {' or '.join(BACKENDS)}, not {backend!r}")
-    group = dict(instance_group=[dict(count=1, kind=Enum('KIND_CPU'))]) if backend == 'python' else {}
+    kind = dict(kind=Enum('KIND_CPU')) if backend == 'python' else {}
+    group = dict(instance_group=[dict(count=instances) | kind]) if kind or instances != 1 else {}
     return dict(backend=backend) | group, dict(intra_op_thread_count=str(threads))
 
 # %% ../../nbs/deploy/90_triton.ipynb #f7c53940
@@ -78,13 +79,14 @@ def triton_config(
     delay_us:int=2000, # microseconds that a request may wait for company
     backend:str='onnxruntime', # 'onnxruntime', or 'python' for a server that lacks it
     threads:int=0, # processor cores that a run may use; 0: all
+    instances:int=1, # runs at once; for a server without a GPU one a core, with `threads=1`
 )->dict: # field to value, as `pbtxt` takes it
     "The fields of `config.pbtxt`"
     b = load_bundle(bundle)
     x = np.zeros((1, b.preprocess.size, b.preprocess.size, 3), np.uint8)
     shape = dict(data_type=_types[x.dtype], dims=list(x.shape[1:]))
     warm = dict(name='empty image', batch_size=1, inputs=dict(key='image', value=shape | dict(zero_data=True)))
-    where, facts = _on_backend(backend, threads)
+    where, facts = _on_backend(backend, threads, instances)
     facts |= dict(preprocess_hash=b.preprocess.hash, bundle=b.id, task=b.task.name)
     image = dict(name='image', data_type=shape['data_type'], format=Enum('FORMAT_NHWC'), dims=shape['dims'])
     return dict(name=name, **where, max_batch_size=max_batch, input=[image], output=_outputs(data, x),
@@ -123,7 +125,7 @@ def to_triton(
     *,
     precision:str='fp32', # 'fp32', or 'int8' for a server without a GPU
     backend:str='onnxruntime', # 'onnxruntime', or 'python' for a server that lacks it
-    **kwargs, # `max_batch`, `delay_us` and `threads` of `triton_config`
+    **kwargs, # `max_batch`, `delay_us`, `threads`, `instances` of `triton_config`
 )->Path: # the folder of the model
     "Add a bundle to a Triton model repository"
     b = load_bundle(bundle)
@@ -249,9 +251,11 @@ def retina_triton(
     backend:Param('what runs it; python where a server lacks the other', str, choices=BACKENDS)='onnxruntime', # part
     max_batch:int=32, # images graded at once
     delay_us:int=2000, # microseconds that a request may wait for company
+    threads:int=0, # processor cores that a run may use; 0: all
+    instances:int=1, # runs at once; for a server without a GPU one a core, with --threads 1
 ):
     "Add a bundle to the model repository of a Triton inference server"
-    how = dict(precision=precision, backend=backend, max_batch=max_batch, delay_us=delay_us)
-    path = to_triton(bundle, out, name, **how)
+    how = dict(backend=backend, max_batch=max_batch, delay_us=delay_us, threads=threads, instances=instances)
+    path = to_triton(bundle, out, name, precision=precision, **how)
     needs = ', whose Python needs numpy and onnxruntime' if backend == 'python' else ''
     print(f'{path}: serve it with tritonserver --model-repository {Path(out)}{needs}\n{DISCLAIMER}')
