@@ -200,10 +200,9 @@ def test_other_stores_are_asked_for_the_object_and_nothing_else(web, cloud_env):
 @pytest.fixture(scope='module')
 def certificate(tmp_path_factory):
     "A certificate of this machine, of its own"
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
     import ipaddress
+    x509, hashes, serialization, ec = (pytest.importorskip(f'cryptography.{n}') for n in (
+        'x509', 'hazmat.primitives.hashes', 'hazmat.primitives.serialization', 'hazmat.primitives.asymmetric.ec'))
     key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, 'tests')]), datetime.datetime.now(datetime.UTC)
     cert = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1).not_valid_before(now - datetime.timedelta(1))
             .not_valid_after(now + datetime.timedelta(1)).add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address('127.0.0.1'))]), False)

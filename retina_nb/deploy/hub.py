@@ -131,9 +131,11 @@ def retina_push(
     endpoint:str=None, # address of the hub; by default HF_ENDPOINT, or huggingface.co
     replace:store_true=False, # in an object store: replace files of other content?
 ):
-    """Send a bundle to a model hub, with the token that `hf auth login` stored; or a folder to an object store, with keys
-    from the environment. There, the same command goes on where it was stopped"""
-    if not is_url(where): return print(push_bundle(what, where, public=public, endpoint=endpoint))
+    """Send a bundle to a model hub, with the token that `hf auth login` stored; or a folder to an object store, with
+    keys from the environment. There, the same command goes on where it was stopped"""
+    if not is_url(where):
+        print(push_bundle(what, where, public=public, endpoint=endpoint))
+        return
     if public or endpoint: raise SettingError('--public and --endpoint are for a model hub; a bucket has its own rules')
     print(push_folder(what, where, replace=replace))
 
