@@ -82,10 +82,15 @@ class Dask:
         return [p for p in spawned if 'spawn_main' in ' '.join(p.cmdline())]
 
 @pytest.fixture(scope='module')
-def dask(tmp_path_factory):
+def cluster(tmp_path_factory):
     cluster = Dask(tmp_path_factory.mktemp('dask'))
     yield cluster.start()
     end(*cluster.procs)
+
+@pytest.fixture
+def dask(cluster):
+    "The cluster, whatever the test before has done to it"
+    return cluster if all(p.poll() is None for p in cluster.procs) else cluster.start()
 
 def begin(eyes, out, engine, scheduler='', python=sys.executable, **env):
     cmd = [str(python), '-c', CLIENT, str(shared()[1]), str(eyes), str(out), engine, scheduler, str(PER_SHARD)]
@@ -116,6 +121,7 @@ def test_whoever_is_killed_every_image_is_there_once(seed, eyes, whole, dask, tm
     engine, victim = VICTIMS[seed%len(VICTIMS)]
     rng, out, own = random.Random(seed), tmp_path/'out', engine != 'dask'
     if seed > 2 and seed%4 < 2: out = f"{request.getfixturevalue('s3')}/out"  # the result in an object store
+    if engine == 'dask' and isinstance(out, str): dask.start()  # workers have the keys in their environment
     how = dict(engine=engine.split()[0], scheduler='' if own else dask.address)
     client = begin(eyes, out, **how)
     try:
