@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ..core import RetinaError
-from .files import rooted
 from .manifest import read_cache
 from ..sheets import csv_header, read_table
 from ..storage import is_url
@@ -45,6 +44,7 @@ def synthetic_rows(
     "Which images are drawn by the generator, as far as source, tags, or the tables beside the images tell"
     drawn = _has_marks(records)
     if 'source' in records: drawn |= records['source'].isin(DRAWN)
+    from retina_nb.data.files import rooted # here, as above
     folders = records['image'].astype(str).map(lambda f: rooted(f).parent)
     known = {d: _drawn_folder(d) for d in folders[~drawn].unique()}
     return drawn | type(drawn)([known.get(d, False) for d in folders], drawn.index, dtype=bool)
