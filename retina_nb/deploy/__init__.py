@@ -47,5 +47,6 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     bulk=['bulk_columns', 'finish_bulk', 'grade_here', 'grade_shard'],
     engines=['ENGINES', 'dask_engine', 'ray_engine'],
     bulk_run=['grade_bulk'],
+    scale=['NodeFigures', 'bulk_estimate'],
     grade_command=['retina_grade'],
 ))
