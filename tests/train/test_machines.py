@@ -218,9 +218,7 @@ def test_images_at_addresses_are_fetched_once_a_machine(s3, disks, tmp_path):
     one, place = disks[0], place_at(s3)
     for f in (one/'data').rglob('*'):
         if f.is_file(): place.write(f.relative_to(one/'data').as_posix(), f.read_bytes())
-    with Machines(tmp_path) as m:
-        m.apart = False # the store listens on loopback
-        m.first = '127.0.0.1'
+    with Machines(tmp_path, apart=False) as m: # the store listens on loopback
         words = [*m.torchrun(0, 3, nodes=1), *TRAIN, s3, '--epochs', 1, *HOW]
         (p,), (said,) = m.end([m.start(0, [*words, '--out', 'far'], cwd=one, RETINA_NB_CACHE=str(one/'cache'))])
         assert p == 0, said[-3000:]
