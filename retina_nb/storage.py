@@ -22,7 +22,7 @@ from urllib.request import url2pathname
 
 from fastcore.basics import patch
 
-from .addresses import STORES, StorageError, is_url, shown_url
+from .addresses import STORES, AddressError, StorageError, is_url, shown_url
 from .base import SettingError, need
 from .disk import _fill_file, make_folder, open_file, read_bytes, write_file
 from .web import _asking_web, _check_large, _length, _mark, _open_web, _stubborn, _web_bytes
@@ -41,7 +41,7 @@ def _name(name, where)->str:
     "A name within a place; one that would lead out of it is an error"
     parts = str(name).split('/')
     if {'', '.', '..'} & set(parts) or '\0' in str(name):
-        raise SettingError(f'{shown_url(where)}: {name!r} is no name of a file in it')
+        raise AddressError(where, f'{name!r} is no name of a file in it')
     return str(name)
 
 # %% ../nbs/03_storage.ipynb #eccc810e
@@ -170,6 +170,8 @@ _SAID = {'401': ('refused', 'these keys may not do this'), '403': ('refused', 't
 def _reason(e, unsigned)->tuple:
     "(why, in words) of an error of obstore"
     text = str(e)
+    odd = re.search(r'Path "(.*?)": Encountered illegal character', text, re.S)
+    if odd: return 'unable', f'holds an object whose name cannot be read here ({odd[1][:80]!r}): rename it'
     if 'NoSuchBucket' in text or 'ContainerNotFound' in text: return 'missing', _NO_BUCKET
     if isinstance(e, FileNotFoundError): return _SAID['404']
     found = re.search(r'status code: (\d{3})', text)
@@ -191,12 +193,12 @@ def _asking(where, what='', unsigned=False)->Iterator[None]:
 
 # %% ../nbs/03_storage.ipynb #115dd38f
 def _split(url)->tuple:
-    "(scheme, bucket, key) of an address of an object store; anything else is a `SettingError`"
+    "(scheme, bucket, key) of an address of an object store; anything else is an `AddressError`"
     scheme, _, rest = url.partition('://')
     bucket, _, key = rest.partition('/')
     key = key.rstrip('/')
     if not re.fullmatch(r'[a-z0-9][a-z0-9._-]{1,221}', bucket) or {'', '.', '..'} & set(key.split('/') if key else ()):
-        raise SettingError(f'{scheme}://...: is no address such as {scheme.lower()}://clinic/eyes; keys and other '
+        raise AddressError(f'{scheme}://...', f'is no address such as {scheme.lower()}://clinic/eyes; keys and other '
                            'settings stand in the environment')
     return scheme.lower(), bucket, key
 
@@ -236,6 +238,8 @@ def _whole(place, name, max_bytes, etag)->bytes:
 # %% ../nbs/03_storage.ipynb #03d6acf8
 def _put(place, name, data, **how):
     "Send an object, with its checksum"
+    if re.search(r'[\x00-\x1f\x7f\\]', name):
+        raise AddressError(place.where, f'{name!r} is a name that object stores change or refuse: rename it first')
     with place._asking(name, 'nothing was written there'):
         place._lib.put(place._client, place._key(name), data, chunk_size=_PIECE, max_concurrency=4,
                       attributes={'sha256': hashlib.sha256(data).hexdigest()}, **how)
@@ -340,7 +344,7 @@ class _Web(Place):
 def _file_path(url)->str:
     "The path of a file:// address"
     u = urlsplit(url)
-    if u.netloc not in ('', 'localhost'): raise SettingError(f'{shown_url(url)}: names a file of another machine')
+    if u.netloc not in ('', 'localhost'): raise AddressError(url, 'names a file of another machine')
     return url2pathname(u.path)
 
 # %% ../nbs/03_storage.ipynb #b87c3791
@@ -352,7 +356,7 @@ def place_at(where, # a folder, or an address
     if scheme in STORES: return _Bucket(where)
     if scheme == 'file': return _Folder(_file_path(where))
     if scheme in ('http', 'https'): return _Web(where)
-    raise SettingError(f'{scheme}://...: is not known: {", ".join([*STORES, "https", "file"])} are')
+    raise AddressError(f'{scheme}://...', f'is not known: {", ".join([*STORES, "https", "file"])} are')
 
 # %% ../nbs/03_storage.ipynb #2dc1ee47
 def _is_web(url)->bool: return url.partition('://')[0].lower() in ('http', 'https')
@@ -365,7 +369,7 @@ def split_url(url:str # of one file
         path = Path(_file_path(url))
         return _Folder(path.parent), path.name
     head, _, name = url.rpartition('/')
-    if not name or head.endswith(('/', ':')): raise SettingError(f'{shown_url(url)}: names no file')
+    if not name or head.endswith(('/', ':')): raise AddressError(url, 'names no file')
     return place_at(head), unquote(name.partition('?')[0]) if _is_web(url) else name
 
 # %% ../nbs/03_storage.ipynb #ee89d36d
@@ -400,9 +404,10 @@ def read_start(url:str, # of one file
 def _asked(url)->Any:
     "What is known of the file at an address; where that cannot be told, a `File` of unknown size"
     try: return url_info(url)
+    except AddressError: pass
     except StorageError as e:
         if e.why == 'missing': return None
-        return File(url, -1, 0.)
+    return File(url, -1, 0.)
 
 # %% ../nbs/03_storage.ipynb #d0fe4b28
 def _listing(folder, wanted)->dict:

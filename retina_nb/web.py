@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from .addresses import StorageError, _is_here, _may_be_plain, shown_url
+from .addresses import AddressError, StorageError, _is_here, _may_be_plain, shown_url
 from .base import SettingError
 
 # %% ../nbs/02_web.ipynb #ad3ad665
@@ -48,8 +48,10 @@ def _check_url(url, shown, before=None):
     u = urlsplit(url)
     host = (u.hostname or '').lower()
     if not host or '@' in u.netloc or u.scheme not in ('http', 'https'):
-        raise SettingError(f'{shown}: is no address such as https://clinic.example/1.jpg, without a password in it')
-    if u.scheme == 'http' and (not before or urlsplit(before).scheme == 'http'): _may_be_plain(host, shown)
+        raise AddressError(shown, 'is no address such as https://clinic.example/1.jpg, without a password in it')
+    if u.scheme == 'http' and (not before or urlsplit(before).scheme == 'http'):
+        try: _may_be_plain(host, shown)
+        except SettingError as e: raise AddressError(shown, str(e).partition(': ')[2]) from None
     found = _addresses(host)
     away = before and urlsplit(before).hostname != host
     if host in _METADATA or any(a.is_link_local for a in found): why = 'an address that hands out keys'

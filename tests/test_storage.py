@@ -27,6 +27,14 @@ def test_names_that_people_give(s3, tmp_path):
             assert place.read(name) == name.encode() and place.size(name) == len(name.encode())
             if '://' in place.where: assert read_url(place.at(name)) == name.encode() and url_info(place.at(name)).name == name.rpartition('/')[2]
 
+@pytest.mark.parametrize('name', ['new\nline.jpg', 'back\\slash.jpg', 'bell\a.jpg'])
+def test_a_name_that_would_be_changed_is_refused(s3, name):
+    place = place_at(s3)
+    for act in (place.write, place.create):
+        said = fails(act, name, b'x', error=SettingError)
+        assert 'change or refuse' in said and '\n' not in said
+    assert list(place.files()) == []
+
 def test_a_name_leads_nowhere_else(s3, tmp_path):
     for place in place_at(s3), place_at(str(tmp_path)):
         for name in '../x', 'a/../../x', '/etc/passwd', 'a//b', '', '.', 'a\0b':

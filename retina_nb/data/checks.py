@@ -23,6 +23,7 @@ from .records import row_of, warn_of_patients
 from ..image.hashes import HASH_BITS, near_duplicates, phash
 from ..image.read import _file_bytes, image_size, read_image, sha256
 from ..work import progress as going
+from ..addresses import AddressError
 from ..storage import StorageError, is_url, url_info
 
 
@@ -67,7 +68,7 @@ def _stamp(path):
     "What tells that a file is still the one that was seen; `None` for what is no file"
     if is_url(path):
         try: f = url_info(path)
-        except StorageError: return None
+        except (StorageError, AddressError): return None
         return (path, f.bytes, f.etag) if f and f.etag else None
     try: s = os.stat(path)
     except (OSError, ValueError): return None

@@ -25,6 +25,7 @@ from .names import is_image, split_of, stem_of
 from ..image.dicom import DICOM_TYPES
 from ..image.read import IMAGE_TYPES
 from ..sheets import csv_header
+from ..addresses import AddressError
 from ..storage import StorageError, is_url, place_at, read_start, read_url, url_infos
 
 
@@ -161,7 +162,7 @@ def begins_like_image(
         if is_url(path): head = read_start(path, 16)
         else:
             with open_file(path) as f: head = f.read(16)
-    except (OSError, StorageError): return False
+    except (OSError, StorageError, AddressError): return False
     return head.startswith(_SIGNS) or head[8:12] == b'WEBP' or head[4:12] == b'ftypavif'
 
 # %% ../../nbs/data/05_files.ipynb #7d29b00f
@@ -234,7 +235,7 @@ def on_disk(
 @lru_cache(500_000)
 def _sha(path, size, stamp):
     try: return hashlib.sha256(read_url(path, 2**30)).hexdigest() if is_url(path) else file_sha256(path)
-    except (OSError, StorageError): return ''
+    except (OSError, StorageError, AddressError): return ''
 
 
 # %% ../../nbs/data/05_files.ipynb #0e507ae9

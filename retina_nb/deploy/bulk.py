@@ -13,11 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
+from fastcore.basics import patch
+
 from ..base import need
 from ..core import BundleError, DataError, ImageError, RetinaError, RunError
 from ..data.pool import count_cores, run_jobs
 from ..disk import shown_name
-from ..storage import StorageError, is_url, place_at, read_url, shown_url
+from ..storage import AddressError, StorageError, is_url, place_at, read_url, shown_url
 from ..image.read import MAX_BYTES, _file_bytes
 from .bundle import load_bundle
 from .grader import Grader
@@ -81,22 +83,26 @@ def _from_disk(path, f)->bytes:
 
 # %% ../../nbs/deploy/93_bulk.ipynb #2e6ce0a3
 def _from_store(place, f)->bytes:
-    "The bytes of an object, if it is the one that was listed"
+    "The bytes of an object, if it is the one that was listed; an `ImageError` says by its cause how it was refused"
     try: return place.read(f.name, MAX_BYTES, f.etag) if place else read_url(f.name, MAX_BYTES)
+    except AddressError as e: raise ImageError(f.name, e.what) from None
     except StorageError as e:
-        if e.why not in _OWN_FAULT: raise
-        raise ImageError(f.name, _OWN_FAULT[e.why] or e.what) from None
+        alone = e.why == 'unreachable' and f.name.startswith(('https://', 'http://')) # one of many servers
+        if e.why not in _OWN_FAULT and (place or not alone): raise
+        raise ImageError(f.name, _OWN_FAULT.get(e.why) or e.what) from e
 
 # %% ../../nbs/deploy/93_bulk.ipynb #8b3b5005
 class _Reader:
     "Reads the images of a shard from their place; an `ImageError` is about one of them, anything else about all"
     def __init__(self, where):
         self.place, self.there, self.lock = place_at(where) if where else None, None, threading.Lock()
+        self.lost = [] # what was said of addresses that gave nothing, though something may be there
     def __call__(self, f)->tuple:
         "Bytes and SHA-256 of a file"
         where = self.place.at(f.name) if self.place else f.name
         try: data = _from_store(self.place, f) if is_url(where) else _from_disk(where, f)
         except ImageError as e:
+            if getattr(e.__cause__, 'why', '') in ('refused', 'unreachable'): self.lost.append(str(e.__cause__))
             if e.what != _CHANGED: self.check()
             raise
         return data, hashlib.sha256(data).hexdigest()
@@ -105,6 +111,14 @@ class _Reader:
         with self.lock:
             if self.there is None: self.there = not self.place or next(self.place.files(), None) is not None
         if not self.there: raise DataError(f'{self.place.where}: holds nothing any more: is it still mounted?')
+
+# %% ../../nbs/deploy/93_bulk.ipynb #2c4da1a7
+@patch
+def settle(self:_Reader, n # how many images the shard has
+          ):
+    "Raise where not one of ten or more could be had"
+    if n < 10 or len(self.lost) < n: return
+    raise DataError(f'none of {n} images could be had: is the network there, are the keys right? ({self.lost[0]})')
 
 # %% ../../nbs/deploy/93_bulk.ipynb #3e68e3c5
 _KINDS = dict(grade='int16', referable='bool_', threshold='float64', quality_score='float64', novel='bool_',
@@ -131,7 +145,8 @@ def _parquet(rows, schema)->bytes:
 # %% ../../nbs/deploy/93_bulk.ipynb #538fb464
 def _rows(job, files, grader)->list:
     "Grade the images of a shard: a row for each, in their order"
-    ahead, rows = _Ahead(files, _Reader(job['where'])), []
+    reader, rows = _Reader(job['where']), []
+    ahead = _Ahead(files, reader)
     more = dict(shard=job['shard'], bundle=job['model'])
     where = place_at(job['where']) if job['where'] else None
     many = [_Coming(ahead, i) for i in range(len(files))]
@@ -144,6 +159,7 @@ def _rows(job, files, grader)->list:
             rows.append(g.to_row() | dict(file=name, **ahead.found[i], **more))
     finally: ahead.close()
     if ahead.failed: raise ahead.failed
+    reader.settle(len(files))
     return rows
 
 # %% ../../nbs/deploy/93_bulk.ipynb #28fc2fde

@@ -84,8 +84,10 @@ def _images_of(where)->list:
     table, lines, odd = read_labels_csv(where, empty=True)
     column = next((c for c in ('image', 'file') if c in table), None)
     if column is None: raise DataError(f'{shown_url(where)}: row 1: has no column image or file that names the images')
-    empty = {line: 'names no image' for name, line in zip(table[column], lines) if not name}
-    for line, what in sorted((odd | empty).items()): raise DataError(f'{shown_url(where)}: row {line}: {what}')
+    for name, line in zip(table[column], lines):
+        if not name: odd[line] = 'names no image'
+        elif is_url(name) and '@' in name.split('/', 3)[2]: odd[line] = f'{shown_url(name)}: holds a password; take it out'
+    for line, what in sorted(odd.items()): raise DataError(f'{shown_url(where)}: row {line}: {what}')
     return list(table[column])
 
 # %% ../../nbs/deploy/92_shards.ipynb #e80b331d
@@ -253,10 +255,11 @@ def _own_place(out, where, bundle):
 def _own(place, settings)->bool:
     "Does this grading lie here already? What is in the way is a `SettingError`"
     theirs = _begun(place)
-    if theirs is None:
-        if any(not f.name.startswith('.') for f in islice(place.files(), 20)):
+    if theirs is None and any(not f.name.startswith('.') for f in islice(place.files(), 20)):
+        theirs = _begun(place) # somebody may have begun meanwhile
+        if theirs is None:
             raise SettingError(f'{place.where}: holds something else; choose an empty place for the result')
-        return False
+    if theirs is None: return False
     why = theirs.differs(settings)
     if why: raise SettingError(f'{place.where}: holds another grading ({why}); choose another --out')
     return True

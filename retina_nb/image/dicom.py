@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..core import ImageError
 from ..disk import open_file
+from ..addresses import AddressError
 from ..storage import StorageError, is_url, read_start, read_url, shown_url
 from .pixels import MAX_PIXELS, _array_to_rgb, _by_bands, _check_size
 from .jpeg import decode_jpeg
@@ -29,7 +30,7 @@ def is_dicom(path # of a file, or its address
     try:
         if is_url(path): return read_start(path, 132)[128:] == b'DICM'
         with open_file(path) as f: return f.read(132)[128:] == b'DICM'
-    except (OSError, ValueError, StorageError): return False
+    except (OSError, ValueError, StorageError, AddressError): return False
 
 # %% ../../nbs/image/08_dicom.ipynb #8f723241
 def _damaged_dicom(name, e)->ImageError:
@@ -98,7 +99,7 @@ def _dicom_set(src, name, **kwargs):
         _check_lists(ds)
         return ds
     except FileNotFoundError: raise ImageError(name, 'no such file') from None
-    except StorageError as e: raise ImageError(name, e.what) from None
+    except (StorageError, AddressError) as e: raise ImageError(name, e.what) from None
     except Exception as e: raise _damaged_dicom(name, getattr(e, 'strerror', None) or e) from None
 
 # %% ../../nbs/image/08_dicom.ipynb #72a4a321

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..core import ImageError
 from ..disk import file_sha256, open_file, read_bytes
+from ..addresses import AddressError
 from ..storage import StorageError, is_url, read_start, read_url, shown_url
 from .pixels import MAX_PIXELS, _array_to_rgb, _check_size, _orientation, _pil_to_rgb, _upright
 from .jpeg import decode_jpeg
@@ -83,7 +84,7 @@ def _refusal(e # why a file could not be opened or read
 def _file_bytes(path)->bytes:
     "All bytes of a file, or of what lies at an address; an `ImageError` says why not"
     try: return read_url(path, MAX_BYTES) if is_url(path) else read_bytes(path, MAX_BYTES)
-    except StorageError as e: raise ImageError(shown_url(path), e.what) from None
+    except (StorageError, AddressError) as e: raise ImageError(shown_url(path), e.what) from None
     except FileNotFoundError: raise ImageError(path, 'no such file') from None
     except (OSError, ValueError) as e: raise ImageError(path, _refusal(e)) from None
 
@@ -233,7 +234,7 @@ def _size_at(url, name)->tuple:
         start = read_start(url)
         with _largest_page(Image.open(io.BytesIO(start), formats=_formats())) as im:
             if im.format != 'TIFF': return _turned_size(im) # whose pages may lie anywhere
-    except StorageError as e: raise ImageError(name, e.what) from None
+    except (StorageError, AddressError) as e: raise ImageError(name, e.what) from None
     except Exception: pass # what is wrong is said of the whole
     return _header_size(_file_bytes(url), name)
 

@@ -194,6 +194,35 @@ def test_an_address_with_a_secret_in_it(bundle, eyes, tmp_path):
     assert (found['graded'], found['unreadable']) == (1, 1)
     assert 'hush' not in str(found) + rows(tmp_path/'out').to_string() + tables(tmp_path/'out').to_string()
 
+def test_addresses_that_are_none_are_rows(bundle, eyes, tmp_path):
+    "One bad row of a table of a million is a row that says so; one with a password is no part of a plan"
+    odd = ['ftp://h/x.jpg', 's3://clinic/a//b.jpg', 's3://Bad!/a.jpg', 'az://c/x.jpg', 'file://other/x.jpg', 'http://10.0.0.1/x.jpg', 'http://127.0.0.1:9/x.jpg']
+    table = tmp_path/'odd.csv'
+    pd.DataFrame(dict(image=[str(eyes/'0.png'), *odd, str(eyes/'1.png')])).to_csv(table, index=False)
+    found = grade_bulk(bundle, table, tmp_path/'out', **HOW)
+    assert (found['images'], found['graded'], found['unreadable']) == (9, 2, 7)
+    told = rows(tmp_path/'out').set_index('file').error
+    assert all(told[o] for o in odd) and 'Connection refused' in told[odd[-1]] and 'not known' in told[odd[0]]
+    pd.DataFrame(dict(image=['a.png', 'https://me:pass-word@pacs.example/1.jpg'])).to_csv(table, index=False)
+    with pytest.raises(DataError, match='row 3: https://pacs.example/1.jpg: holds a password') as e: grade_bulk(bundle, table, tmp_path/'out2', **HOW)
+    assert 'pass-word' not in str(e.value) and not (tmp_path/'out2').exists()
+
+def test_a_table_of_which_nothing_can_be_had_is_done_later(bundle, eyes, tmp_path, closed=9):
+    table = tmp_path/'far.csv'
+    pd.DataFrame(dict(image=[f'http://127.0.0.1:{closed}/{i}.jpg' for i in range(10)])).to_csv(table, index=False)
+    with pytest.raises(RunError, match='none of 10 images could be had.*Connection refused'): grade_bulk(bundle, table, tmp_path/'out', **HOW | dict(per_shard=10))
+    assert not [f for f in (tmp_path/'out').glob('*.parquet')]
+
+def test_a_client_that_begins_while_another_does(bundle, eyes, tmp_path, monkeypatch):
+    "The first look finds nothing, and then the other one's first file is there"
+    begun, seen = shards_room._begun, []
+    def _first(place):
+        seen.append(begun(place))
+        if len(seen) == 1: plan_shards(eyes, tmp_path/'out', bundle=bundle, per_shard=3)
+        return seen[0] if len(seen) == 1 else begun(place)
+    monkeypatch.setattr(shards_room, '_begun', _first)
+    assert plan_shards(eyes, tmp_path/'out', bundle=bundle, per_shard=3).images == 11 and seen[0] is None
+
 def test_what_is_no_file_is_a_row(bundle, eyes, tmp_path):
     "Links to nothing, pipes and folders that are called like images"
     (eyes/'dead.png').symlink_to('nothing')
