@@ -86,7 +86,8 @@ def _images_of(where)->list:
     if column is None: raise DataError(f'{shown_url(where)}: row 1: has no column image or file that names the images')
     for name, line in zip(table[column], lines):
         if not name: odd[line] = 'names no image'
-        elif is_url(name) and '@' in name.split('/', 3)[2]: odd[line] = f'{shown_url(name)}: holds a password; take it out'
+        elif is_url(name) and '@' in name.split('/', 3)[2]:
+            odd[line] = f'{shown_url(name)}: holds a password; take it out'
     for line, what in sorted(odd.items()): raise DataError(f'{shown_url(where)}: row {line}: {what}')
     return list(table[column])
 

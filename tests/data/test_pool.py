@@ -50,7 +50,7 @@ def test_workers_go_with_their_parent(how):
 def test_a_job_whose_worker_was_killed_is_done_by_another():
     "Workers are killed again and again, and every job is answered once; a job that kills each of its workers is an error"
     done = []
-    for (n,), result in run_jobs('operator:methodcaller', ['upper'], ([f'job {i}'] for i in range(600)), workers=2, again=3, ahead=0):
+    for _, result in run_jobs('operator:methodcaller', ['upper'], ([f'job {i}'] for i in range(600)), workers=2, again=3, ahead=0):
         done.append(result)
         if len(done)%150 == 50: workers()[len(done)%2].kill()
     assert sorted(done) == sorted(f'JOB {i}' for i in range(600)) and not workers()

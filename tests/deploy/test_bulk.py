@@ -211,7 +211,7 @@ def test_a_table_of_which_nothing_can_be_had_is_done_later(bundle, eyes, tmp_pat
     table = tmp_path/'far.csv'
     pd.DataFrame(dict(image=[f'http://127.0.0.1:{closed}/{i}.jpg' for i in range(10)])).to_csv(table, index=False)
     with pytest.raises(RunError, match='none of 10 images could be had.*Connection refused'): grade_bulk(bundle, table, tmp_path/'out', **HOW | dict(per_shard=10))
-    assert not [f for f in (tmp_path/'out').glob('*.parquet')]
+    assert not list((tmp_path/'out').glob('*.parquet'))
 
 def test_a_client_that_begins_while_another_does(bundle, eyes, tmp_path, monkeypatch):
     "The first look finds nothing, and then the other one's first file is there"
