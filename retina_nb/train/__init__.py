@@ -36,6 +36,10 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     sides=['together'],
     compare_runs=['compare', 'paired', 'plot_curves_by_arch', 'plot_runs',
         'retina_compare', 'write_comparison'],
+    probe=['draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder'],
     ensemble=['mean_predictions', 'predict_ensemble', 'train_ensemble'],
     both_eyes=['fellow_eyes', 'predict_both_eyes', 'train_both_eyes'],
+    pair_views=['VIEWS', 'Views', 'make_views', 'read_views', 'views_for'],
+    contrast=['alignment', 'contrastive_accuracy', 'is_collapsed', 'nt_xent', 'spread',
+        'uniformity', 'vicreg'],
 ))

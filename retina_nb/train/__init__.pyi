@@ -52,11 +52,28 @@ from .compare_runs import plot_curves_by_arch as plot_curves_by_arch
 from .compare_runs import plot_runs as plot_runs
 from .compare_runs import retina_compare as retina_compare
 from .compare_runs import write_comparison as write_comparison
+from .probe import draw_labels as draw_labels
+from .probe import encode as encode
+from .probe import knn_predictions as knn_predictions
+from .probe import linear_probe as linear_probe
+from .probe import load_encoder as load_encoder
 from .ensemble import mean_predictions as mean_predictions
 from .ensemble import predict_ensemble as predict_ensemble
 from .ensemble import train_ensemble as train_ensemble
 from .both_eyes import fellow_eyes as fellow_eyes
 from .both_eyes import predict_both_eyes as predict_both_eyes
 from .both_eyes import train_both_eyes as train_both_eyes
+from .pair_views import VIEWS as VIEWS
+from .pair_views import Views as Views
+from .pair_views import make_views as make_views
+from .pair_views import read_views as read_views
+from .pair_views import views_for as views_for
+from .contrast import alignment as alignment
+from .contrast import contrastive_accuracy as contrastive_accuracy
+from .contrast import is_collapsed as is_collapsed
+from .contrast import nt_xent as nt_xent
+from .contrast import spread as spread
+from .contrast import uniformity as uniformity
+from .contrast import vicreg as vicreg
 
-__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'Net', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'check_tracker', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'save_run', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'together', 'compare', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'write_comparison', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes']
+__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'Net', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'check_tracker', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'save_run', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'together', 'compare', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'write_comparison', 'draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes', 'VIEWS', 'Views', 'make_views', 'read_views', 'views_for', 'alignment', 'contrastive_accuracy', 'is_collapsed', 'nt_xent', 'spread', 'uniformity', 'vicreg']
