@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['nt_xent', 'vicreg', 'contrastive_accuracy', 'alignment', 'uniformity', 'spread', 'is_collapsed']
 
-# %% ../../nbs/train/74_contrast.ipynb #e0c4d4f9
+# %% ../../nbs/train/74_contrast.ipynb #cbb583f4
 import math
 
 import torch, torch.nn.functional as F
 
 from ..core import SettingError
 
-# %% ../../nbs/train/74_contrast.ipynb #0583ac33
+# %% ../../nbs/train/74_contrast.ipynb #95dd4112
 def _pairs(z1, z2, patient=None):
     "Both views as floats, and the patients of their rows"
     if z1.ndim != 2 or z1.shape != z2.shape:
@@ -25,7 +25,7 @@ def _pairs(z1, z2, patient=None):
             raise SettingError(f'{len(z1)} pictures and {tuple(patient.shape)} patients: give one number a picture')
     return z1.float(), z2.float(), patient
 
-# %% ../../nbs/train/74_contrast.ipynb #ebb33515
+# %% ../../nbs/train/74_contrast.ipynb #bcc5b19b
 def _similarity(z1, z2, patient):
     "Cosines of all 2n views (2n, 2n), minus infinity where two may not be compared; and the row of each partner"
     n, z = len(z1), F.normalize(torch.cat([z1, z2]), dim=1)
@@ -37,24 +37,25 @@ def _similarity(z1, z2, patient):
         hidden = hidden & ~F.one_hot(partner, 2*n).bool()
     return (z @ z.T).masked_fill(hidden, -math.inf), partner
 
-# %% ../../nbs/train/74_contrast.ipynb #1ad2d7ec
-def nt_xent(z1:torch.Tensor, # (n, d) projections of the first views, of any length
+# %% ../../nbs/train/74_contrast.ipynb #f9c1b339
+def nt_xent(z1:torch.Tensor, # (n, d) projections of the first views; their lengths do not count
             z2:torch.Tensor, # (n, d) of the second views, in the same order
             *,
             temperature:float=.5, # small: only the most alike negatives count; .5 as in SimCLR for small batches
             patient=None # (n) whole numbers: pictures with the same one are no negatives; None: all are
            )->torch.Tensor: # scalar, mean over the 2n views
-    "The loss of SimCLR: pick the partner of a view among all others of the batch ([Chen et al. 2020](https://arxiv.org/abs/2002.05709))"
+    "The loss of SimCLR ([Chen et al. 2020](https://arxiv.org/abs/2002.05709)): which of all other views is the partner?"
     if not temperature > 0: raise SettingError(f'temperature {temperature}: it must be above 0')
     similar, partner = _similarity(*_pairs(z1, z2, patient))
     return F.cross_entropy(similar/temperature, partner)
 
-# %% ../../nbs/train/74_contrast.ipynb #bd247b3b
-def _off_diagonal(z):
-    "Sum of the squared covariances of different features, a feature"
+# %% ../../nbs/train/74_contrast.ipynb #8586a51d
+def _covariances(z):
+    "Sum of the squared covariances of different features, for each feature"
     cov = z.T @ z/(len(z) - 1)
     return (cov.square().sum() - cov.diagonal().square().sum())/z.shape[1]
 
+# %% ../../nbs/train/74_contrast.ipynb #e5d5a464
 def vicreg(z1:torch.Tensor, # (n, d) projections of the first views
            z2:torch.Tensor, # (n, d) of the second views, in the same order
            *,
@@ -66,10 +67,10 @@ def vicreg(z1:torch.Tensor, # (n, d) projections of the first views
     z1, z2, _ = _pairs(z1, z2)
     near = F.mse_loss(z1, z2)
     spread = sum(F.relu(1 - (z.var(0) + 1e-4).sqrt()).mean() for z in (z1, z2))/2
-    apart = sum(_off_diagonal(z - z.mean(0)) for z in (z1, z2))
+    apart = sum(_covariances(z - z.mean(0)) for z in (z1, z2))
     return invariance*near + variance*spread + covariance*apart
 
-# %% ../../nbs/train/74_contrast.ipynb #0caf01ef
+# %% ../../nbs/train/74_contrast.ipynb #cdbda24f
 @torch.no_grad()
 def contrastive_accuracy(z1:torch.Tensor, # (n, d) projections of the first views
                          z2:torch.Tensor, # (n, d) of the second views, in the same order
@@ -80,7 +81,7 @@ def contrastive_accuracy(z1:torch.Tensor, # (n, d) projections of the first view
     similar, partner = _similarity(*_pairs(z1, z2, patient))
     return float((similar.argmax(1) == partner).float().mean())
 
-# %% ../../nbs/train/74_contrast.ipynb #1277fda9
+# %% ../../nbs/train/74_contrast.ipynb #701fec21
 @torch.no_grad()
 def alignment(z1:torch.Tensor, # (n, d) projections of the first views
               z2:torch.Tensor  # (n, d) of the second views, in the same order
@@ -89,7 +90,7 @@ def alignment(z1:torch.Tensor, # (n, d) projections of the first views
     z1, z2, _ = _pairs(z1, z2)
     return float((F.normalize(z1, dim=1) - F.normalize(z2, dim=1)).square().sum(1).mean())
 
-# %% ../../nbs/train/74_contrast.ipynb #9f8795f0
+# %% ../../nbs/train/74_contrast.ipynb #9860c679
 @torch.no_grad()
 def uniformity(z:torch.Tensor, # (n, d) projections of different pictures
                *,
@@ -100,15 +101,15 @@ def uniformity(z:torch.Tensor, # (n, d) projections of different pictures
     far = torch.pdist(F.normalize(z.float(), dim=1)).square()
     return float(torch.logsumexp(-t*far, 0) - math.log(len(far)))
 
-# %% ../../nbs/train/74_contrast.ipynb #b2790dac
+# %% ../../nbs/train/74_contrast.ipynb #3703a11c
 @torch.no_grad()
 def spread(z:torch.Tensor # (n, d) projections of different pictures
           )->float: # 0: all in one place; 1: as wide as directions drawn at random
-    "How wide the pictures lie on the unit sphere, against directions at random ([Chen and He 2021](https://arxiv.org/abs/2011.10566))"
+    "How wide the pictures lie on the unit sphere ([Chen and He 2021](https://arxiv.org/abs/2011.10566))"
     z = F.normalize(z.float(), dim=1)
     return float(z.std(0).mean()*math.sqrt(z.shape[1]))
 
-# %% ../../nbs/train/74_contrast.ipynb #a038281f
+# %% ../../nbs/train/74_contrast.ipynb #ae67a52b
 def is_collapsed(z:torch.Tensor, # (n, d) projections, or features, of different pictures
                  *,
                  least:float=.05 # `spread` below which nothing can be told apart; an untrained encoder has more
