@@ -150,7 +150,7 @@ def _fill(records, out, pre, names, workers, progress)->dict:
 def _cached_table(records, pre, image, rows, errors)->pd.DataFrame:
     "The records of the cache: `image`, and where there is something to say `crop_sure` and `error`"
     table = records.assign(image=image)
-    if pre.crop != 'none':
+    if pre.crop == 'fundus':
         found = [rows.get(n, {}).get('confidence') for n in image]
         table['crop_sure'] = pd.array([None if c is None else int(c >= SURE) for c in found], dtype='Int64')
     if errors or '' in image: table['error'] = [errors.get(n, '') if n else 'names no image' for n in image]
@@ -161,7 +161,7 @@ def _close(records, out, pre, names, rows, errors, gone)->dict:
     "Write records, summary and manifest, in this order, and remove the journal"
     image = [names.get(str(o), '') for o in records['image']]
     table = _cached_table(records, pre, image, rows, errors | dict.fromkeys(gone, 'no such file'))
-    sure = [r.get('confidence') for r in rows.values() if pre.crop != 'none']
+    sure = [r.get('confidence') for r in rows.values() if pre.crop == 'fundus']
     unsure = sum(c is not None and c < SURE for c in sure)
     counts = dict(n_images=len(table), n_cached=len(rows), n_missing=len(gone), n_unreadable=len(errors),
                   n_unsure=unsure, bytes=sum(r['cached_bytes'] for r in rows.values()))

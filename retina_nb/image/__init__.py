@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     hashes=['hash_distance', 'mirror_hash', 'near_duplicates', 'phash'],
     deidentified=['deidentify'],
     field=['Field', 'Frame', 'find_field', 'resize'],
+    borders=['fill_borders', 'white_borders'],
     contrast=['ben_graham', 'clahe'],
     preprocess=['Preprocess', 'cache_note'],
     quality=['LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points', 'quality_table'],

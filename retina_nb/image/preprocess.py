@@ -17,11 +17,12 @@ from ..core import ImageError, SettingError, Task, get_task
 from ..disk import json_hash, open_file
 from .read import _name, image_size, read_image
 from .field import Field, Frame, _scaled, find_field, resize, whole_picture
+from .borders import fill_borders
 from .contrast import CONTRASTS
 
 # %% ../../nbs/image/20_preprocess.ipynb #de25eaa6
 STATS = {'imagenet': ((.485,.456,.406), (.229,.224,.225)), 'half': ((.5,)*3, (.5,)*3), 'unit': ((0.,)*3, (1.,)*3)}
-CROPS, FITS, VERSION = ('fundus', 'none'), ('pad', 'cut', 'squash'), 2
+CROPS, FITS, VERSION = ('fundus', 'none', 'oct'), ('pad', 'cut', 'squash'), 2
 
 def _refuse(what): raise SettingError(f'preprocess: {what}')
 
@@ -30,7 +31,7 @@ def _refuse(what): raise SettingError(f'preprocess: {what}')
 class Preprocess:
     "From photograph to model input, the same everywhere"
     size: int = 224              # pixels a side of the result; what most pretrained backbones saw
-    crop: str = 'fundus'         # 'fundus': the round field; 'none': the whole picture
+    crop: str = 'fundus'         # 'fundus': the round field; 'none': all of it; 'oct': all, white borders filled
     fit: str = 'pad'             # how a picture without a field gets square: 'pad' on black, 'cut' its middle, 'squash'
     via: int|None = None         # pixels a side of the cache that training read from; None: there was none
     via_quality: int|None = 95   # JPEG quality of that cache; None: lossless
@@ -105,6 +106,7 @@ def square(self:Preprocess,
     side = side or self.via or self.size
     if isinstance(src, (bytearray, memoryview)): src = bytes(src)
     a = read_image(src, short_side=side)
+    if self.crop == 'oct': a = fill_borders(a)
     frame = self.frame(a)
     again = isinstance(src, (str, bytes, os.PathLike))
     if again and 2*frame.field.r < side: a, frame = self._closer(src, a, frame, side)
