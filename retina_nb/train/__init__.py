@@ -42,4 +42,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     pair_views=['VIEWS', 'Views', 'make_views', 'read_views', 'views_for'],
     contrast=['alignment', 'contrastive_accuracy', 'is_collapsed', 'nt_xent', 'spread',
         'uniformity', 'vicreg'],
+    pretext=['PretrainConfig'],
+    pair_learner=['make_encoder', 'make_pair_learner', 'neighbour_accuracy'],
+    self_training=['PretrainRun', 'plot_pretraining', 'pretrain', 'retina_pretrain'],
 ))
