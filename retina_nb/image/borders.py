@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['white_borders', 'fill_borders']
 
-# %% ../../nbs/image/17_borders.ipynb #cd189565
+# %% ../../nbs/image/17_borders.ipynb #bc520647
 import cv2, numpy as np
 
-# %% ../../nbs/image/17_borders.ipynb #0707575c
+# %% ../../nbs/image/17_borders.ipynb #80ad1ec4
 def white_borders(a:np.ndarray, # uint8 (h, w, 3) or (h, w), a scan
-                  level:int=245 # grey level from which a pixel is white; JPEG does not keep 255
+                  level:int=215 # grey level from which a pixel is white: of a thin strip a smaller copy leaves no more
                  )->np.ndarray: # bool (h, w)
     "Where the white borders of a turned or shifted scan are"
     v = a if a.ndim == 2 else a.min(axis=2)
@@ -22,7 +22,7 @@ def white_borders(a:np.ndarray, # uint8 (h, w, 3) or (h, w), a scan
     inside = border[k:-k,k:-k].astype(bool)
     return cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool) if inside.any() else inside
 
-# %% ../../nbs/image/17_borders.ipynb #b9ca5eb7
+# %% ../../nbs/image/17_borders.ipynb #5e856628
 def fill_borders(a:np.ndarray # uint8 (h, w, 3) or (h, w), a scan
                 )->np.ndarray: # the same shape; the scan itself where it has no white border
     "A scan whose white borders are as dark as the darker quarter of what was measured"
