@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['nt_xent', 'vicreg', 'contrastive_accuracy', 'alignment', 'uniformity', 'spread', 'is_collapsed']
 
-# %% ../../nbs/train/74_contrast.ipynb #cbb583f4
+# %% ../../nbs/train/74_contrast.ipynb #e550872c
 import math
 
 import torch, torch.nn.functional as F
 
 from ..core import SettingError
 
-# %% ../../nbs/train/74_contrast.ipynb #95dd4112
+# %% ../../nbs/train/74_contrast.ipynb #02555d07
 def _pairs(z1, z2, patient=None):
     "Both views as floats, and the patients of their rows"
     if z1.ndim != 2 or z1.shape != z2.shape:
@@ -25,7 +25,7 @@ def _pairs(z1, z2, patient=None):
             raise SettingError(f'{len(z1)} pictures and {tuple(patient.shape)} patients: give one number a picture')
     return z1.float(), z2.float(), patient
 
-# %% ../../nbs/train/74_contrast.ipynb #bcc5b19b
+# %% ../../nbs/train/74_contrast.ipynb #cace1ee0
 def _similarity(z1, z2, patient):
     "Cosines of all 2n views (2n, 2n), minus infinity where two may not be compared; and the row of each partner"
     n, z = len(z1), F.normalize(torch.cat([z1, z2]), dim=1)
@@ -37,25 +37,25 @@ def _similarity(z1, z2, patient):
         hidden = hidden & ~F.one_hot(partner, 2*n).bool()
     return (z @ z.T).masked_fill(hidden, -math.inf), partner
 
-# %% ../../nbs/train/74_contrast.ipynb #f9c1b339
+# %% ../../nbs/train/74_contrast.ipynb #5ad2970b
 def nt_xent(z1:torch.Tensor, # (n, d) projections of the first views; their lengths do not count
             z2:torch.Tensor, # (n, d) of the second views, in the same order
             *,
             temperature:float=.5, # small: only the most alike negatives count; .5 as in SimCLR for small batches
             patient=None # (n) whole numbers: pictures with the same one are no negatives; None: all are
            )->torch.Tensor: # scalar, mean over the 2n views
-    "The loss of SimCLR ([Chen et al. 2020](https://arxiv.org/abs/2002.05709)): which of all other views is the partner?"
+    "The loss of SimCLR ([Chen et al. 2020](https://arxiv.org/abs/2002.05709)): which other view is the partner?"
     if not temperature > 0: raise SettingError(f'temperature {temperature}: it must be above 0')
     similar, partner = _similarity(*_pairs(z1, z2, patient))
     return F.cross_entropy(similar/temperature, partner)
 
-# %% ../../nbs/train/74_contrast.ipynb #8586a51d
+# %% ../../nbs/train/74_contrast.ipynb #98df5d83
 def _covariances(z):
     "Sum of the squared covariances of different features, for each feature"
     cov = z.T @ z/(len(z) - 1)
     return (cov.square().sum() - cov.diagonal().square().sum())/z.shape[1]
 
-# %% ../../nbs/train/74_contrast.ipynb #e5d5a464
+# %% ../../nbs/train/74_contrast.ipynb #26b395a3
 def vicreg(z1:torch.Tensor, # (n, d) projections of the first views
            z2:torch.Tensor, # (n, d) of the second views, in the same order
            *,
@@ -70,7 +70,7 @@ def vicreg(z1:torch.Tensor, # (n, d) projections of the first views
     apart = sum(_covariances(z - z.mean(0)) for z in (z1, z2))
     return invariance*near + variance*spread + covariance*apart
 
-# %% ../../nbs/train/74_contrast.ipynb #cdbda24f
+# %% ../../nbs/train/74_contrast.ipynb #f3cea990
 @torch.no_grad()
 def contrastive_accuracy(z1:torch.Tensor, # (n, d) projections of the first views
                          z2:torch.Tensor, # (n, d) of the second views, in the same order
@@ -81,7 +81,7 @@ def contrastive_accuracy(z1:torch.Tensor, # (n, d) projections of the first view
     similar, partner = _similarity(*_pairs(z1, z2, patient))
     return float((similar.argmax(1) == partner).float().mean())
 
-# %% ../../nbs/train/74_contrast.ipynb #701fec21
+# %% ../../nbs/train/74_contrast.ipynb #7abce0fc
 @torch.no_grad()
 def alignment(z1:torch.Tensor, # (n, d) projections of the first views
               z2:torch.Tensor  # (n, d) of the second views, in the same order
@@ -90,7 +90,7 @@ def alignment(z1:torch.Tensor, # (n, d) projections of the first views
     z1, z2, _ = _pairs(z1, z2)
     return float((F.normalize(z1, dim=1) - F.normalize(z2, dim=1)).square().sum(1).mean())
 
-# %% ../../nbs/train/74_contrast.ipynb #9860c679
+# %% ../../nbs/train/74_contrast.ipynb #09cba904
 @torch.no_grad()
 def uniformity(z:torch.Tensor, # (n, d) projections of different pictures
                *,
@@ -101,7 +101,7 @@ def uniformity(z:torch.Tensor, # (n, d) projections of different pictures
     far = torch.pdist(F.normalize(z.float(), dim=1)).square()
     return float(torch.logsumexp(-t*far, 0) - math.log(len(far)))
 
-# %% ../../nbs/train/74_contrast.ipynb #3703a11c
+# %% ../../nbs/train/74_contrast.ipynb #f55d2d8b
 @torch.no_grad()
 def spread(z:torch.Tensor # (n, d) projections of different pictures
           )->float: # 0: all in one place; 1: as wide as directions drawn at random
@@ -109,7 +109,7 @@ def spread(z:torch.Tensor # (n, d) projections of different pictures
     z = F.normalize(z.float(), dim=1)
     return float(z.std(0).mean()*math.sqrt(z.shape[1]))
 
-# %% ../../nbs/train/74_contrast.ipynb #ae67a52b
+# %% ../../nbs/train/74_contrast.ipynb #425b87c3
 def is_collapsed(z:torch.Tensor, # (n, d) projections, or features, of different pictures
                  *,
                  least:float=.05 # `spread` below which nothing can be told apart; an untrained encoder has more

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VIEWS', 'Views', 'read_views', 'views_for', 'make_views', 'show_views']
 
-# %% ../../nbs/train/72_pair_views.ipynb #68f64d85
+# %% ../../nbs/train/72_pair_views.ipynb #7ea2141c
 import json, math
 from dataclasses import asdict, dataclass, fields
 
@@ -14,7 +14,7 @@ from fastcore.basics import patch
 
 from ..core import SettingError, get_task
 
-# %% ../../nbs/train/72_pair_views.ipynb #b64a1a56
+# %% ../../nbs/train/72_pair_views.ipynb #2b86f81f
 _RANGES = dict(aspect=(1, 4), rotate=(0, 180), brightness=(0, 1), contrast=(0, 1), saturation=(0, 1), hue=(0, .5),
                jittered=(0, 1), grey=(0, 1), blur=(0, 8), blurred=(0, 1), speckle=(0, 1))
 
@@ -34,7 +34,7 @@ def _check_views(v):
     if v.outside not in ('reflect', 'background'):
         raise SettingError(f"views: outside {v.outside!r}: choose 'reflect' or 'background'")
 
-# %% ../../nbs/train/72_pair_views.ipynb #ffcf2062
+# %% ../../nbs/train/72_pair_views.ipynb #434556f5
 @dataclass(frozen=True)
 class Views:
     "How far two views of one picture may differ; every default is mild"
@@ -57,19 +57,19 @@ class Views:
         if isinstance(self.area, list): object.__setattr__(self, 'area', tuple(self.area))
         _check_views(self)
 
-# %% ../../nbs/train/72_pair_views.ipynb #0122fe5a
+# %% ../../nbs/train/72_pair_views.ipynb #8ed6a938
 @patch
 def to_dict(self:Views)->dict: # plain values, ready for JSON
     "All settings by name"
     return asdict(self) | {'area': list(self.area)}
 
-# %% ../../nbs/train/72_pair_views.ipynb #fffcc4e5
+# %% ../../nbs/train/72_pair_views.ipynb #68639bea
 @patch
 def to_json(self:Views)->str: # as `read_views` reads it
     "As JSON"
     return json.dumps(self.to_dict(), indent=1)
 
-# %% ../../nbs/train/72_pair_views.ipynb #dd2a1949
+# %% ../../nbs/train/72_pair_views.ipynb #063bac53
 def read_views(o # the name of a list in `VIEWS`, JSON text, the dict it stands for, or `Views`
               )->Views: # or a `SettingError`
     "Views by name, or as `to_json` or `to_dict` gave them; an unknown field is an error"
@@ -83,7 +83,7 @@ def read_views(o # the name of a list in `VIEWS`, JSON text, the dict it stands 
     if wrong: raise SettingError(f"views: unknown fields: {', '.join(wrong)}")
     return Views(**d)
 
-# %% ../../nbs/train/72_pair_views.ipynb #ac8da0f9
+# %% ../../nbs/train/72_pair_views.ipynb #e141e85d
 VIEWS = dict(
     oct=Views(area=(.4, 1.), rotate=10., brightness=.3, contrast=.3, speckle=.2),
     xray=Views(area=(.4, 1.), rotate=7., brightness=.3, contrast=.3, outside='background'),
@@ -92,18 +92,18 @@ VIEWS = dict(
     imagenet=Views(area=(.08, 1.), aspect=4/3, rotate=0., brightness=.8, contrast=.8, saturation=.8, hue=.2,
                    jittered=.8, grey=.2, blur=2.))
 
-# %% ../../nbs/train/72_pair_views.ipynb #9cc9f9d0
+# %% ../../nbs/train/72_pair_views.ipynb #e0d63c76
 def views_for(task='dr' # a task, its name or JSON file: its modality decides
              )->Views: # one of `VIEWS`
     "The views that suit the pictures of a task"
     return VIEWS[get_task(task).modality]
 
-# %% ../../nbs/train/72_pair_views.ipynb #a311d6a6
+# %% ../../nbs/train/72_pair_views.ipynb #19257c0d
 def _draw(n, low, high, g):
     "A number for each of n pictures"
     return torch.rand(n, generator=g)*(high - low) + low
 
-# %% ../../nbs/train/72_pair_views.ipynb #01560fd9
+# %% ../../nbs/train/72_pair_views.ipynb #d643c94c
 def _moves(n, side, views, g):
     "Where each view looks: an affine map a picture, (n,2,3), as `F.affine_grid` takes it"
     (h, w), stretch = side, math.log(views.aspect)
@@ -115,7 +115,7 @@ def _moves(n, side, views, g):
     c, s, sx, sy = turn.cos(), turn.sin(), sx*fx, sy*fy
     return torch.stack([c*sx, -s*sy*h/w, tx, s*sx*w/h, c*sy, ty], 1).view(n, 2, 3)
 
-# %% ../../nbs/train/72_pair_views.ipynb #c4710642
+# %% ../../nbs/train/72_pair_views.ipynb #35c37edf
 _YIQ = torch.tensor([[.299,.587,.114], [.5959,-.2746,-.3213], [.2115,-.5227,.3112]])
 _RGB = torch.linalg.inv(_YIQ)
 
@@ -133,7 +133,7 @@ def _lights(n, c, views, g):
         turned = _RGB @ torch.stack([l,o,o, o,cos,-sin, o,sin,cos], 1).view(n, 3, 3) @ _YIQ
     return turned*(light*apart)[:,None,None], light*(1 - apart)
 
-# %% ../../nbs/train/72_pair_views.ipynb #542ce151
+# %% ../../nbs/train/72_pair_views.ipynb #cdfb0263
 def _lit(x, turned, add):
     "Light, contrast and colour in one product of matrices"
     n, c, h, w = x.shape
@@ -142,7 +142,7 @@ def _lit(x, turned, add):
     flat = torch.baddbmm((add.to(x)*mean)[:,None,None].expand(n, c, 1), turned.to(x), x.flatten(2))
     return flat.view(n, c, h, w)
 
-# %% ../../nbs/train/72_pair_views.ipynb #3213eb52
+# %% ../../nbs/train/72_pair_views.ipynb #5ed4baf5
 def _softened(x, sigma):
     "Gaussian blur, each picture by its own width in pixels; a product with one matrix a side"
     def weights(side):
@@ -153,7 +153,7 @@ def _softened(x, sigma):
     y = (x.reshape(n, c*h, w) @ weights(w).mT).view(n, c, h, w).transpose(1, 2)
     return (weights(h) @ y.reshape(n, h, c*w)).view(n, h, c, w).transpose(1, 2)
 
-# %% ../../nbs/train/72_pair_views.ipynb #2d0953c5
+# %% ../../nbs/train/72_pair_views.ipynb #321f5ab6
 def _speckled(x, amount, g):
     "Noise that multiplies the light, the same in all colours; drawn where the pictures lie, as bytes, in a moment"
     n, _, h, w = x.shape
@@ -163,7 +163,7 @@ def _speckled(x, amount, g):
     noise = (noise - 127.5)/((2**16 - 1)/12)**.5 # mean 0, deviation 1
     return x*(1 + amount.to(x)[:,None,None,None]*noise)
 
-# %% ../../nbs/train/72_pair_views.ipynb #db80924c
+# %% ../../nbs/train/72_pair_views.ipynb #f0da2978
 def _batch(x):
     "A batch of pictures as floats from 0 to 1"
     if not (torch.is_tensor(x) and x.ndim == 4 and x.shape[1] in (1, 3)):
@@ -173,7 +173,7 @@ def _batch(x):
     if x.is_floating_point(): return x
     raise SettingError(f'views: pictures of {x.dtype}: give bytes, or floats from 0 to 1')
 
-# %% ../../nbs/train/72_pair_views.ipynb #5740cc31
+# %% ../../nbs/train/72_pair_views.ipynb #24a99c69
 def make_views(x:torch.Tensor, # batch (n, 1 or 3, h, w): bytes, or floats from 0 to 1; on any device
                views:Views,    # how far a view may go, such as `views_for(task)`
                generator:torch.Generator=None, # of the processor; None: torch's own. Same state, same views
@@ -194,7 +194,7 @@ def make_views(x:torch.Tensor, # batch (n, 1 or 3, h, w): bytes, or floats from 
     if views.speckle: y = _speckled(y, _draw(n, 0, views.speckle, g), g)
     return y.clamp_(0, 1)
 
-# %% ../../nbs/train/72_pair_views.ipynb #1231c86e
+# %% ../../nbs/train/72_pair_views.ipynb #21e9ff8b
 def show_views(x:torch.Tensor, # batch (n, 1 or 3, h, w), of which each picture gets a row
                views:Views,    # how far a view may go
                generator:torch.Generator=None, # None: torch's own
@@ -204,7 +204,7 @@ def show_views(x:torch.Tensor, # batch (n, 1 or 3, h, w), of which each picture 
     "Each picture, and beside it some of its views"
     import matplotlib.pyplot as plt
     shown = torch.stack([_batch(x), *[make_views(x, views, generator) for _ in range(n)]], 1)
-    fig, axs = plt.subplots(len(x), n+1, figsize=(1.4*(n+1), 1.45*len(x)), squeeze=False)
+    _, axs = plt.subplots(len(x), n+1, figsize=(1.4*(n+1), 1.45*len(x)), squeeze=False)
     for row, some in zip(axs, shown):
         for ax, a in zip(row, some):
             ax.imshow(a.permute(1, 2, 0).squeeze(2).cpu(), cmap='gray', vmin=0, vmax=1)
