@@ -114,12 +114,12 @@ def stage_of(runs, method, seed): return runs/f'{method}-{seed}'
 def first_stage(runs, plan, method, seed):
     "A pretraining on the training patients, their labels taken away"
     from retina_nb.train.self_training import pretrain
-    start, r = time.perf_counter(), scans(runs, plan)
-    bare = r[r['split'] == 'train'].drop(columns=['split', 'label_conflict']).assign(label=pd.NA)
+    r = scans(runs, plan)
+    bare = r[r['split'] == 'train'].assign(label=pd.NA)
     run = pretrain(bare, out=stage_of(runs, method, seed), method=method, task='oct', arch=plan.arch, size=plan.size, channels=plan.channels, epochs=plan.pre_epochs,
                    bs=plan.pre_bs, lr=plan.pre_lr, pairs=plan.pairs, temperature=plan.temperature, seed=seed, resume=True, progress=False)
-    last = run.history.iloc[-1].to_dict()
-    return dict(seconds=round(time.perf_counter() - start, 1), **{k: float(v) for k,v in last.items() if isinstance(v, (int, float))})
+    h = run.history
+    return {k: float(v) for k,v in h.iloc[-1].to_dict().items() if isinstance(v, (int, float))} | dict(seconds=round(float(h['seconds'].sum()), 1))
 
 def sizes(r):
     "What can be told without the picture: native width and height, and which of the usual sizes it is"
