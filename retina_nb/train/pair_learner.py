@@ -6,7 +6,7 @@
 __all__ = ['make_encoder', 'AskPairs', 'PairLoss', 'OfPairs', 'pair_metrics', 'neighbour_accuracy', 'NeighbourAccuracy',
            'StopOnCollapse', 'make_pair_learner']
 
-# %% ../../nbs/train/76_pair_learner.ipynb #e9b5d651
+# %% ../../nbs/train/76_pair_learner.ipynb #6d76d093
 from functools import partial
 
 import numpy as np, pandas as pd, torch
@@ -18,7 +18,7 @@ from fastai.torch_core import default_device
 from torch import nn
 from torch.nn.functional import normalize
 
-from ..core import RunError, set_seed
+from ..core import DataError, RunError, set_seed
 from ..disk import cache_dir
 from .augment import background
 from .callbacks import HalfPrecision
@@ -31,13 +31,13 @@ from .network import Net, load_weights
 from .pair_views import make_views
 from .pretext import PretrainConfig, as_pictures, normaliser, pair_loaders
 
-# %% ../../nbs/train/76_pair_learner.ipynb #b1126be4
+# %% ../../nbs/train/76_pair_learner.ipynb #e39ca1ae
 def _projection(width, n_out):
     "The head that the loss sees"
     return nn.Sequential(nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True),
                          nn.Linear(width, n_out))
 
-# %% ../../nbs/train/76_pair_learner.ipynb #ce32efc1
+# %% ../../nbs/train/76_pair_learner.ipynb #fb360e66
 def make_encoder(config:PretrainConfig, # the settings
                  *,
                  start:bool=True # with the weights that the settings start from?
@@ -48,7 +48,7 @@ def make_encoder(config:PretrainConfig, # the settings
     net.head = _projection(net.head.in_features, config.proj)
     return net
 
-# %% ../../nbs/train/76_pair_learner.ipynb #8fa62abc
+# %% ../../nbs/train/76_pair_learner.ipynb #a58be8b2
 def _drawn_for(*numbers):
     "A generator whose state follows from some whole numbers"
     seed = int(np.random.SeedSequence([abs(n) for n in numbers]).generate_state(1, np.uint64)[0] >> 1)
@@ -68,7 +68,7 @@ class AskPairs(Callback):
         self.learn.xb = (x.contiguous(memory_format=torch.channels_last),)
     def before_validate(self): raise CancelValidException
 
-# %% ../../nbs/train/76_pair_learner.ipynb #6ca80290
+# %% ../../nbs/train/76_pair_learner.ipynb #e35c5d3d
 class PairLoss(nn.Module):
     "The loss of a method, of the projections of both views (2n, d) and the patients (n)"
     def __init__(self, method:str='simclr', # or 'vicreg'
@@ -81,7 +81,7 @@ class PairLoss(nn.Module):
         if self.method == 'vicreg': return vicreg(z1, z2)
         return nt_xent(z1, z2, temperature=self.temperature, patient=patients)
 
-# %% ../../nbs/train/76_pair_learner.ipynb #64814c65
+# %% ../../nbs/train/76_pair_learner.ipynb #be4e14aa
 class OfPairs(Metric):
     "The mean over an epoch's batches of a function of both views' projections"
     def __init__(self, f, # function of two tensors (n, d), which gives a number
@@ -94,13 +94,13 @@ class OfPairs(Metric):
     @property
     def value(self): return float(np.mean(self.values)) if self.values else None
 
-# %% ../../nbs/train/76_pair_learner.ipynb #d47f2dee
+# %% ../../nbs/train/76_pair_learner.ipynb #10f4c903
 def pair_metrics()->list: # fastai metrics
     "What is told of each epoch"
     both = dict(contrastive_accuracy=contrastive_accuracy, alignment=alignment)
     return [OfPairs(f, k) for k,f in both.items()] + [OfPairs(lambda z1, z2: uniformity(z1), 'uniformity')]
 
-# %% ../../nbs/train/76_pair_learner.ipynb #275fe809
+# %% ../../nbs/train/76_pair_learner.ipynb #abc1f059
 def neighbour_accuracy(features:torch.Tensor, # (n, d)
                        labels:torch.Tensor, # n whole numbers from 0
                        patients:torch.Tensor, # n whole numbers; neighbours are always other patients
@@ -114,7 +114,7 @@ def neighbour_accuracy(features:torch.Tensor, # (n, d)
     votes.scatter_add_(1, labels[which], (similar > -2).float()*(similar + 2)) # ties go to the nearer
     return float((votes.argmax(1) == labels).float().mean())
 
-# %% ../../nbs/train/76_pair_learner.ipynb #a5c85b3e
+# %% ../../nbs/train/76_pair_learner.ipynb #8c212f3a
 class NeighbourAccuracy(Metric):
     "`neighbour_accuracy` of the encoder on labelled pictures, once an epoch"
     name = 'knn_accuracy'
@@ -122,6 +122,7 @@ class NeighbourAccuracy(Metric):
                  most:int=2000 # pictures at most: a table of all against all is needed
                 ):
         known = np.flatnonzero(~pd.isna(np.asarray(labels, dtype=float)))
+        if len(known) < 2: raise DataError(f'knn={config.knn}: no two images have a label; leave knn out')
         self.which = torch.tensor(known[::max(1, -(-len(known)//most))])
         self.labels = torch.tensor(np.asarray(labels, dtype=float)[self.which.numpy()].astype(int))
         self.k, self.normalise = config.knn, normaliser(config.preprocess, config.channels)
@@ -138,20 +139,21 @@ class NeighbourAccuracy(Metric):
         net.train()
         return neighbour_accuracy(f, self.labels, ds.patients[self.which], self.k)
 
-# %% ../../nbs/train/76_pair_learner.ipynb #bba7ecc1
+# %% ../../nbs/train/76_pair_learner.ipynb #53d68dce
 class StopOnCollapse(Callback):
     "Stop with a `RunError` when the projections of different pictures have become one"
     order, run_valid = 75, False # after History (70), before Checkpoint (80)
     def __init__(self, config:PretrainConfig # how long its learning rate rises
-                ): self.first = max(1, round(config.warmup*config.epochs))
+                ): self.first, self.last = max(1, round(config.warmup*config.epochs)), None
+    def after_batch(self): self.last = self.pred.detach()
     def after_epoch(self):
-        epoch = epoch_of(self.learn)
-        if self.pred is None or epoch < self.first: return
-        if is_collapsed(self.pred.detach().float().chunk(2)[0]):
+        epoch, both, self.last = epoch_of(self.learn), self.last, None
+        if both is None or epoch < self.first: return # None where an epoch was skipped on resuming
+        if is_collapsed(both.float().chunk(2)[0]):
             raise RunError(f'collapsed in epoch {epoch}: the network says the same of every picture, which answers '
                            'every pair and is worth nothing; try a smaller --lr, a larger --bs or other --views')
 
-# %% ../../nbs/train/76_pair_learner.ipynb #74c26697
+# %% ../../nbs/train/76_pair_learner.ipynb #ac904645
 _OPT = dict(adam=Adam, lars=partial(Larc, clip=False))
 
 def _metrics(config, records):
@@ -159,7 +161,7 @@ def _metrics(config, records):
     own = [NeighbourAccuracy(config, records['label'].to_numpy())] if config.knn else []
     return pair_metrics() + own
 
-# %% ../../nbs/train/76_pair_learner.ipynb #49475ab3
+# %% ../../nbs/train/76_pair_learner.ipynb #6073a092
 def make_pair_learner(records:pd.DataFrame, # any table with `image` and `patient`
                       config:PretrainConfig, # the settings
                       *,

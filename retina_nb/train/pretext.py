@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'PAIRS', 'OPTIMISERS', 'PretrainConfig', 'grey_weights', 'as_pictures', 'normaliser', 'PairedPictures',
            'pair_loaders']
 
-# %% ../../nbs/train/75_pretext.ipynb #79c94302
+# %% ../../nbs/train/75_pretext.ipynb #8a95b3f1
 import json
 from dataclasses import dataclass, fields
 from typing import Any
@@ -22,12 +22,12 @@ from .loader import BatchDL, prepare
 from .options import known_options, names_of
 from .pair_views import read_views, views_for
 
-# %% ../../nbs/train/75_pretext.ipynb #9dffc21c
+# %% ../../nbs/train/75_pretext.ipynb #7e85e6a0
 METHODS = 'simclr', 'vicreg'
 PAIRS = 'same', 'patient'
 OPTIMISERS = 'adam', 'lars'
 
-# %% ../../nbs/train/75_pretext.ipynb #699b60f7
+# %% ../../nbs/train/75_pretext.ipynb #d47d9793
 @dataclass(frozen=True, kw_only=True)
 class _Chosen:
     "What nearly every pretraining has to decide"
@@ -42,7 +42,7 @@ class _Chosen:
     wd:float = 1e-4 # weight decay; normalisation and biases have none
     warmup:float = .1 # fraction of the epochs in which the rate rises; it falls as a cosine afterwards
 
-# %% ../../nbs/train/75_pretext.ipynb #3e4ed5c4
+# %% ../../nbs/train/75_pretext.ipynb #015dd5da
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(_Chosen):
     "Every choice of a training without labels, checked and complete; an impossible one is a `SettingError`"
@@ -65,7 +65,7 @@ class PretrainConfig(_Chosen):
 
 PretrainConfig.__delwrap__ = _Chosen # so that `docments` finds the comments of both halves
 
-# %% ../../nbs/train/75_pretext.ipynb #a85e2f36
+# %% ../../nbs/train/75_pretext.ipynb #ed0f6411
 def _complete(c):
     "Fill in what depends on the rest"
     def put(**values):
@@ -76,7 +76,7 @@ def _complete(c):
     if c.lr is None: put(lr=2e-3 if c.optimiser == 'adam' else .3*c.bs/256)
     if c.contrast is None: put(contrast='ben_graham' if c.task.modality == 'fundus' else 'none')
 
-# %% ../../nbs/train/75_pretext.ipynb #64b2ce3e
+# %% ../../nbs/train/75_pretext.ipynb #c10388c4
 def _check(c):
     "Raise a `SettingError` for a value that cannot work"
     _one_of(c, method=METHODS, pairs=PAIRS, optimiser=OPTIMISERS, channels=(1, 3), precision=PRECISION)
@@ -87,13 +87,13 @@ def _check(c):
         raise SettingError(f'temperature={c.temperature}: it must lie between 0.01 and 10')
     c.preprocess # which says what is wrong with contrast and size
 
-# %% ../../nbs/train/75_pretext.ipynb #d9627ef0
+# %% ../../nbs/train/75_pretext.ipynb #01e127bc
 @patch(as_prop=True)
 def preprocess(self:PretrainConfig)->Preprocess:
     "The contract from photograph to picture, the same as a training of this task and size has"
     return Preprocess.for_task(self.task, size=self.size, contrast=self.contrast, **(self.cache or {}))
 
-# %% ../../nbs/train/75_pretext.ipynb #76c1431f
+# %% ../../nbs/train/75_pretext.ipynb #a350c859
 @patch
 def to_dict(self:PretrainConfig)->dict:
     "All fields as JSON holds them, and what follows from them"
@@ -102,7 +102,7 @@ def to_dict(self:PretrainConfig)->dict:
     derived = dict(views=self.views.to_dict(), preprocess=pre.to_dict(), preprocess_hash=pre.hash)
     return _task_keys(self.task) | values | derived
 
-# %% ../../nbs/train/75_pretext.ipynb #340c2106
+# %% ../../nbs/train/75_pretext.ipynb #e25cb61b
 _DERIVED = 'task_detail', 'classes', 'preprocess', 'preprocess_hash'
 
 @patch(cls_method=True)
@@ -116,19 +116,19 @@ def from_dict(cls:PretrainConfig, d:dict # as `to_dict` made it
     if pre.get('via'): values['cache'] = {k: pre.get(k) for k in ('via', 'via_quality', 'fit')}
     return cls(**values)
 
-# %% ../../nbs/train/75_pretext.ipynb #81a56285
+# %% ../../nbs/train/75_pretext.ipynb #f406a35f
 @patch(as_prop=True)
 def own(self:PretrainConfig)->tuple: # none
     "The fields that hold objects, as in `TrainConfig.own`: here there are none"
     return ()
 
-# %% ../../nbs/train/75_pretext.ipynb #26220424
+# %% ../../nbs/train/75_pretext.ipynb #39421c6d
 @patch
 def to_json(self:PretrainConfig)->str:
     "The settings as JSON text"
     return json.dumps(self.to_dict(), indent=1)
 
-# %% ../../nbs/train/75_pretext.ipynb #161adb2e
+# %% ../../nbs/train/75_pretext.ipynb #b2bcfbfb
 @patch(cls_method=True)
 def from_json(cls:PretrainConfig, text:str # as `to_json` made it
              )->PretrainConfig:
@@ -137,19 +137,19 @@ def from_json(cls:PretrainConfig, text:str # as `to_json` made it
     except (ValueError, TypeError) as e: raise SettingError(f'settings: not readable as JSON ({e})') from None
     return cls.from_dict(d)
 
-# %% ../../nbs/train/75_pretext.ipynb #03b96e59
+# %% ../../nbs/train/75_pretext.ipynb #ba208a55
 @patch(as_prop=True)
 def n_epochs(self:PretrainConfig)->int:
     "All epochs of the training"
     return self.epochs
 
-# %% ../../nbs/train/75_pretext.ipynb #c8c276a3
+# %% ../../nbs/train/75_pretext.ipynb #fbec4a96
 @patch
 def phases(self:PretrainConfig)->list: # of one `Phase`
     "The one cycle of the training"
     return [Phase(self.epochs, False, self.lr, pct_start=max(self.warmup, 1e-3))]
 
-# %% ../../nbs/train/75_pretext.ipynb #5219c455
+# %% ../../nbs/train/75_pretext.ipynb #3947317e
 def grey_weights(pre:Preprocess # the contract
                 )->tuple: # three weights that sum to one, and the mean and deviation of what they make
     "How a network of one channel sees three: the normalised channels' mean"
@@ -157,7 +157,7 @@ def grey_weights(pre:Preprocess # the contract
     scale = inverse.mean()
     return inverse/inverse.sum(), (mean*inverse).mean()/scale, 1/scale
 
-# %% ../../nbs/train/75_pretext.ipynb #5c93201a
+# %% ../../nbs/train/75_pretext.ipynb #e4171fd2
 def as_pictures(images:np.ndarray, # uint8 (n, size, size, 3), as `prepare` makes them
                 pre:Preprocess, # the contract that they went through
                 channels:int=3 # 1 for grey
@@ -171,7 +171,7 @@ def as_pictures(images:np.ndarray, # uint8 (n, size, size, 3), as `prepare` make
         out[i:i+256, 0] = (some @ w).round().to(torch.uint8)
     return out
 
-# %% ../../nbs/train/75_pretext.ipynb #9801e270
+# %% ../../nbs/train/75_pretext.ipynb #d92abc21
 def normaliser(pre:Preprocess, # the contract
                channels:int=3 # 1 for grey
               ): # a function of float pictures (n, channels, h, w) between 0 and 1
@@ -180,7 +180,7 @@ def normaliser(pre:Preprocess, # the contract
     mean, std = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (mean, std))
     return lambda x: (x - mean.to(x.device)) / std.to(x.device)
 
-# %% ../../nbs/train/75_pretext.ipynb #9bdb6789
+# %% ../../nbs/train/75_pretext.ipynb #8752de5b
 class PairedPictures:
     "Pictures that come as pairs, whole batches at once: first, second, and whose they are"
     n_inp, split_idx = 2, 0 # said here, or fastai would draw a random batch to find out
@@ -188,8 +188,8 @@ class PairedPictures:
                  patients, # n names
                  pairs:str='same' # 'patient': the second picture is another one of the patient, where there is one
                 ):
-        codes = pd.factorize(pd.Series(list(patients)).astype(str))[0]
-        self.pictures, self.patients, self.pairs = pictures, torch.tensor(codes), pairs
+        self.pictures, self.pairs, codes = pictures, pairs, pd.factorize(pd.Series(list(patients)).astype(str))[0]
+        self.patients = torch.tensor(codes)
         self.order = torch.tensor(np.argsort(codes, kind='stable')) # those of a patient side by side
         self.place = torch.argsort(self.order)
         self.n_of = torch.bincount(self.patients)[self.patients]
@@ -204,11 +204,10 @@ class PairedPictures:
         return self.order[first + (self.place[i] - first + step) % n]
     def batch(self, idxs):
         "Several pairs at once"
-        i = torch.as_tensor(idxs)
-        x = self.pictures[i]
+        x = self.pictures[i := torch.as_tensor(idxs)]
         return x, self.pictures[self.partners(i)] if self.pairs == 'patient' else x, self.patients[i]
 
-# %% ../../nbs/train/75_pretext.ipynb #b021d9a6
+# %% ../../nbs/train/75_pretext.ipynb #009d6200
 def pair_loaders(pictures:torch.Tensor, # uint8 (n, c, h, w)
                  patients, # n names
                  *,

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['pictures_to_learn_from', 'PretrainRun', 'plot_pretraining', 'pretrain', 'retina_pretrain']
 
-# %% ../../nbs/train/77_self_training.ipynb #2138262d
+# %% ../../nbs/train/77_self_training.ipynb #c3ef99f7
 import os, time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt, pandas as pd, torch
 from fastcore.script import store_true
-from torch import nn
+from torch.nn import ModuleDict
 
 from ..core import DataError, Run, RunError, SettingError, Task, get_task, task_of
 from ..commands import call_parse, next_command, one_line_errors
@@ -21,6 +22,8 @@ from ..data.cache import cache_fields
 from ..data.checks import require_usable
 from ..plotting import caption, new_axes, save_figure, set_style
 from ..work import Progress
+
+# %% ../../nbs/train/77_self_training.ipynb #300f0391
 from .callbacks import History, StopOnNaN
 from .checkpoint import Checkpoint
 from .distributed import world
@@ -35,7 +38,7 @@ from .tracking import make_tracker
 from .trackers import check_tracker
 from .training import _fit, _out_of_memory, _told
 
-# %% ../../nbs/train/77_self_training.ipynb #ffcd4e58
+# %% ../../nbs/train/77_self_training.ipynb #c13e499b
 def pictures_to_learn_from(records:pd.DataFrame, # with `image` and `patient`; `split` and `label` where there are some
                            task:str|Task, # what the pictures are of
                            *,
@@ -51,7 +54,7 @@ def pictures_to_learn_from(records:pd.DataFrame, # with `image` and `patient`; `
     good.attrs = records.attrs
     return good
 
-# %% ../../nbs/train/77_self_training.ipynb #bbe550c2
+# %% ../../nbs/train/77_self_training.ipynb #13e12712
 class PretrainRun(Run):
     "The run folder of a pretraining"
     @property
@@ -59,7 +62,7 @@ class PretrainRun(Run):
         "Did it come to its end? `metrics.json` is the last thing it writes"
         return all((self.path/f).is_file() for f in ('model.safetensors', 'metrics.json'))
 
-# %% ../../nbs/train/77_self_training.ipynb #c5bf4808
+# %% ../../nbs/train/77_self_training.ipynb #4e6cd3fa
 _KIND = 'a pretraining'
 
 def _check_same(out, config, facts):
@@ -74,10 +77,10 @@ def _check_same(out, config, facts):
     if (old.get('data') or {}).get('hash') != facts['data']['hash']:
         raise RunError(f'{out}: was pretrained on other images; use the same data or another --out')
 
-# %% ../../nbs/train/77_self_training.ipynb #1a685f24
+# %% ../../nbs/train/77_self_training.ipynb #ef95983a
 def plot_pretraining(run, # a `PretrainRun`, or its history
                      axs=None # two matplotlib axes; by default new ones
-                    ): # the two axes: loss, accuracies
+                    )->Any: # the two axes: loss, accuracies
     "Loss and accuracies of a pretraining by epoch"
     h = getattr(run, 'history', run)
     axs = new_axes(None, (9, 3.1), ncols=2) if axs is None else axs
@@ -91,12 +94,12 @@ def plot_pretraining(run, # a `PretrainRun`, or its history
         caption(ax, title, 'training pictures')
     return axs
 
-# %% ../../nbs/train/77_self_training.ipynb #25704d56
+# %% ../../nbs/train/77_self_training.ipynb #de818bb7
 def _finish(run, learn, config, records, seconds):
     "Weights, scores and figure of a pretraining that is over"
     net, last = learn.model, learn.history.rows[-1]
     cost = model_cost(net, config.size) | dict(seconds=round(seconds, 1), peak_memory_mb=_peak_mb())
-    encoder = nn.ModuleDict(dict(net=nn.ModuleDict(dict(body=net.body)))) # named as a training reads it
+    encoder = ModuleDict(dict(net=ModuleDict(dict(body=net.body)))) # named as a training reads it
     _write_model(run, encoder, _about_machine() | cost)
     set_style()
     ax = plot_pretraining(run)[0]
@@ -108,7 +111,7 @@ def _finish(run, learn, config, records, seconds):
     write_json(run.path/'metrics.json', about | dict(task=config.task.name) | scores)
     (run.path/'checkpoint.safetensors').unlink(missing_ok=True)
 
-# %% ../../nbs/train/77_self_training.ipynb #493a0993
+# %% ../../nbs/train/77_self_training.ipynb #c895ed00
 def _fit_or_say(learn, config, checkpoint, progress):
     "Fit from where the checkpoint stands"
     try: _fit(learn, config, checkpoint.resume(), progress)
@@ -118,7 +121,7 @@ def _fit_or_say(learn, config, checkpoint, progress):
                        "--bs or --size, with a small batch --method vicreg; the batch cannot be divided, as each "
                        "part would have fewer wrong answers") from e
 
-# %% ../../nbs/train/77_self_training.ipynb #576ad503
+# %% ../../nbs/train/77_self_training.ipynb #eedda305
 def _pretrain(records, config, facts, out, start, progress, cbs, track, track_uri):
     "The part of `pretrain` that takes time, once everything has been checked"
     history = History(out/'history.csv')
@@ -136,7 +139,7 @@ def _pretrain(records, config, facts, out, start, progress, cbs, track, track_ur
         if hasattr(type(cb), 'finish'): cb.finish()
     return run
 
-# %% ../../nbs/train/77_self_training.ipynb #060866e9
+# %% ../../nbs/train/77_self_training.ipynb #39a2643a
 def _check_place(config, out, resume, track, track_uri):
     "Raise before anything slow begins for a place or settings that cannot work here"
     if max(world(), int(os.environ.get('WORLD_SIZE') or 1)) > 1:
@@ -148,7 +151,7 @@ def _check_place(config, out, resume, track, track_uri):
         raise SettingError('precision fp16 needs a GPU: use bf16 on a processor')
     if config.pretrained and not begun(out): require_weights(config.arch)
 
-# %% ../../nbs/train/77_self_training.ipynb #1fd8db6b
+# %% ../../nbs/train/77_self_training.ipynb #6fb07e21
 def _begin(records, config, out, start, *rest):
     "Pretrain, unless there is a finished run already, which must be whole"
     facts = facts_of(config, records.assign(label=0)) | dict(kind=_KIND)
@@ -158,7 +161,7 @@ def _begin(records, config, out, start, *rest):
     PretrainRun(out).check()
     return PretrainRun(out)
 
-# %% ../../nbs/train/77_self_training.ipynb #a19902f1
+# %% ../../nbs/train/77_self_training.ipynb #3d941181
 @takes(PretrainConfig)
 def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are not needed
              *,
@@ -183,7 +186,7 @@ def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are 
         config = replace(config, cache=cache_fields(records) or None)
         return _begin(records, config, out, start, progress, cbs, track, track_uri)
 
-# %% ../../nbs/train/77_self_training.ipynb #d644d831
+# %% ../../nbs/train/77_self_training.ipynb #4b259bc9
 def _tell(run):
     "What a finished pretraining says, and what to type next"
     h = run.history.iloc[-1]
@@ -192,7 +195,7 @@ def _tell(run):
     next_command('retina_train', 'DATA', weights=run.path/'model.safetensors', arch=run.config['arch'],
                  size=run.config['size'], channels=run.config['channels'])
 
-# %% ../../nbs/train/77_self_training.ipynb #33e39d22
+# %% ../../nbs/train/77_self_training.ipynb #d021766c
 def _command(data, task, layout, image_col, patient_col, kwargs, **rest):
     "What `retina_pretrain` does"
     options = kwargs | {k: rest.pop(k) for k in ('arch', 'method', 'views', 'channels')}
@@ -203,7 +206,7 @@ def _command(data, task, layout, image_col, patient_col, kwargs, **rest):
         records = as_records(data, config.task, seed=config.seed, layout=layout, columns=columns, size=config.size)
     _tell(pretrain(records, task=config.task, **rest, **options))
 
-# %% ../../nbs/train/77_self_training.ipynb #30c6d936
+# %% ../../nbs/train/77_self_training.ipynb #d0a032ba
 @call_parse
 @one_line_errors
 @takes(PretrainConfig, but=('arch', 'task', 'method', 'views', 'channels', 'cache'))

@@ -1,0 +1,157 @@
+"Training without labels: folders of nothing but images, a kill, a collapse, what may not be continued, and training after it"
+import json, signal, subprocess, sys
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest, torch
+from safetensors.torch import load_file
+
+from retina_nb.core import DataError, RunError, SettingError
+from retina_nb.data.records import load_records
+from retina_nb.data.split import split_records
+from retina_nb.synth.dataset import sample_dir
+
+TINY = dict(arch='test_resnet', size=32, bs=32, epochs=3, lr=5e-3)
+
+def pretrain(*args, **kwargs):
+    from retina_nb.train.self_training import pretrain as f
+    return f(*args, **TINY | dict(progress=False) | kwargs)
+
+@pytest.fixture(scope='module')
+def bare(tmp_path_factory):
+    "Pictures and nothing else"
+    out = tmp_path_factory.mktemp('bare')
+    for f in load_records(sample_dir())['image'].head(96).map(Path):
+        (out/f.name).write_bytes(f.read_bytes())
+    assert len(list(out.iterdir())) > 32
+    return out
+
+@pytest.fixture(scope='module')
+def done(bare, tmp_path_factory): return pretrain(bare, out=tmp_path_factory.mktemp('runs')/'done')
+
+def test_a_bare_folder_is_enough(done, bare):
+    assert done.finished and done.records['label'].isna().all() and len(done.records) == len(list(bare.iterdir()))
+    assert list(done.history['epoch']) == [0, 1, 2]
+    assert {'train_loss', 'contrastive_accuracy', 'alignment', 'uniformity'} <= set(done.history)
+    assert 'knn_accuracy' not in done.history and 'valid_loss' not in done.history
+    done.check()
+
+def test_labels_are_not_read(done, bare, tmp_path):
+    "Labels that make no sense change neither weights nor the hash of the data"
+    odd = load_records(bare).assign(label=[7.5]*len(done.records))
+    run = pretrain(odd, out=tmp_path/'odd')
+    assert (run.path/'model.safetensors').read_bytes() == (done.path/'model.safetensors').read_bytes()
+    assert run.config['data']['hash'] == done.config['data']['hash']
+
+KILLED = '''
+import os, signal, sys
+from fastai.callback.core import Callback
+from retina_nb.train.checkpoint import epoch_of
+from retina_nb.train.self_training import pretrain
+class Kill(Callback):
+    order = 99
+    def after_batch(self):
+        if (epoch_of(self.learn), self.iter) == (2, 1): os.kill(os.getpid(), signal.SIGKILL)
+pretrain(sys.argv[1], out=sys.argv[2], progress=False, cbs=Kill(), **eval(sys.argv[3]))
+'''
+
+@pytest.mark.parametrize('how', [{}, dict(pairs='patient', method='vicreg', optimiser='lars', lr=.1)], ids=['simclr', 'others'])
+def test_after_a_kill_the_same_weights(bare, tmp_path, how):
+    data = tmp_path/'records.csv' # two pictures a patient
+    r = load_records(bare)
+    r.assign(patient=[f'p{i//2}' for i in range(len(r))], label=0).to_csv(data, index=False)
+    options = TINY | how
+    p = subprocess.run([sys.executable, '-c', KILLED, str(data), str(tmp_path/'killed'), repr(options)], capture_output=True, text=True)
+    assert p.returncode == -signal.SIGKILL, p.stderr
+    assert len(pd.read_csv(tmp_path/'killed'/'history.csv')) == 2
+    with pytest.raises(RunError, match='holds a run already'): pretrain(data, out=tmp_path/'killed', **how)
+    a, b = pretrain(data, out=tmp_path/'killed', resume=True, **how), pretrain(data, out=tmp_path/'whole', **how)
+    assert (a.path/'model.safetensors').read_bytes() == (b.path/'model.safetensors').read_bytes()
+    assert a.history.drop(columns='seconds').equals(b.history.drop(columns='seconds'))
+    assert not (a.path/'checkpoint.safetensors').exists()
+
+def test_a_finished_run_stays(done, bare):
+    before = (done.path/'model.safetensors').stat().st_mtime_ns
+    assert pretrain(bare, out=done.path, resume=True).finished
+    assert (done.path/'model.safetensors').stat().st_mtime_ns == before
+
+def test_other_settings_or_images_do_not_go_on(done, bare, tmp_path):
+    with pytest.raises(RunError, match='pretrained with seed=42, not 1'): pretrain(bare, out=done.path, resume=True, seed=1)
+    with pytest.raises(RunError, match='pretrained with views='): pretrain(bare, out=done.path, resume=True, views='imagenet')
+    with pytest.raises(RunError, match='other images'): pretrain(load_records(bare).head(40), out=done.path, resume=True)
+
+def test_trainings_and_pretrainings_keep_apart(done, tmp_path):
+    from retina_nb.train.training import train
+    r = split_records(load_records(sample_dir()), seed=42).groupby(['split', 'label'], group_keys=False).head(6)
+    settings = dict(arch='test_resnet', size=32, epochs=1, progress=False)
+    with pytest.raises(RunError, match='a pretraining'): train(r, out=done.path, resume=True, pretrained=False, **settings)
+    run = train(r, out=tmp_path/'t', weights=str(done.path/'model.safetensors'), **settings)
+    with pytest.raises(RunError, match='holds a training'): pretrain(r, out=run.path, resume=True)
+
+def test_training_begins_with_what_was_learned(done):
+    from retina_nb.train.learner import make_net
+    from retina_nb.train.config import TrainConfig
+    net = make_net(TrainConfig(arch='test_resnet', size=32, weights=str(done.path/'model.safetensors')), 5)
+    learned = load_file(done.path/'model.safetensors')
+    for k,v in net.state_dict().items():
+        if k.startswith('body.'): assert torch.equal(v, learned[f'net.{k}']), k
+
+def test_a_collapse_ends_it_with_a_sentence(bare, tmp_path, capfd):
+    from fastai.callback.core import Callback
+    class Flatten(Callback):
+        "Make the projection say the same of everything"
+        def after_step(self):
+            with torch.no_grad():
+                for p in self.model.head[-1].parameters(): p.zero_().add_(1e-3)
+                self.model.head[-1].weight.zero_()
+    with pytest.raises(RunError, match=r'^collapsed in epoch 1: the network says the same') as e:
+        pretrain(bare, out=tmp_path/'c', epochs=5, cbs=Flatten())
+    assert '\n' not in str(e.value)
+    assert len(pd.read_csv(tmp_path/'c'/'history.csv')) == 2 and (tmp_path/'c'/'checkpoint.safetensors').is_file()
+
+def test_neighbours_are_asked_only_where_labels_are(tmp_path):
+    r = load_records(sample_dir())
+    r = r[r['split'].isin(['', 'train'])].head(64)
+    run = pretrain(r.assign(label=r['label'].where(np.arange(64) % 2 == 0)), out=tmp_path/'k', knn=3, epochs=2)
+    assert run.history['knn_accuracy'].between(0, 1).all()
+    with pytest.raises(DataError, match='knn'): pretrain(r.assign(label=np.nan), out=tmp_path/'none', knn=3)
+
+def test_test_patients_are_not_seen(tmp_path):
+    r = split_records(load_records(sample_dir()), seed=1)
+    run = pretrain(r, out=tmp_path/'s', epochs=1)
+    assert set(run.records['split']) == {'train'}
+    assert not set(run.records['patient']) & set(r['patient'][r['split'] != 'train'])
+
+def test_one_patient_or_one_image_is_refused(bare, tmp_path):
+    with pytest.raises(DataError, match='one patient'): pretrain(load_records(bare).assign(patient='a'), out=tmp_path/'p')
+    with pytest.raises(DataError, match='one patient'): pretrain(load_records(bare).head(1), out=tmp_path/'i')
+    assert not (tmp_path/'p').exists() and not (tmp_path/'i').exists()
+
+def test_a_broken_image_is_named_or_left_out(bare, tmp_path):
+    folder = tmp_path/'data'
+    folder.mkdir()
+    for f in list(bare.iterdir())[:40]: (folder/f.name).write_bytes(f.read_bytes())
+    (folder/'zz_broken.png').write_bytes(b'nothing')
+    with pytest.raises(Exception, match='zz_broken'): pretrain(folder, out=tmp_path/'b')
+    with pytest.warns(UserWarning, match='left out'): run = pretrain(folder, out=tmp_path/'b2', skip_bad=True, epochs=1)
+    assert len(run.records) == 40
+
+@pytest.mark.parametrize('wrong,said', [(dict(method='byol'), 'choose one of simclr, vicreg'), (dict(siz=3), 'size'),
+    (dict(pairs='eyes'), 'choose one of same, patient'), (dict(arch='resnet1'), 'unknown architecture'), (dict(bs=2), 'at least 4'),
+    (dict(views='odd'), 'unknown views'), (dict(weights='none.safetensors'), 'no such weights'), (dict(track_uri='x'), 'track')])
+def test_wrong_options_in_one_line(bare, tmp_path, wrong, said):
+    with pytest.raises(SettingError, match=said) as e: pretrain(bare, out=tmp_path/'w', **wrong)
+    assert '\n' not in str(e.value)
+    assert not (tmp_path/'w'/'history.csv').exists()
+
+def test_the_command(bare, tmp_path, capsys):
+    from retina_nb.train.self_training import retina_pretrain
+    retina_pretrain(str(bare), out=str(tmp_path/'r'), **TINY | dict(epochs=1))
+    said = capsys.readouterr().out
+    assert 'partner found' in said and said.strip().splitlines()[-1].startswith('next: retina_train DATA --weights')
+    with pytest.raises(SystemExit) as e: retina_pretrain(str(bare), out=str(tmp_path/'r'), **TINY | dict(epochs=1))
+    assert e.value.code == 2 and 'holds a run already' in capsys.readouterr().err
+
+def test_mlflow_follows(bare, tmp_path):
+    pytest.importorskip('mlflow')
+    run = pretrain(bare, out=tmp_path/'m', track='mlflow', epochs=1)
+    assert json.loads((run.path/'mlflow.json').read_text())['id']
