@@ -70,10 +70,19 @@ from .pair_views import read_views as read_views
 from .pair_views import views_for as views_for
 from .contrast import alignment as alignment
 from .contrast import contrastive_accuracy as contrastive_accuracy
+from .contrast import forward_in_parts as forward_in_parts
 from .contrast import is_collapsed as is_collapsed
 from .contrast import nt_xent as nt_xent
 from .contrast import spread as spread
 from .contrast import uniformity as uniformity
 from .contrast import vicreg as vicreg
+from .pretext import PretrainConfig as PretrainConfig
+from .pair_learner import make_encoder as make_encoder
+from .pair_learner import make_pair_learner as make_pair_learner
+from .pair_learner import neighbour_accuracy as neighbour_accuracy
+from .self_training import PretrainRun as PretrainRun
+from .self_training import plot_pretraining as plot_pretraining
+from .self_training import pretrain as pretrain
+from .self_training import retina_pretrain as retina_pretrain
 
-__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'Net', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'check_tracker', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'save_run', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'together', 'compare', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'write_comparison', 'draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes', 'VIEWS', 'Views', 'make_views', 'read_views', 'views_for', 'alignment', 'contrastive_accuracy', 'is_collapsed', 'nt_xent', 'spread', 'uniformity', 'vicreg']
+__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'Net', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'check_tracker', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'save_run', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'together', 'compare', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'write_comparison', 'draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes', 'VIEWS', 'Views', 'make_views', 'read_views', 'views_for', 'alignment', 'contrastive_accuracy', 'forward_in_parts', 'is_collapsed', 'nt_xent', 'spread', 'uniformity', 'vicreg', 'PretrainConfig', 'make_encoder', 'make_pair_learner', 'neighbour_accuracy', 'PretrainRun', 'plot_pretraining', 'pretrain', 'retina_pretrain']

@@ -2,10 +2,11 @@
 import os, subprocess, sys
 from pathlib import Path
 
-import numpy as np, pytest, torch
+import numpy as np, pytest, timm, torch
 
 from retina_nb.core import SettingError
-from retina_nb.train import alignment, contrastive_accuracy, is_collapsed, nt_xent, spread, uniformity, vicreg
+from retina_nb.train import (
+    VIEWS, alignment, contrastive_accuracy, forward_in_parts, is_collapsed, make_views, nt_xent, spread, uniformity, vicreg)
 from retina_nb.train.contrast import _similarity
 
 def batch(n=10, d=6, seed=0, dtype=torch.float32):
@@ -89,6 +90,37 @@ def test_watching():
     assert spread(z1) == pytest.approx(1, abs=.01) and spread(torch.ones(5, 3)) < 1e-5
     assert not is_collapsed(z1) and is_collapsed(torch.ones(5, 3)) and is_collapsed(torch.zeros(5, 3)) and is_collapsed(z1*float('inf'))
     assert type(is_collapsed(z1)) is bool and type(is_collapsed(z1*float('inf'))) is bool
+
+def test_an_untrained_network_has_not_collapsed():
+    "As it trains, on pictures that are much alike: a false alarm would end a training before it began"
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(timm.create_model('resnet10t', num_classes=0), torch.nn.Linear(512, 128))
+    x = torch.linspace(0, 1, 64).expand(32, 3, 64, 64)*torch.linspace(.5, 1, 32).view(32, 1, 1, 1)
+    with torch.no_grad(): z = net(make_views(x, VIEWS['oct'], torch.Generator().manual_seed(0)))
+    assert spread(z) > .2 and not is_collapsed(z)
+
+@pytest.mark.parametrize('part', [1, 3, 7, 20, 50])
+@pytest.mark.parametrize('loss', [nt_xent, vicreg])
+def test_parts_have_the_gradient_of_the_whole(part, loss):
+    both, found = torch.cat(batch()), []
+    for whole in (True, False):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.LayerNorm(16), torch.nn.GELU(), torch.nn.Linear(16, 4))
+        l = loss(*(net(both) if whole else forward_in_parts(net, both, part=part)).chunk(2))
+        l.backward()
+        found.append([l.detach(), *(p.grad for p in net.parameters())])
+    for a, b in zip(*found): assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+def test_parts_with_dropout():
+    "What is dropped on the way forward is what has no gradient: the random numbers are the same the second time"
+    first = []
+    def network(x):
+        y = torch.nn.functional.dropout(x, .5)
+        first.append(y.detach())
+        return y
+    x = torch.cat(batch()).requires_grad_()
+    forward_in_parts(network, x, part=8).sum().backward()
+    assert torch.equal(x.grad != 0, torch.cat(first[:3]) != 0)
 
 @pytest.mark.parametrize('call', [lambda a, b: nt_xent(a, b[:4]), lambda a, b: vicreg(a[:1], b[:1]), lambda a, b: nt_xent(a[None], b[None]),
     lambda a, b: nt_xent(a, b, temperature=-1), lambda a, b: nt_xent(a, b, patient=[1, 2]), lambda a, b: uniformity(a[:1]), lambda a, b: alignment(a, b.T)])

@@ -23,6 +23,13 @@ def test_every_list(name, c, h, w):
     changed = (make_views(other, VIEWS[name], seeded()) - y).abs().amax((1, 2, 3)) > 1e-5
     assert changed.nonzero().flatten().tolist() == [3]
 
+@pytest.mark.parametrize('name', ['oct', 'xray'])
+def test_grey_is_colour_in_one_channel(name):
+    "A grey batch may be kept in one channel, and spread to three after its views were made"
+    x = pictures(c=1)
+    y, y3 = make_views(x, VIEWS[name], seeded()), make_views(x.repeat(1, 3, 1, 1), VIEWS[name], seeded())
+    assert torch.allclose(y.expand_as(y3), y3, atol=1e-5)
+
 def test_floats_are_not_written_to():
     "Where nothing changes, the views are still a copy"
     x = pictures().float()/255
