@@ -115,6 +115,14 @@ def _moves(n, side, views, g):
     c, s, sx, sy = turn.cos(), turn.sin(), sx*fx, sy*fy
     return torch.stack([c*sx, -s*sy*h/w, tx, s*sx*w/h, c*sy, ty], 1).view(n, 2, 3)
 
+# %% ../../nbs/train/72_pair_views.ipynb #510b0c8f
+def _grid(theta, out):
+    "Where each point of a view lies in its picture, (n,h,w,2): as `F.affine_grid`, by sums instead of products"
+    h, w = out
+    x, y = [(2*torch.arange(side, device=theta.device, dtype=theta.dtype) + 1)/side - 1 for side in (w, h)]
+    along, down = theta[:,:,0,None]*x, theta[:,:,1,None]*y + theta[:,:,2,None]
+    return (along[:,:,None] + down[:,:,:,None]).permute(0, 2, 3, 1)
+
 # %% ../../nbs/train/72_pair_views.ipynb #35c37edf
 _YIQ = torch.tensor([[.299,.587,.114], [.5959,-.2746,-.3213], [.2115,-.5227,.3112]])
 _RGB = torch.linalg.inv(_YIQ)
@@ -135,12 +143,12 @@ def _lights(n, c, views, g):
 
 # %% ../../nbs/train/72_pair_views.ipynb #cdfb0263
 def _lit(x, turned, add):
-    "Light, contrast and colour in one product of matrices"
+    "Light, contrast and colour in one product of matrices; a grey batch is changed in its place"
     n, c, h, w = x.shape
     luma = _YIQ[0].to(x) if c == 3 else torch.ones(1).to(x)
-    mean = x.mean((2, 3)) @ luma
-    flat = torch.baddbmm((add.to(x)*mean)[:,None,None].expand(n, c, 1), turned.to(x), x.flatten(2))
-    return flat.view(n, c, h, w)
+    more = (add.to(x)*(x.mean((2, 3)) @ luma))[:,None,None]
+    if c == 1: return x.mul_(turned.to(x)[...,None]).add_(more[...,None])
+    return torch.baddbmm(more.expand(n, c, 1), turned.to(x), x.flatten(2)).view(n, c, h, w)
 
 # %% ../../nbs/train/72_pair_views.ipynb #5ed4baf5
 def _softened(x, sigma):
@@ -155,13 +163,13 @@ def _softened(x, sigma):
 
 # %% ../../nbs/train/72_pair_views.ipynb #321f5ab6
 def _speckled(x, amount, g):
-    "Noise that multiplies the light, the same in all colours; drawn where the pictures lie, as bytes, in a moment"
+    "Noise that multiplies the light, the same in all colours, drawn where the pictures lie; they are changed in their place"
     n, _, h, w = x.shape
     here = torch.Generator(x.device).manual_seed(int(torch.randint(2**62, (), generator=g)))
     words = torch.empty(-(-n*h*w//8), dtype=torch.int64, device=x.device).random_(-2**63, None, generator=here)
     noise = words.view(torch.uint8)[:n*h*w].view(n, 1, h, w).to(x.dtype)
-    noise = (noise - 127.5)/((2**16 - 1)/12)**.5 # mean 0, deviation 1
-    return x*(1 + amount.to(x)[:,None,None,None]*noise)
+    a = amount.to(x)[:,None,None,None]/((2**16 - 1)/12)**.5 # so many for one deviation of the bytes
+    return x.mul_(noise.mul_(a).add_(1 - 127.5*a))
 
 # %% ../../nbs/train/72_pair_views.ipynb #f0da2978
 def _batch(x):
@@ -169,7 +177,7 @@ def _batch(x):
     if not (torch.is_tensor(x) and x.ndim == 4 and x.shape[1] in (1, 3)):
         raise SettingError('views: give a batch of pictures, a tensor (n, 1 or 3, h, w), not '
                            f'{tuple(x.shape) if hasattr(x, "shape") else type(x).__name__}')
-    if x.dtype == torch.uint8: return x.float()/255
+    if x.dtype == torch.uint8: return x.float().div_(255)
     if x.is_floating_point(): return x
     raise SettingError(f'views: pictures of {x.dtype}: give bytes, or floats from 0 to 1')
 
@@ -184,7 +192,7 @@ def make_views(x:torch.Tensor, # batch (n, 1 or 3, h, w): bytes, or floats from 
     "One random view of each picture of a batch"
     x, g = _batch(x), generator
     (n, c, *side), out = x.shape, (size, size) if size else x.shape[2:]
-    grid = F.affine_grid(_moves(n, side, views, g).to(x), (n, c, *out), align_corners=False)
+    grid = _grid(_moves(n, side, views, g).to(x), out)
     if views.outside == 'reflect': y = F.grid_sample(x, grid, padding_mode='reflection', align_corners=False)
     else: y = F.grid_sample(x - background, grid, align_corners=False) + background
     y = _lit(y, *_lights(n, c, views, g))
