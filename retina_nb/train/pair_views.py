@@ -163,7 +163,7 @@ def _softened(x, sigma):
 
 # %% ../../nbs/train/72_pair_views.ipynb #321f5ab6
 def _speckled(x, amount, g):
-    "Noise that multiplies the light, the same in all colours, drawn where the pictures lie; they are changed in their place"
+    "Noise that multiplies the light, the same in all colours; the pictures are changed in their place"
     n, _, h, w = x.shape
     here = torch.Generator(x.device).manual_seed(int(torch.randint(2**62, (), generator=g)))
     words = torch.empty(-(-n*h*w//8), dtype=torch.int64, device=x.device).random_(-2**63, None, generator=here)
