@@ -8,7 +8,8 @@ Scans of Kermany et al. 2018 (CC BY 4.0, doi:10.17632/rscbjbr9sj), divided by pa
 full set are left out. Everything is fixed beforehand, in `Plan`: epochs and steps, which weights are kept (the last), five draws of
 labels by three seeds of pretraining. Labels are drawn as whole patients, the same for every row of a column; pretraining sees the
 training patients only; the test part is predicted once a cell. Nothing is chosen on the validation part, which `train` needs and which
-gives no more than a temperature: that is taken off again before the test part is predicted.
+gives no more than a temperature: that is taken off again before the test part is predicted. Settings are tried with `--on valid --runs
+ELSEWHERE --out FILE`, which predicts the validation part instead and never looks at the test part.
 
 A cell is a row (a way to learn), a column (how many labels), a draw and a seed. Its scores go to results/table_oct.json as soon as it is
 done, its predictions to RUNS/predictions: a study that was killed goes on where it was. Two processes at once, one thread each.
@@ -51,7 +52,7 @@ WHY_NOT = ('published figures on the full OCT2017 are on its official test part:
 @dataclass(frozen=True)
 class Plan:
     "What is fixed before anything is trained"
-    arch: str = 'resnet10t'  # 4.9 million parameters
+    arch: str = 'test_resnet' # .37 million parameters, a network that two cores can train hundreds of times; resnet10t with a GPU
     size: int = 96           # pixels a side
     channels: int = 1        # scans hold no colour
     split_seed: int = 1      # of the one division by patient
@@ -66,10 +67,11 @@ class Plan:
     steps: int = 480         # of a supervised training, whatever the number of labels
     bs: int = 32
     lr_scratch: float = 3e-3
-    lr_fine: float = 1e-3
-    lr_mult: float = 3.      # how many times slower the body learns in fine-tuning
+    lr_fine: float = 3e-3    # as from scratch
+    lr_mult: float = 1.      # how many times slower the body learns in fine-tuning
     aug: float = 1.          # strength of augmentation, the same from scratch and fine-tuned
     methods: tuple = ('simclr', 'vicreg')
+    on: str = 'test'         # the part that is predicted; 'valid' to try settings out, which must not be done on the test part
 
 QUICK = Plan(arch='test_resnet', size=48, draws=1, seeds=1, pre_epochs=2, steps=16, methods=('simclr',))
 EPOCHS = 8 # of a supervised training: labelled scans are repeated until an epoch has steps/EPOCHS steps
@@ -140,11 +142,11 @@ def features(runs, plan, r, method, seed):
         os.replace(part, file)
     return np.load(file)
 
-def spread(x, r, drawn):
+def spread(x, r, drawn, on):
     "Semi-supervised: labels spread over the graph of neighbours of all training scans (Zhou et al. 2004), then read by the test part"
     from sklearn.semi_supervised import LabelSpreading
     from retina_nb.train.model import predictions_table
-    x, train, test = x/np.linalg.norm(x, axis=1, keepdims=True), (r['split'] == 'train').to_numpy(), (r['split'] == 'test').to_numpy()
+    x, train, test = x/np.linalg.norm(x, axis=1, keepdims=True), (r['split'] == 'train').to_numpy(), (r['split'] == on).to_numpy()
     y = np.where(drawn, r['label'].astype(int), -1)[train]
     found = LabelSpreading(kernel='knn', n_neighbors=10, alpha=.9, max_iter=200).fit(x[train], y)
     near = x[test] @ x[train].T
@@ -168,7 +170,7 @@ def supervised(runs, plan, r, drawn, cell, weights):
                 bs=bs, aug=plan.aug, pretrained=False, class_weights='balanced', loss='ce', seed=cell[3], split_seed=plan.split_seed, resume=True, progress=False, **how)
     model = load_model(run)
     model.temperature.fill_(1.) # fitted on the validation part, whose labels this row does not have
-    preds = grade_records(model, r[r['split'] == 'test'], progress=False)
+    preds = grade_records(model, r[r['split'] == plan.on], progress=False)
     shutil.rmtree(out)
     return preds
 
@@ -179,12 +181,12 @@ def predictions(runs, plan, cell):
     r = scans(runs, plan)
     drawn = draw_labels(r, seed=draw, **COLUMNS[column])
     method, _, how = row.partition(' ')
-    if row == 'size alone': return linear_probe(sizes(r), r, drawn, task='oct')
+    if row == 'size alone': return linear_probe(sizes(r), r, drawn, task='oct', on=plan.on)
     if row == 'scratch': return supervised(runs, plan, r, drawn, cell, None)
     if how == 'fine-tuned': return supervised(runs, plan, r, drawn, cell, stage_of(runs, method, seed)/'model.safetensors')
     x = features(runs, plan, r, method, seed)
-    if how == 'spread': return spread(x, r, drawn)
-    return knn_predictions(x, r, drawn, task='oct') if how == 'neighbours' else linear_probe(x, r, drawn, task='oct')
+    if how == 'spread': return spread(x, r, drawn, plan.on)
+    return (knn_predictions if how == 'neighbours' else linear_probe)(x, r, drawn, task='oct', on=plan.on)
 
 def counted(runs, plan):
     "How many labels a column is: patients and scans by draw"
