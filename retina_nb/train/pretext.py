@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'PAIRS', 'OPTIMISERS', 'PretrainConfig', 'grey_weights', 'as_pictures', 'normaliser', 'PairedPictures',
            'pair_loaders']
 
-# %% ../../nbs/train/75_pretext.ipynb #8a95b3f1
+# %% ../../nbs/train/75_pretext.ipynb #995d473a
 import json
 from dataclasses import dataclass, fields
 from typing import Any
@@ -22,12 +22,12 @@ from .loader import BatchDL, prepare
 from .options import known_options, names_of
 from .pair_views import read_views, views_for
 
-# %% ../../nbs/train/75_pretext.ipynb #7e85e6a0
+# %% ../../nbs/train/75_pretext.ipynb #8df76674
 METHODS = 'simclr', 'vicreg'
 PAIRS = 'same', 'patient'
 OPTIMISERS = 'adam', 'lars'
 
-# %% ../../nbs/train/75_pretext.ipynb #d47d9793
+# %% ../../nbs/train/75_pretext.ipynb #a978c8c5
 @dataclass(frozen=True, kw_only=True)
 class _Chosen:
     "What nearly every pretraining has to decide"
@@ -42,11 +42,12 @@ class _Chosen:
     wd:float = 1e-4 # weight decay; normalisation and biases have none
     warmup:float = .1 # fraction of the epochs in which the rate rises; it falls as a cosine afterwards
 
-# %% ../../nbs/train/75_pretext.ipynb #015dd5da
+# %% ../../nbs/train/75_pretext.ipynb #adc50baf
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(_Chosen):
     "Every choice of a training without labels, checked and complete; an impossible one is a `SettingError`"
     temperature:float = .5 # of SimCLR: the lower, the more the most similar wrong answers count
+    part:int = 0 # views in the network at once, for a batch larger than the memory; 0: the whole batch
     proj:int = 128 # outputs of the projection that the loss sees and that is thrown away afterwards
     views:Any = None # how pictures are altered: a `Views`, or the name of some; None: what suits the task
     pairs:str = 'same' # two views of the same picture, or of two pictures of a 'patient' where there are two
@@ -65,7 +66,7 @@ class PretrainConfig(_Chosen):
 
 PretrainConfig.__delwrap__ = _Chosen # so that `docments` finds the comments of both halves
 
-# %% ../../nbs/train/75_pretext.ipynb #ed0f6411
+# %% ../../nbs/train/75_pretext.ipynb #b7c69c0a
 def _complete(c):
     "Fill in what depends on the rest"
     def put(**values):
@@ -76,24 +77,24 @@ def _complete(c):
     if c.lr is None: put(lr=2e-3 if c.optimiser == 'adam' else .3*c.bs/256)
     if c.contrast is None: put(contrast='ben_graham' if c.task.modality == 'fundus' else 'none')
 
-# %% ../../nbs/train/75_pretext.ipynb #c10388c4
+# %% ../../nbs/train/75_pretext.ipynb #a42095de
 def _check(c):
     "Raise a `SettingError` for a value that cannot work"
     _one_of(c, method=METHODS, pairs=PAIRS, optimiser=OPTIMISERS, channels=(1, 3), precision=PRECISION)
-    _at_least(c, size=28, epochs=1, bs=4, proj=2, knn=0, wd=0)
+    _at_least(c, size=28, epochs=1, bs=4, proj=2, knn=0, wd=0, part=0)
     if not 0 < c.lr < 100: raise SettingError(f'lr={c.lr}: it must lie between 0 and 100')
     if not 0 <= c.warmup < 1: raise SettingError(f'warmup={c.warmup}: it must be at least 0 and less than 1')
     if not .01 <= c.temperature <= 10:
         raise SettingError(f'temperature={c.temperature}: it must lie between 0.01 and 10')
     c.preprocess # which says what is wrong with contrast and size
 
-# %% ../../nbs/train/75_pretext.ipynb #01e127bc
+# %% ../../nbs/train/75_pretext.ipynb #82b30a54
 @patch(as_prop=True)
 def preprocess(self:PretrainConfig)->Preprocess:
     "The contract from photograph to picture, the same as a training of this task and size has"
     return Preprocess.for_task(self.task, size=self.size, contrast=self.contrast, **(self.cache or {}))
 
-# %% ../../nbs/train/75_pretext.ipynb #a350c859
+# %% ../../nbs/train/75_pretext.ipynb #fbd5be5d
 @patch
 def to_dict(self:PretrainConfig)->dict:
     "All fields as JSON holds them, and what follows from them"
@@ -102,7 +103,7 @@ def to_dict(self:PretrainConfig)->dict:
     derived = dict(views=self.views.to_dict(), preprocess=pre.to_dict(), preprocess_hash=pre.hash)
     return _task_keys(self.task) | values | derived
 
-# %% ../../nbs/train/75_pretext.ipynb #e25cb61b
+# %% ../../nbs/train/75_pretext.ipynb #0522f8a6
 _DERIVED = 'task_detail', 'classes', 'preprocess', 'preprocess_hash'
 
 @patch(cls_method=True)
@@ -116,19 +117,19 @@ def from_dict(cls:PretrainConfig, d:dict # as `to_dict` made it
     if pre.get('via'): values['cache'] = {k: pre.get(k) for k in ('via', 'via_quality', 'fit')}
     return cls(**values)
 
-# %% ../../nbs/train/75_pretext.ipynb #f406a35f
+# %% ../../nbs/train/75_pretext.ipynb #4742c2e9
 @patch(as_prop=True)
 def own(self:PretrainConfig)->tuple: # none
     "The fields that hold objects, as in `TrainConfig.own`: here there are none"
     return ()
 
-# %% ../../nbs/train/75_pretext.ipynb #39421c6d
+# %% ../../nbs/train/75_pretext.ipynb #dee02b01
 @patch
 def to_json(self:PretrainConfig)->str:
     "The settings as JSON text"
     return json.dumps(self.to_dict(), indent=1)
 
-# %% ../../nbs/train/75_pretext.ipynb #b2bcfbfb
+# %% ../../nbs/train/75_pretext.ipynb #82a8efcf
 @patch(cls_method=True)
 def from_json(cls:PretrainConfig, text:str # as `to_json` made it
              )->PretrainConfig:
@@ -137,19 +138,19 @@ def from_json(cls:PretrainConfig, text:str # as `to_json` made it
     except (ValueError, TypeError) as e: raise SettingError(f'settings: not readable as JSON ({e})') from None
     return cls.from_dict(d)
 
-# %% ../../nbs/train/75_pretext.ipynb #ba208a55
+# %% ../../nbs/train/75_pretext.ipynb #d7e53688
 @patch(as_prop=True)
 def n_epochs(self:PretrainConfig)->int:
     "All epochs of the training"
     return self.epochs
 
-# %% ../../nbs/train/75_pretext.ipynb #fbec4a96
+# %% ../../nbs/train/75_pretext.ipynb #c8ea71aa
 @patch
 def phases(self:PretrainConfig)->list: # of one `Phase`
     "The one cycle of the training"
     return [Phase(self.epochs, False, self.lr, pct_start=max(self.warmup, 1e-3))]
 
-# %% ../../nbs/train/75_pretext.ipynb #3947317e
+# %% ../../nbs/train/75_pretext.ipynb #98e6e814
 def grey_weights(pre:Preprocess # the contract
                 )->tuple: # three weights that sum to one, and the mean and deviation of what they make
     "How a network of one channel sees three: the normalised channels' mean"
@@ -157,7 +158,7 @@ def grey_weights(pre:Preprocess # the contract
     scale = inverse.mean()
     return inverse/inverse.sum(), (mean*inverse).mean()/scale, 1/scale
 
-# %% ../../nbs/train/75_pretext.ipynb #e4171fd2
+# %% ../../nbs/train/75_pretext.ipynb #983f38b9
 def as_pictures(images:np.ndarray, # uint8 (n, size, size, 3), as `prepare` makes them
                 pre:Preprocess, # the contract that they went through
                 channels:int=3 # 1 for grey
@@ -171,7 +172,7 @@ def as_pictures(images:np.ndarray, # uint8 (n, size, size, 3), as `prepare` make
         out[i:i+256, 0] = (some @ w).round().to(torch.uint8)
     return out
 
-# %% ../../nbs/train/75_pretext.ipynb #d92abc21
+# %% ../../nbs/train/75_pretext.ipynb #4c799836
 def normaliser(pre:Preprocess, # the contract
                channels:int=3 # 1 for grey
               ): # a function of float pictures (n, channels, h, w) between 0 and 1
@@ -180,7 +181,7 @@ def normaliser(pre:Preprocess, # the contract
     mean, std = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (mean, std))
     return lambda x: (x - mean.to(x.device)) / std.to(x.device)
 
-# %% ../../nbs/train/75_pretext.ipynb #8752de5b
+# %% ../../nbs/train/75_pretext.ipynb #4fa0cfa8
 class PairedPictures:
     "Pictures that come as pairs, whole batches at once: first, second, and whose they are"
     n_inp, split_idx = 2, 0 # said here, or fastai would draw a random batch to find out
@@ -207,7 +208,7 @@ class PairedPictures:
         x = self.pictures[i := torch.as_tensor(idxs)]
         return x, self.pictures[self.partners(i)] if self.pairs == 'patient' else x, self.patients[i]
 
-# %% ../../nbs/train/75_pretext.ipynb #009d6200
+# %% ../../nbs/train/75_pretext.ipynb #8b634469
 def pair_loaders(pictures:torch.Tensor, # uint8 (n, c, h, w)
                  patients, # n names
                  *,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pictures_to_learn_from', 'PretrainRun', 'plot_pretraining', 'pretrain', 'retina_pretrain']
 
-# %% ../../nbs/train/77_self_training.ipynb #c3ef99f7
+# %% ../../nbs/train/77_self_training.ipynb #9b10af0a
 import os, time
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..data.checks import require_usable
 from ..plotting import caption, new_axes, save_figure, set_style
 from ..work import Progress
 
-# %% ../../nbs/train/77_self_training.ipynb #300f0391
+# %% ../../nbs/train/77_self_training.ipynb #17a75f5e
 from .callbacks import History, StopOnNaN
 from .checkpoint import Checkpoint
 from .distributed import world
@@ -38,7 +38,7 @@ from .tracking import make_tracker
 from .trackers import check_tracker
 from .training import _fit, _out_of_memory, _told
 
-# %% ../../nbs/train/77_self_training.ipynb #c13e499b
+# %% ../../nbs/train/77_self_training.ipynb #b8a53888
 def pictures_to_learn_from(records:pd.DataFrame, # with `image` and `patient`; `split` and `label` where there are some
                            task:str|Task, # what the pictures are of
                            *,
@@ -54,7 +54,7 @@ def pictures_to_learn_from(records:pd.DataFrame, # with `image` and `patient`; `
     good.attrs = records.attrs
     return good
 
-# %% ../../nbs/train/77_self_training.ipynb #13e12712
+# %% ../../nbs/train/77_self_training.ipynb #cd4aa9bf
 class PretrainRun(Run):
     "The run folder of a pretraining"
     @property
@@ -62,7 +62,7 @@ class PretrainRun(Run):
         "Did it come to its end? `metrics.json` is the last thing it writes"
         return all((self.path/f).is_file() for f in ('model.safetensors', 'metrics.json'))
 
-# %% ../../nbs/train/77_self_training.ipynb #4e6cd3fa
+# %% ../../nbs/train/77_self_training.ipynb #f493282f
 _KIND = 'a pretraining'
 
 def _check_same(out, config, facts):
@@ -77,7 +77,7 @@ def _check_same(out, config, facts):
     if (old.get('data') or {}).get('hash') != facts['data']['hash']:
         raise RunError(f'{out}: was pretrained on other images; use the same data or another --out')
 
-# %% ../../nbs/train/77_self_training.ipynb #ef95983a
+# %% ../../nbs/train/77_self_training.ipynb #345fdf1e
 def plot_pretraining(run, # a `PretrainRun`, or its history
                      axs=None # two matplotlib axes; by default new ones
                     )->Any: # the two axes: loss, accuracies
@@ -94,7 +94,7 @@ def plot_pretraining(run, # a `PretrainRun`, or its history
         caption(ax, title, 'training pictures')
     return axs
 
-# %% ../../nbs/train/77_self_training.ipynb #de818bb7
+# %% ../../nbs/train/77_self_training.ipynb #44ebe09d
 def _finish(run, learn, config, records, seconds):
     "Weights, scores and figure of a pretraining that is over"
     net, last = learn.model, learn.history.rows[-1]
@@ -111,17 +111,16 @@ def _finish(run, learn, config, records, seconds):
     write_json(run.path/'metrics.json', about | dict(task=config.task.name) | scores)
     (run.path/'checkpoint.safetensors').unlink(missing_ok=True)
 
-# %% ../../nbs/train/77_self_training.ipynb #c895ed00
+# %% ../../nbs/train/77_self_training.ipynb #ac71dc85
 def _fit_or_say(learn, config, checkpoint, progress):
     "Fit from where the checkpoint stands"
     try: _fit(learn, config, checkpoint.resume(), progress)
     except (RuntimeError, MemoryError) as e:
         if not _out_of_memory(e): raise
-        raise RunError(f'out of memory with batches of {config.bs} pictures of {config.size} pixels: try a smaller '
-                       "--bs or --size, with a small batch --method vicreg; the batch cannot be divided, as each "
-                       "part would have fewer wrong answers") from e
+        raise RunError(f'out of memory with batches of {config.bs} pictures of {config.size} pixels: try '
+                       f'--part {max(2, config.bs//2)}, which takes a batch piece by piece, or a smaller --size') from e
 
-# %% ../../nbs/train/77_self_training.ipynb #eedda305
+# %% ../../nbs/train/77_self_training.ipynb #7c3171b4
 def _pretrain(records, config, facts, out, start, progress, cbs, track, track_uri):
     "The part of `pretrain` that takes time, once everything has been checked"
     history = History(out/'history.csv')
@@ -139,7 +138,7 @@ def _pretrain(records, config, facts, out, start, progress, cbs, track, track_ur
         if hasattr(type(cb), 'finish'): cb.finish()
     return run
 
-# %% ../../nbs/train/77_self_training.ipynb #39a2643a
+# %% ../../nbs/train/77_self_training.ipynb #c25b0ea2
 def _check_place(config, out, resume, track, track_uri):
     "Raise before anything slow begins for a place or settings that cannot work here"
     if max(world(), int(os.environ.get('WORLD_SIZE') or 1)) > 1:
@@ -151,7 +150,7 @@ def _check_place(config, out, resume, track, track_uri):
         raise SettingError('precision fp16 needs a GPU: use bf16 on a processor')
     if config.pretrained and not begun(out): require_weights(config.arch)
 
-# %% ../../nbs/train/77_self_training.ipynb #6fb07e21
+# %% ../../nbs/train/77_self_training.ipynb #928bbe36
 def _begin(records, config, out, start, *rest):
     "Pretrain, unless there is a finished run already, which must be whole"
     facts = facts_of(config, records.assign(label=0)) | dict(kind=_KIND)
@@ -161,7 +160,7 @@ def _begin(records, config, out, start, *rest):
     PretrainRun(out).check()
     return PretrainRun(out)
 
-# %% ../../nbs/train/77_self_training.ipynb #3d941181
+# %% ../../nbs/train/77_self_training.ipynb #9af6b944
 @takes(PretrainConfig)
 def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are not needed
              *,
@@ -186,7 +185,7 @@ def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are 
         config = replace(config, cache=cache_fields(records) or None)
         return _begin(records, config, out, start, progress, cbs, track, track_uri)
 
-# %% ../../nbs/train/77_self_training.ipynb #4b259bc9
+# %% ../../nbs/train/77_self_training.ipynb #f0f02eec
 def _tell(run):
     "What a finished pretraining says, and what to type next"
     h = run.history.iloc[-1]
@@ -195,7 +194,7 @@ def _tell(run):
     next_command('retina_train', 'DATA', weights=run.path/'model.safetensors', arch=run.config['arch'],
                  size=run.config['size'], channels=run.config['channels'])
 
-# %% ../../nbs/train/77_self_training.ipynb #d021766c
+# %% ../../nbs/train/77_self_training.ipynb #cd760874
 def _command(data, task, layout, image_col, patient_col, kwargs, **rest):
     "What `retina_pretrain` does"
     options = kwargs | {k: rest.pop(k) for k in ('arch', 'method', 'views', 'channels')}
@@ -206,7 +205,7 @@ def _command(data, task, layout, image_col, patient_col, kwargs, **rest):
         records = as_records(data, config.task, seed=config.seed, layout=layout, columns=columns, size=config.size)
     _tell(pretrain(records, task=config.task, **rest, **options))
 
-# %% ../../nbs/train/77_self_training.ipynb #d0a032ba
+# %% ../../nbs/train/77_self_training.ipynb #5a43a673
 @call_parse
 @one_line_errors
 @takes(PretrainConfig, but=('arch', 'task', 'method', 'views', 'channels', 'cache'))
