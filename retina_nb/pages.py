@@ -49,6 +49,9 @@ def _part(name, **values)->Markup:
     "One of the macros in `parts.html`"
     return Markup(str(getattr(_env().get_template('parts.html').module, name)(**values)).strip())
 
+# %% ../nbs/15_pages.ipynb #cac29e0e
+pd.options.mode.string_storage = 'python'
+
 # %% ../nbs/15_pages.ipynb #8a91e09b
 def html_table(table, # a DataFrame (its index is left out), or pairs of name and value
                *, right=None # columns that stand to the right; by default those of numbers

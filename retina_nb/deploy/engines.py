@@ -37,8 +37,8 @@ def _own_dask(workers):
                                                 host='127.0.0.1', local_directory=folder, **quiet)
         except RuntimeError as e:
             if multiprocessing.parent_process() is not None: raise # a worker that has begun the script anew
-            raise RunError('Dask could not start its workers; the same command goes on. In a script, the call has to '
-                           f"stand under if __name__ == '__main__': ({' '.join(str(e).split())[:100]})") from None
+            raise RunError(f"Dask could not start its workers ({' '.join(str(e).split())[:100]}; in a script, the call "
+                           "has to stand under if __name__ == '__main__':)") from None
         with cluster, distributed.Client(cluster, set_as_default=False) as client: yield client
 
 # %% ../../nbs/deploy/94_engines.ipynb #2f91921a

@@ -240,7 +240,7 @@ def test_a_missing_file_is_said_once_and_the_text_names_its_columns(typed, bundl
                                       ([.5,.1,.2,.1,.1], .5, ''), ([.1,.1,.5,.2,.1], .5, '')])
 def test_grade_and_referral_that_contradict_are_explained_once(p, t, said):
     from retina_nb.deploy.grading import TORN
-    from retina_nb.deploy.gradings import _line
+    from retina_nb.deploy.grade_command import _line
     task, positive = get_task('dr'), sum(p[2:])
     g = Grading('eye.jpg', int(np.argmax(p)), task.classes[int(np.argmax(p))], p, positive >= t, positive, t, task=task)
     assert (said in g.contradiction() and bool(g.contradiction()) == bool(said)) and (TORN in g.review) == bool(said)
