@@ -79,7 +79,7 @@ def triton_config(
     delay_us:int=2000, # microseconds that a request may wait for company
     backend:str='onnxruntime', # 'onnxruntime', or 'python' for a server that lacks it
     threads:int=0, # processor cores that a run may use; 0: all
-    instances:int=1, # runs at once; for a server without a GPU one a core, with `threads=1`
+    instances:int=1, # runs at once; more than one, with few `threads` each, for many requests at once
 )->dict: # field to value, as `pbtxt` takes it
     "The fields of `config.pbtxt`"
     b = load_bundle(bundle)
@@ -252,7 +252,7 @@ def retina_triton(
     max_batch:int=32, # images graded at once
     delay_us:int=2000, # microseconds that a request may wait for company
     threads:int=0, # processor cores that a run may use; 0: all
-    instances:int=1, # runs at once; for a server without a GPU one a core, with --threads 1
+    instances:int=1, # runs at once; more than one, with few --threads each, for many requests at once
 ):
     "Add a bundle to the model repository of a Triton inference server"
     how = dict(backend=backend, max_batch=max_batch, delay_us=delay_us, threads=threads, instances=instances)
