@@ -128,7 +128,7 @@ def test_by_functions_with_a_csv(here, tmp_path):
     nothing_of_dr(str(evaluate(run, n_boot=50)))
     nothing_of_dr('\n'.join(c.source for c in report_notebook(run).cells if c.cell_type == 'markdown'))
 
-@pytest.mark.parametrize('modality, crop', [('fundus', 'fundus'), ('oct', 'none'), ('xray', 'none')])
+@pytest.mark.parametrize('modality, crop', [('fundus', 'fundus'), ('oct', 'oct'), ('xray', 'none')])
 def test_the_kind_of_image_decides_whether_a_field_is_cropped(modality, crop):
     from retina_nb.image import Preprocess
     assert Preprocess.for_task(Task('own', ['a', 'b'], modality=modality), size=64).crop == crop

@@ -182,6 +182,14 @@ def _problems(records, image, errors)->list:
     told = [{k: p[k] for k in ('file', 'row', 'what')} for p in records.attrs.get('problems', [])]
     return told + sorted(bad, key=lambda p: p['file'])
 
+# %% ../../nbs/data/50_cache.ipynb #20d3f9ca
+def _near_contract(task, out, size):
+    "The contract of a cache of images from afar; one of scans that an earlier version began stays as it was"
+    pre = Preprocess.for_task(task, size=16, via=size)
+    if task.modality != 'oct' or not (Path(out)/'cache.json').exists(): return pre
+    made = read_cache(out)['preprocess']
+    return Preprocess.for_task(task, size=16, via=size, **{k: made[k] for k in ('crop', 'fit') if k in made})
+
 # %% ../../nbs/data/50_cache.ipynb #7aa1df51
 def near_records(
     records, # as from `load_records`
@@ -196,19 +204,22 @@ def near_records(
     if out is None:
         of = json_hash([root if is_url(root) else sorted(map(str, records['image'])), task.name, size])
         out = cache_dir()/'near'/f"{re.sub('[^A-Za-z0-9-]', '_', data_name(root or 'records'))}-{of}"
-    cache_records(records, out, size=size, progress=progress)
+    cache_records(records, out, pre=_near_contract(task, out, size), progress=progress)
     return load_records(out, task, warn=False)
 
 
 # %% ../../nbs/data/50_cache.ipynb #5998c011
 def cache_fields(
     records, # any table with a column `image`
+    task=None, # of the contract; that of OCT takes over `crop` too, as caches of scans exist with and without borders
 )->dict: # `via`, `via_quality` and `fit` for `Preprocess`; {} where the images are photographs
     "The fields that a contract needs in order to read these images: those of the cache, if they come from one"
+    names = ['via', 'via_quality', 'fit']
     for image in map(str, records['image']):
         if not os.path.isfile(image): continue
-        note = cache_note(image)
-        return {k: note[k] for k in ('via', 'via_quality', 'fit')} if note else {}
+        if not (note := cache_note(image)): return {}
+        scans = task is not None and get_task(task).modality == 'oct' and note['crop'] != 'fundus'
+        return {k: note[k] for k in names + ['crop']*scans}
     return {}
 
 # %% ../../nbs/data/50_cache.ipynb #161e716b

@@ -265,6 +265,7 @@ def _finished(run)->Run:
     if not isinstance(run, Run):
         if why := mistaken(run, 'run'): raise RunError(why)
         run = Run(run)
+    run.require_classifier()
     if not run.finished:
         raise RunError(f'{run.path}: training has not finished; continue it with retina_train --resume')
     run.check()

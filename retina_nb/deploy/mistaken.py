@@ -10,7 +10,7 @@ import os, stat
 from pathlib import Path
 
 from ..commands import command_line
-from ..core import RetinaError
+from ..core import PRETRAINING, RetinaError
 from ..disk import read_json
 from ..image.read import IMAGE_TYPES, is_image_file
 
@@ -68,15 +68,23 @@ def _nowhere(path, wanted)->str:
     there = f"; there is {' and '.join(near)}" if near else ''
     return f'no such {wanted} folder (looked for {whole}{there}): {_MAKE[wanted]}'
 
+# %% ../../nbs/deploy/28_mistaken.ipynb #52f29f4d
+def _export(path)->str:
+    "What makes a bundle of a run; a pretraining has to become a training first"
+    if _settings(path, {'config.json'}).get('kind') == PRETRAINING:
+        train = command_line('retina_train', 'DATA', weights=path/'model.safetensors')
+        return f'holds weights from pretraining, not a classifier, and is no bundle: train with {train}, and export that'
+    export = command_line('retina_export', path, out=path.parent/f'{path.name}_bundle')
+    return f'is a run, not a bundle: export it with {export}'
+
 # %% ../../nbs/deploy/28_mistaken.ipynb #641ef765
 def _advice(path, kind, wanted)->str:
     "What a thing of some kind is, and what to type where a run or a bundle was wanted"
     if kind.startswith('in '): return f'is a file of a {kind[3:]}: give its folder, {path.parent}'
     if kind == 'nothing': return _nowhere(path, wanted)
-    export = command_line('retina_export', path, out=path.parent/f'{path.name}_bundle')
     grade = command_line('retina_grade', path, 'PHOTOGRAPH')
     return dict(
-        run=f'is a run, not a bundle: export it with {export}',
+        run=_export(path) if kind == 'run' else '',
         demo=f"is the folder of a demo: its bundle is {path/'bundle'}",
         bundle=f'is a bundle, not a run; what can be done with it is {grade}',
         cache=f'is a cache of photographs, not a {wanted}; retina_train takes it',

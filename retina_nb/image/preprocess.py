@@ -237,6 +237,8 @@ def from_json(cls:Preprocess,
     return cls(**d)
 
 # %% ../../nbs/image/20_preprocess.ipynb #d9fd1e95
+_USUAL = dict(fundus=dict(crop='fundus'), oct=dict(crop='oct', fit='cut'), xray=dict(crop='none'))
+
 @patch(cls_method=True)
 def for_task(cls:Preprocess,
              task:str|Task='dr',  # a task or its name
@@ -244,12 +246,12 @@ def for_task(cls:Preprocess,
              *,
              stats:str=None,      # name in `STATS` of means and deviations; by default 'imagenet'
              **kwargs             # other fields
-            )->Preprocess:        # the fundus field is cropped, X-ray and OCT are taken whole and padded
+            )->Preprocess:        # fundus: the field; OCT: borders filled, the middle square; X-ray: whole, padded
     "The default for a task"
     if stats is not None:
         if stats not in STATS: raise SettingError(f"unknown statistics {stats!r}: choose one of {', '.join(STATS)}")
         kwargs = dict(zip(('mean', 'std'), STATS[stats]), **kwargs)
-    return cls(**{'size': size, 'crop': 'fundus' if get_task(task).modality == 'fundus' else 'none', **kwargs})
+    return cls(**{'size': size, **_USUAL[get_task(task).modality], **kwargs})
 
 # %% ../../nbs/image/20_preprocess.ipynb #92fee53e
 @patch

@@ -147,6 +147,7 @@ def _of_path(path):
 # %% ../../nbs/measure/05_predictions.ipynb #7f29fcaa
 def _of_run(run):
     "The predictions of a finished run"
+    run.require_classifier()
     if not (run.path/'predictions.csv').is_file():
         raise RunError(f'{run.path}: has no predictions.csv: the training did not finish; '
                        'continue it with retina_train --resume')

@@ -79,6 +79,7 @@ _NEEDED = {'history.csv': ('epoch', 'train_loss', 'valid_loss'), 'records.csv': 
 def _checked(run):
     "A finished run whose files can be read; anything else is a `RunError` that names the file"
     run = run if isinstance(run, Run) else Run(run)
+    run.require_classifier()
     if not run.finished: raise RunError(f'{run.path}: is not finished: continue it with retina_train --resume')
     tables = {'history.csv': run.history, 'records.csv': run.records, 'predictions.csv': run.predictions}
     for name, table in tables.items():

@@ -15,6 +15,7 @@ import numpy as np, torch
 from fastai.callback.mixup import CutMix, MixUp
 from fastcore.basics import patch
 
+from ..commands import unknown
 from ..core import SettingError, get_task
 from ..data.balance import BALANCE
 from ..data.cache import cache_fields
@@ -45,6 +46,8 @@ class _Basics:
     pretrained:bool = True # start from ImageNet weights? Ignored with `weights`, and for a network of your own
     weights:str|None = None # start from this safetensors file, such as an earlier run's model.safetensors
     contrast:str|None = None # 'none', 'ben_graham' or 'clahe'; None: 'ben_graham' for fundus photographs, else 'none'
+    crop:str|None = None # 'fundus', 'oct' or 'none', what is seen of a picture; None: what suits the task
+    fit:str|None = None # 'pad', 'cut' or 'squash', how a picture without a field gets square; None: as suits the task
     aug:Any = 1. # strength of augmentation, 0 for none; or a list of fastai or torchvision transforms
     sampling:str = 'none' # how often rare classes are drawn: 'none', 'sqrt', 'effective' or 'balanced'
     metrics:tuple = () # functions of probabilities (n, k) and labels (n,), or fastai metrics, beside accuracy and QWK
@@ -125,8 +128,7 @@ def _complete(c):
 # %% ../../nbs/train/45_config.ipynb #9f9ed5c9
 def _one_of(c, **known):
     for k,values in known.items():
-        if (v := getattr(c, k)) not in values:
-            raise SettingError(f"unknown {k.replace('_', ' ')} {v!r}: choose one of {', '.join(map(str, values))}")
+        if (v := getattr(c, k)) not in values: raise unknown(k.replace('_', ' '), v, values)
 
 # %% ../../nbs/train/45_config.ipynb #02d6e9fe
 def _at_least(c, **lowest):
@@ -194,10 +196,15 @@ def lost(self:TrainConfig)->dict: # field to name
     return {k: ', '.join(n) for k in self.own if (n := names(getattr(self, k)))}
 
 # %% ../../nbs/train/45_config.ipynb #6a4807ed
+def _contract(c):
+    "The contract of settings: that of the task, by way of the cache, and what was asked for by name"
+    asked = {k: v for k in ('crop', 'fit') if (v := getattr(c, k)) is not None}
+    return Preprocess.for_task(c.task, size=c.size, contrast=c.contrast, **(c.cache or {}) | asked)
+
 @patch(as_prop=True)
 def preprocess(self:TrainConfig)->Preprocess:
     "The contract from photograph to model input that these settings ask for"
-    return Preprocess.for_task(self.task, size=self.size, contrast=self.contrast, **(self.cache or {}))
+    return _contract(self)
 
 # %% ../../nbs/train/45_config.ipynb #b5b86b74
 @patch(as_prop=True)
@@ -224,9 +231,20 @@ def to_json(self:TrainConfig)->str:
     "The settings as JSON text"
     return json.dumps(self.to_dict(), indent=1)
 
+# %% ../../nbs/train/45_config.ipynb #2566e7ce
+_CACHE = 'via', 'via_quality', 'fit'
+
+def _seen(d):
+    "What settings in a dict say of crop, fit and cache, those of earlier versions too"
+    pre, task = d.get('preprocess') or {}, get_task(d.get('task_detail') or d.get('task') or 'dr')
+    if pre.get('via'):
+        names = (*_CACHE, 'crop') if task.modality == 'oct' else _CACHE
+        return dict(cache={k: pre.get(k) for k in names})
+    usual = Preprocess.for_task(task)
+    return {k: pre[k] for k in ('crop', 'fit') if k in pre and k not in d and pre[k] != getattr(usual, k)}
+
 # %% ../../nbs/train/45_config.ipynb #b131802f
 _DERIVED = 'task_detail', 'classes', 'own', 'preprocess', 'preprocess_hash'
-_CACHE = 'via', 'via_quality', 'fit'
 
 @patch(cls_method=True)
 def from_dict(cls:TrainConfig, d:dict # as `to_dict` made it
@@ -241,8 +259,7 @@ def from_dict(cls:TrainConfig, d:dict # as `to_dict` made it
     if values.get('sampling') == 'natural': values['sampling'] = 'none' # its name in earlier runs
     pre = d.get('preprocess') or {}
     if 'contrast' in pre: values['contrast'] = pre['contrast']
-    if pre.get('via'): values['cache'] = {k: pre.get(k) for k in _CACHE}
-    return cls(**values)
+    return cls(**values | _seen(d))
 
 # %% ../../nbs/train/45_config.ipynb #0e1397db
 @patch(cls_method=True)
@@ -265,7 +282,7 @@ def of_run(cls:TrainConfig, config:dict # a run's `config.json`, which holds muc
 def through_cache(self:TrainConfig, records # a table with a column `image`
                  )->TrainConfig:
     "The same settings by way of the cache that the records come from, if they do"
-    return replace(self, cache=cache_fields(records) or None)
+    return replace(self, cache=cache_fields(records, self.task) or None)
 
 # %% ../../nbs/train/45_config.ipynb #0eee1a96
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def forward_in_parts(network, # a module or function of a batch, (k, ...) to (k,
                     )->torch.Tensor: # (n, d), through which gradients flow to the network
     "Outputs of a whole batch, of which only a part is in memory at a time; the loss may compare all of them"
     if part < 1: raise SettingError(f'part {part}: it must be 1 or more')
-    return torch.cat([checkpoint(network, p, use_reentrant=False) for p in x.split(part)])
+    parts = x.tensor_split(max(1, -(-len(x)//part))) # of nearly one size: a row left over would be no batch
+    return torch.cat([checkpoint(network, p, use_reentrant=False) for p in parts])
 
 # %% ../../nbs/train/74_contrast.ipynb #98df5d83
 def _covariances(z):

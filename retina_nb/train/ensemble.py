@@ -90,6 +90,7 @@ def _common(runs):
     "Runs of one task, validated and tested on the same images"
     runs = [r if isinstance(r, Run) else Run(r) for r in runs]
     if not runs: raise SettingError('an ensemble has at least one member')
+    for r in runs: r.require_classifier()
     def images(r): return set(r.predictions['image']), set(r.predictions_valid['image'])
     first = runs[0]
     for r in runs:

@@ -31,7 +31,7 @@ from .options import known_options, names_of, takes
 from .distributed import Parallel, rank, rank0_first, same_everywhere, share_loader, together
 from .loader import loaders
 from .losses import make_loss
-from .network import Net, _check_arch, load_weights
+from .network import Net, check_size, load_weights
 
 # %% ../../nbs/train/50_learner.ipynb #a867e001
 def _absent(records, split, task):
@@ -139,7 +139,8 @@ def config_callbacks(config:TrainConfig)->list: # fastai callbacks
 # %% ../../nbs/train/50_learner.ipynb #9682e20f
 def check_machine(config:TrainConfig):
     "Raise a `SettingError` for settings that cannot be trained: not on this machine, or not from a file alone"
-    if isinstance(config.arch, str) and not isinstance(config.arch, Named): _check_arch(config.arch)
+    if isinstance(config.arch, str) and not isinstance(config.arch, Named):
+        for size in {config.start_size or config.size, config.size}: check_size(config.arch, size, config.channels)
     if config.precision == 'fp16' and not torch.cuda.is_available():
         raise SettingError('precision fp16 needs a GPU: use bf16 on a processor')
     for field,name in config.lost.items():
@@ -217,6 +218,7 @@ def learner(self:Run, *,
             **kwargs # `workers`, `max_ram`, `progress` and `device` of `loaders`
            )->Learner:
     "The fastai `Learner` of this run, with its trained weights"
+    self.require_classifier()
     self.check('model.safetensors')
     config = TrainConfig.of_run(self.config)
     own = dict(arch=model, loss=loss, aug=1., metrics=()) # augmentation and metrics are not needed for the weights

@@ -133,7 +133,7 @@ def _labelled(records, split):
 # %% ../../nbs/train/10_loader.ipynb #c639ca8e
 def _contract(records, task):
     "The contract of a task at 224 px, through the cache that the records come from"
-    through = cache_fields(records)
+    through = cache_fields(records, task)
     return Preprocess.for_task(task, **(dict(size=min(224, through['via'])) | through if through else {}))
 
 # %% ../../nbs/train/10_loader.ipynb #b4182f7c

@@ -27,6 +27,7 @@ _KINDS = dict(ensemble=('the mean of several runs', 'predict_ensemble'),
 
 def _one_network(run):
     "Raise a `RunError` for a run that is not one trained network"
+    run.require_classifier()
     if kind := run.config.get('kind'):
         what, how = _KINDS.get(kind, (kind, 'the function that made it'))
         raise RunError(f'{run.path}: is {what}, not one network: use {how} of retina_nb.train')
@@ -72,6 +73,7 @@ def _table_of(path, task):
 # %% ../../nbs/train/60_prediction.ipynb #d87e3a15
 def _of_run(run, data, *, skip_bad, tta, model, **how):
     "The same from a run: its own test split, or `data` graded by its model"
+    run.require_classifier()
     if not run.finished and (data is None or not (run.path/'model.safetensors').is_file()):
         raise RunError(f'{run.path}: training has not finished; continue it with retina_train --resume')
     if data is None: return run.predictions, run.task, run.config

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from ..core import SettingError, get_task
 from ..image.preprocess import Preprocess
-from .config import PRECISION, Phase, _at_least, _check_kinds, _one_of, _task_keys
+from .config import PRECISION, Phase, _at_least, _check_kinds, _contract, _one_of, _seen, _task_keys
 from .loader import BatchDL, prepare
 from .options import known_options, names_of
 from .pair_views import read_views, views_for
@@ -56,6 +56,8 @@ class PretrainConfig(_Chosen):
     pretrained:bool = False # begin with ImageNet weights?
     weights:str|None = None # begin with this safetensors file
     contrast:str|None = None # 'none', 'ben_graham' or 'clahe'; None: as in training
+    crop:str|None = None # 'fundus', 'oct' or 'none', what is seen of a picture; None: as in training
+    fit:str|None = None # 'pad', 'cut' or 'squash', how a picture without a field gets square; None: as in training
     precision:str = 'fp32' # 'bf16' on recent processors and GPUs, 'fp16' on GPUs
     seed:int = 42 # of the weights, the order and the views
     cache:dict|None = None # the cache that the images come from; `pretrain` finds it out
@@ -82,6 +84,7 @@ def _check(c):
     "Raise a `SettingError` for a value that cannot work"
     _one_of(c, method=METHODS, pairs=PAIRS, optimiser=OPTIMISERS, channels=(1, 3), precision=PRECISION)
     _at_least(c, size=28, epochs=1, bs=4, proj=2, knn=0, wd=0, part=0)
+    if c.part == 1: raise SettingError('part=1: give at least 2, as a batch is normalised, or 0 for no parts')
     if not 0 < c.lr < 100: raise SettingError(f'lr={c.lr}: it must lie between 0 and 100')
     if not 0 <= c.warmup < 1: raise SettingError(f'warmup={c.warmup}: it must be at least 0 and less than 1')
     if not .01 <= c.temperature <= 10:
@@ -92,7 +95,7 @@ def _check(c):
 @patch(as_prop=True)
 def preprocess(self:PretrainConfig)->Preprocess:
     "The contract from photograph to picture, the same as a training of this task and size has"
-    return Preprocess.for_task(self.task, size=self.size, contrast=self.contrast, **(self.cache or {}))
+    return _contract(self)
 
 # %% ../../nbs/train/75_pretext.ipynb #fbd5be5d
 @patch
@@ -113,9 +116,7 @@ def from_dict(cls:PretrainConfig, d:dict # as `to_dict` made it
     known_options(d, [*names_of(cls), *_DERIVED])
     values = {k: v for k,v in d.items() if k not in _DERIVED and v is not None}
     values['task'] = d.get('task_detail') or d.get('task', 'dr')
-    pre = d.get('preprocess') or {}
-    if pre.get('via'): values['cache'] = {k: pre.get(k) for k in ('via', 'via_quality', 'fit')}
-    return cls(**values)
+    return cls(**values | _seen(d))
 
 # %% ../../nbs/train/75_pretext.ipynb #4742c2e9
 @patch(as_prop=True)
@@ -137,6 +138,13 @@ def from_json(cls:PretrainConfig, text:str # as `to_json` made it
     try: d = dict(json.loads(text))
     except (ValueError, TypeError) as e: raise SettingError(f'settings: not readable as JSON ({e})') from None
     return cls.from_dict(d)
+
+# %% ../../nbs/train/75_pretext.ipynb #d16b3ddd
+@patch(cls_method=True)
+def of_run(cls:PretrainConfig, config:dict # a run's `config.json`, which holds much besides
+          )->PretrainConfig:
+    "The settings that a run was pretrained with"
+    return cls.from_dict({k: v for k,v in config.items() if k in (*names_of(cls), *_DERIVED)})
 
 # %% ../../nbs/train/75_pretext.ipynb #d7e53688
 @patch(as_prop=True)

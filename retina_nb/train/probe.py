@@ -6,6 +6,7 @@
 __all__ = ['CS', 'draw_labels', 'load_encoder', 'encode', 'knn_predictions', 'linear_probe']
 
 # %% ../../nbs/train/78_probe.ipynb #b2d268ee
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
@@ -65,8 +66,10 @@ def _settings(weights):
 # %% ../../nbs/train/78_probe.ipynb #31b53244
 def _contract(config, task, size):
     "The contract of a configuration, at another size if one is asked for"
-    if size is None and 'preprocess' in config: return Preprocess.from_json(config['preprocess'])
-    return Preprocess.for_task(task or config.get('task') or 'dr', size=size or config.get('size') or 224)
+    if 'preprocess' not in config:
+        return Preprocess.for_task(task or config.get('task') or 'dr', size=size or config.get('size') or 224)
+    stored = Preprocess.from_json(config['preprocess'])
+    return replace(stored, size=size or stored.size)
 
 # %% ../../nbs/train/78_probe.ipynb #26770d4d
 def load_encoder(weights=None, # a run, its folder, a safetensors file, a `Net`; None: random weights

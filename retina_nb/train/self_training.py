@@ -15,7 +15,8 @@ import matplotlib.pyplot as plt, pandas as pd, torch
 from fastcore.script import store_true
 from torch.nn import ModuleDict
 
-from ..core import DataError, Run, RunError, SettingError, Task, get_task, task_of
+from ..core import (
+    PRETRAINING, DataError, ImageError, Run, RunError, SettingError, Task, get_task, task_of)
 from ..commands import call_parse, next_command, one_line_errors
 from ..disk import write_json
 from ..data.cache import cache_fields
@@ -28,12 +29,12 @@ from .callbacks import History, StopOnNaN
 from .checkpoint import Checkpoint
 from .distributed import world
 from .learner import _listed, as_records
-from .network import _check_arch, model_cost, require_weights
+from .network import check_size, model_cost, require_weights
 from .options import known_options, names_of, takes
 from .pair_learner import make_pair_learner
 from .pretext import PretrainConfig
 from .run_folder import (_about_machine, _peak_mb, _write_model, begun, check_place,
-    facts_of, hold_out, open_run)
+    crop_begun, facts_of, hold_out, open_run)
 from .tracking import make_tracker
 from .trackers import check_tracker
 from .training import _fit, _out_of_memory, _told
@@ -63,16 +64,16 @@ class PretrainRun(Run):
         return all((self.path/f).is_file() for f in ('model.safetensors', 'metrics.json'))
 
 # %% ../../nbs/train/77_self_training.ipynb #f493282f
-_KIND = 'a pretraining'
-
 def _check_same(out, config, facts):
     "Is this the pretraining that has begun in `out`? If not, a `RunError` that names what differs"
     if not begun(out): return
     old = Run(out).config
-    if old.get('kind') != _KIND: raise RunError(f'{out}: holds a training; choose another --out for a pretraining')
+    if old.get('kind') != PRETRAINING:
+        raise RunError(f'{out}: holds a training; choose another --out for a pretraining')
+    before = PretrainConfig.of_run(old).to_dict()
     for k,v in config.to_dict().items():
-        if old.get(k) != v:
-            raise RunError(f'{out}: was pretrained with {k}={old.get(k)!r}, not {v!r}; '
+        if before.get(k) != v:
+            raise RunError(f'{out}: was pretrained with {k}={before.get(k)!r}, not {v!r}; '
                            'use the same settings or another --out')
     if (old.get('data') or {}).get('hash') != facts['data']['hash']:
         raise RunError(f'{out}: was pretrained on other images; use the same data or another --out')
@@ -117,8 +118,9 @@ def _fit_or_say(learn, config, checkpoint, progress):
     try: _fit(learn, config, checkpoint.resume(), progress)
     except (RuntimeError, MemoryError) as e:
         if not _out_of_memory(e): raise
-        raise RunError(f'out of memory with batches of {config.bs} pictures of {config.size} pixels: try '
-                       f'--part {max(2, config.bs//2)}, which takes a batch piece by piece, or a smaller --size') from e
+        at_once = config.part or 2*config.bs # views
+        raise RunError(f'out of memory with {at_once} views of {config.size} pixels at once: try '
+                       f'--part {max(2, at_once//2)}, which takes a batch piece by piece, or a smaller --size') from e
 
 # %% ../../nbs/train/77_self_training.ipynb #7c3171b4
 def _pretrain(records, config, facts, out, start, progress, cbs, track, track_uri):
@@ -143,7 +145,7 @@ def _check_place(config, out, resume, track, track_uri):
     "Raise before anything slow begins for a place or settings that cannot work here"
     if max(world(), int(os.environ.get('WORLD_SIZE') or 1)) > 1:
         raise RunError('a pretraining runs in one process: several would not see the wrong answers of each other')
-    _check_arch(config.arch)
+    check_size(config.arch, config.size, config.channels)
     check_place(out, resume)
     check_tracker(track, out, track_uri)
     if config.precision == 'fp16' and not torch.cuda.is_available():
@@ -153,7 +155,8 @@ def _check_place(config, out, resume, track, track_uri):
 # %% ../../nbs/train/77_self_training.ipynb #928bbe36
 def _begin(records, config, out, start, *rest):
     "Pretrain, unless there is a finished run already, which must be whole"
-    facts = facts_of(config, records.assign(label=0)) | dict(kind=_KIND)
+    config = replace(config, **crop_begun(out, config))
+    facts = facts_of(config, records.assign(label=0)) | dict(kind=PRETRAINING)
     _check_same(out, config, facts)
     if not ((out/'config.json').is_file() and PretrainRun(out).finished):
         return _pretrain(records, config, facts, out, start, *rest)
@@ -182,7 +185,7 @@ def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are 
     with hold_out(out):
         records = as_records(records, config.task, seed=config.seed, size=config.size)
         records = pictures_to_learn_from(records, config.task, skip_bad=skip_bad)
-        config = replace(config, cache=cache_fields(records) or None)
+        config = replace(config, cache=cache_fields(records, config.task) or None)
         return _begin(records, config, out, start, progress, cbs, track, track_uri)
 
 # %% ../../nbs/train/77_self_training.ipynb #f0f02eec

@@ -55,6 +55,7 @@ def _side(x, task)->Side:
     path = x.path if isinstance(x, Run) else Path(x)
     if path.is_dir() and (path/'config.json').is_file():
         run = Run(path)
+        run.require_classifier()
         if not run.finished: raise RunError(f'{path}: is not finished: continue it with retina_train --resume')
         at = _refers_from(run.config, run.metrics)
         return Side(path, run.name, run.task, run.predictions, run.metrics, run, run.config, run.history, at)

@@ -27,8 +27,8 @@ from retina_nb.train.distributed import (by_first, one_voice, processes, program
     together, world)
 from .learner import _listed, as_records, check_machine, make_learner, split_for_training
 from .network import require_weights
-from .run_folder import (begun, check_place, check_same, facts_of, finish_run, hold_out, open_run,
-    require_same_data, the_run)
+from .run_folder import (begun, check_place, check_same, crop_begun, facts_of, finish_run, hold_out,
+    open_run, require_same_data, the_run)
 from .tracking import make_tracker
 from .trackers import check_tracker
 from ..work import Progress
@@ -199,6 +199,7 @@ def train(records, # records, split by patient here if they are not split; or a 
 # %% ../../nbs/train/55_training.ipynb #f49111d1
 def _begin(records, config, out, start, *rest):
     "Train, unless there is a finished run already, which must be whole"
+    config = replace(config, **by_first(lambda: crop_begun(out, config)))
     require_same(config.to_dict()) # what the records add to it: a cache, for one
     facts = facts_of(config, records)
     require_same_data(records, facts)

@@ -207,7 +207,8 @@ def test_broken_json(text):
     with pytest.raises(SettingError): Preprocess.from_json(text)
 
 def test_tasks():
-    assert Preprocess.for_task('dr').crop == 'fundus' and all(Preprocess.for_task(t).crop == 'none' for t in ('oct', 'pneumonia', 'pneumonia_type'))
+    seen = {t: (p.crop, p.fit) for t in ('dr', 'oct', 'pneumonia', 'pneumonia_type') for p in [Preprocess.for_task(t)]}
+    assert seen == dict(dr=('fundus', 'pad'), oct=('oct', 'cut'), pneumonia=('none', 'pad'), pneumonia_type=('none', 'pad'))
     assert Preprocess.for_task('dr', 128, stats='half').mean == (.5,.5,.5)
     with pytest.raises(SettingError): Preprocess.for_task('dr', stats='x')
 

@@ -91,7 +91,8 @@ def test_borders_of_a_turned_scan():
         a = scan.copy(); a[part] = 255
         out = fill_borders(a)
         assert out[part].max() < 60 and white_borders(a)[part].all() and (out[101, 60:200] == 255).all()
-    assert Preprocess.for_task('oct').crop == 'none' and Preprocess.for_task('oct').hash == 'bb3279ba48e0'   # as ever: older models keep theirs
+    usual, before = Preprocess.for_task('oct'), Preprocess.for_task('oct', crop='none', fit='pad')
+    assert (usual.crop, usual.fit, usual.hash) == ('oct', 'cut', 'ba0a9fe00b25') and before.hash == 'bb3279ba48e0'   # stored by older models, which keep theirs
 
 def test_the_study_means_over_draws_and_keeps_to_its_plan(tmp_path):
     sys.path.insert(0, str(Path(__file__).parents[2]/'benchmarks'))
@@ -107,5 +108,5 @@ def test_the_study_means_over_draws_and_keeps_to_its_plan(tmp_path):
     d = f.paired({(0, 0): dict(macro_auc=a)}, {(0, 0): dict(macro_auc=a), (1, 0): dict(macro_auc=b)})
     assert d['n'] == 1 and d['value'] == 0 and f.paired({}, {}) is None
     file = tmp_path/'t.json'; f.Results(file, f.QUICK).add(dict(cell=cells[0], seconds=1.))
-    assert f.key_of(cells[0]) in f.Results(file, f.QUICK).d['cells']
+    assert f.key_of(cells[0]) in f.Results(file, f.QUICK).d['runs']
     with pytest.raises(SystemExit, match='another plan'): f.Results(file, f.Plan())
