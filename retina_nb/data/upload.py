@@ -6,7 +6,7 @@
 __all__ = ['Pushed', 'push_folder']
 
 # %% ../../nbs/data/54_upload.ipynb #4cead7f2
-from collections.abc import Iterator
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..core import DataError
 from .files import list_files
 from .faults import counted
 from ..disk import read_bytes, shown_name
-from ..storage import place_at, shown_url
+from ..storage import AddressError, place_at, shown_url
 from ..work import Progress
 
 
@@ -33,47 +33,68 @@ class Pushed:
 
 
 # %% ../../nbs/data/54_upload.ipynb #a501be9a
+def _is_seal(name)->bool: return name.rpartition('/')[2] == 'SHA256SUMS'
+
 def _to_send(source)->dict:
-    "Name to path of the files of a folder, or of the one file; what cannot be a name in a store is a `DataError`"
+    "Name to path of the files of a folder, or of the one file; the seals of runs last"
     if source.is_file(): return {source.name: source}
     if not source.is_dir(): raise DataError(f'{source}: no such folder or file')
     found = {f: source/f for f in list_files(source)}
     if not found: raise DataError(f'{source}: holds no files')
-    for f in found:
-        if shown_name(f) != f: raise DataError(f'{source}/{shown_name(f)}: its name is no text: rename it first')
-    return dict(sorted(found.items(), key=lambda o: (o[0].rpartition('/')[2] == 'SHA256SUMS', o[0])))
+    return dict(sorted(found.items(), key=lambda o: (_is_seal(o[0]), o[0])))
 
 
 # %% ../../nbs/data/54_upload.ipynb #c84525e1
-def _send(place, name, path, there, replace)->int:
-    "Send a file where it is not there: its bytes; 0 for one that is, -1 for one that another content is in the way of"
+_OTHER = 'is there with another content, and stays: choose another place, or say --replace (in Python replace=True)'
+
+def _send(place, name, path, there, replace)->tuple:
+    "Send a file where it is not there: (bytes that were sent, why it is not there now)"
+    if shown_name(name) != name: return 0, 'its name is no text: rename it'
     try: data = read_bytes(path, 2**34)
-    except OSError as e: raise DataError(f'{path}: cannot be read ({e.strerror}); nothing of it was sent') from None
-    if there is None:
-        if place.create(name, data): return len(data)
-        there = place.info(name) # somebody was quicker
-    if place.holds(name, data, there): return 0
-    if not replace: return -1
-    place.write(name, data)
-    return len(data)
+    except OSError as e:
+        dead = os.path.islink(path) and not os.path.exists(path)
+        return 0, 'is a link to nothing' if dead else f'cannot be read ({e.strerror})'
+    try:
+        if there is None:
+            if place.create(name, data): return len(data), ''
+            there = place.info(name) # somebody was quicker
+        if place.holds(name, data, there): return 0, ''
+        if not replace: return 0, _OTHER
+        place.write(name, data)
+    except AddressError as e: return 0, e.what
+    return len(data), ''
 
 
 # %% ../../nbs/data/54_upload.ipynb #b47b7773
 _SIDE_BY_SIDE = 8 # files under way: each is held in memory
 
-def _each(place, files, there, replace, bar)->Iterator[tuple]:
-    "(name, what `_send` said) of each file, few at a time; the last is begun when all others are done"
-    names = list(files)
+def _each(place, files, there, replace, bar)->dict:
+    "What `_send` said of each file, few at a time; a seal goes when all that it seals is there"
     def one(n):
         said = _send(place, n, files[n], there.get(n), replace)
         bar.step()
         return n, said
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-        try: yield from pool.map(one, names[:-1])
+        try: done = dict(pool.map(one, [n for n in files if not _is_seal(n)]))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    yield one(names[-1])
+    lacking = [n for n, (_, why) in done.items() if why]
+    for n in filter(_is_seal, files):
+        waits = any(f.startswith(n.removesuffix('SHA256SUMS')) for f in lacking)
+        done[n] = (0, 'waits for the others') if waits else one(n)[1]
+    return done
+
+
+# %% ../../nbs/data/54_upload.ipynb #88cd615e
+def _not_sent(place, done)->DataError:
+    "The error that names files that were not sent, of each reason the first"
+    why = {}
+    for n, (_, w) in done.items(): why.setdefault(w, []).append(' '.join(shown_name(n).split('\n')))
+    n = len(done) - len(why.pop('', ()))
+    told = (f'{f[0]}{f" and {len(f) - 1:,} more" if f[1:] else ""}: {w}' for w, f in why.items())
+    return DataError(f'{shown_url(place.where)}: {n:,} of {counted(len(done), "file")} not sent ({"; ".join(told)}); '
+                     'all else is there, and the same command sends what is mended')
 
 
 # %% ../../nbs/data/54_upload.ipynb #109d5350
@@ -83,17 +104,13 @@ def push_folder(
     *,
     replace:bool=False, # take the place of files of other content? Otherwise they are named, and stay
     progress:bool=True, # show a progress bar, where there is a terminal
-)->Pushed: # files of other content in the way are a `DataError`, when all others are sent
+)->Pushed: # files that cannot be sent, or have another content there, are a `DataError` when all others are sent
     "Send every file under the same name; what is there already stays, and the same call goes on where one stopped"
     source, place = Path(source), place_at(where)
     files = _to_send(source)
     there = {f.name: f for f in place.files()}
-    with Progress('sending', len(files), show=progress) as bar: done = dict(_each(place, files, there, replace, bar))
-    other = [n for n,said in done.items() if said < 0]
-    if other:
-        raise DataError(f'{place.at(other[0])}: is there with another content, '
-                        f'{"" if len(other) == 1 else f"as are {len(other) - 1:,} more, "}and was left alone; all else '
-                        'is there: choose another place, or say --replace (in Python replace=True)')
-    sent = [n for n in done.values() if n]
+    with Progress('sending', len(files), show=progress) as bar: done = _each(place, files, there, replace, bar)
+    if any(why for _, why in done.values()): raise _not_sent(place, done)
+    sent = [n for n, _ in done.values() if n]
     return Pushed(shown_url(place.where), len(files), len(sent), sum(sent))
 

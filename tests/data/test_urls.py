@@ -1,5 +1,5 @@
 "Data sets at addresses: read, checked, cached, graded and sent there as those on a disk are"
-import shutil
+import os, shutil
 from pathlib import Path
 
 import pandas as pd, pytest
@@ -124,6 +124,42 @@ def test_sent_once_and_never_over_others(s3, eyes, tmp_path):
     with pytest.raises(DataError, match='another content'): push_folder(eyes, s3, progress=False)
     assert place.read(name) == b'of somebody else' and place.read('records.csv') == (eyes/'records.csv').read_bytes()
     assert push_folder(eyes, s3, replace=True, progress=False).sent == 1 and place.read(name) == (eyes/name).read_bytes()
+
+@pytest.mark.skipif(os.name == 'nt', reason='links and pipes of POSIX')
+def test_what_cannot_be_sent_keeps_nothing_else_back(s3, eyes, tmp_path, typed):
+    "Links to nothing, pipes, names that no store takes: one line names them, all else is there, and a run that lacks some of it has no seal yet"
+    whole = Path(shutil.copytree(eyes, tmp_path/'set'))
+    for run in ('whole', 'torn'):
+        (whole/run).mkdir()
+        for f in ('model', 'SHA256SUMS'): (whole/run/f).write_text(run)
+    bad = [whole/'torn'/'dead', whole/'images'/'dead.jpg', whole/'images'/'pipe.jpg', whole/'images'/'new\nline.jpg', whole/os.fsdecode(b'odd\xff.jpg')]
+    for f in bad[:2]: f.symlink_to('nothing')
+    os.mkfifo(bad[2])
+    for f in bad[3:]: f.write_bytes(b'x')
+    n = 9 + 4
+    for again in range(2):
+        r = typed('retina_push', whole, s3)
+        assert r.returncode == 2 and r.stderr.count('\n') == 1 and f'{s3}: 6 of {n + 5} files not sent (' in r.stderr, r.stderr
+        for said in ('images/dead.jpg and 1 more: is a link to nothing', 'is a pipe', 'change or refuse', 'odd\\xff.jpg: its name is no text', 'torn/SHA256SUMS: waits'):
+            assert said in r.stderr, (said, r.stderr)
+        assert len({f.name for f in place_at(s3).files()}) == n - 1 and place_at(s3).size('whole/SHA256SUMS') > 0 > place_at(s3).size('torn/SHA256SUMS')
+    for f in bad: f.unlink()
+    r = typed('retina_push', whole, s3)
+    assert r.returncode == 0 and f'{n} files, 1 sent' in r.stdout and place_at(s3).size('torn/SHA256SUMS') > 0
+
+def test_a_store_that_goes_away_stops_an_upload(s3, eyes, monkeypatch):
+    "That is no fault of a file: nothing more is tried"
+    store, n = type(place_at(s3)), []
+    create = store.create
+    def cut(self, name, data):
+        n.append(name)
+        if len(n) > 2: raise StorageError(self.at(name), 'cannot be reached', 'unreachable')
+        return create(self, name, data)
+    with monkeypatch.context() as m:
+        m.setattr(store, 'create', cut)
+        with pytest.raises(StorageError, match='cannot be reached'): push_folder(eyes, s3, progress=False)
+    have = len(list(place_at(s3).files()))
+    assert have == 2 and push_folder(eyes, s3, progress=False).sent == 9 - have
 
 def test_an_upload_that_was_stopped_goes_on(s3, eyes, monkeypatch):
     import retina_nb.data.upload as m
