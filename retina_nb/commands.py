@@ -172,7 +172,8 @@ def _fail(error): raise error
 def _patience(package, name):
     "Say that a slow command is being loaded, where it takes longer than a second"
     mine = os.path.splitext(os.path.basename(sys.argv[0] if sys.argv else ''))[0] == name
-    slow = mine and package.endswith(('.train', '.report')) and not {'-h', '--help'} & set(sys.argv)
+    bulk = any(word.startswith('--engine') for word in sys.argv) # alone, `retina_grade` prints what others read
+    slow = mine and (bulk or package.endswith(('.train', '.report'))) and not {'-h', '--help'} & set(sys.argv)
     t = threading.Timer(1, lambda: print(f'{name}: loading', flush=True))
     t.daemon = True
     if slow: t.start()

@@ -6,11 +6,13 @@
 __all__ = ['bulk_columns', 'grade_shard', 'grade_here', 'finish_bulk']
 
 # %% ../../nbs/deploy/93_bulk.ipynb #1de19839
-import hashlib, io, json, os, threading, time
+import hashlib, io, json, os, struct, tempfile, threading, time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from fastcore.basics import patch
@@ -221,12 +223,16 @@ def _result(place, job)->Any:
     return t
 
 # %% ../../nbs/deploy/93_bulk.ipynb #562f55db
-def _first_of_each(hashes)->Any:
-    "(n,): for each file the number of the first that is the same; its own where it is that one, or has no hash"
-    import numpy as np
-    own, hashes = np.arange(len(hashes)), np.array(hashes, 'S16')
-    _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
-    return np.where(hashes == b'', own, first[which])
+_HOLES = 128 # pigeon-holes: of a hundred million images, each has less than a million
+_RECORD = struct.Struct('<16sq') # the beginning of a hash, and the number of its file
+
+def _there_before(records # the content of a pigeon-hole
+                 )->Iterator[tuple]:
+    "(number, number of the first that is the same) of each file whose hash was there before"
+    first = {}
+    for sha, n in _RECORD.iter_unpack(records):
+        if (before := first.setdefault(sha, n)) != n: yield n, before
+
 
 # %% ../../nbs/deploy/93_bulk.ipynb #d7f3ba36
 class _Parts:
@@ -271,35 +277,68 @@ def _again(t, names)->Any:
     pa = need('pyarrow')
     return t.select(['file', 'sha256', 'shard']).append_column('same_as', pa.array(names, pa.string()))
 
+# %% ../../nbs/deploy/93_bulk.ipynb #ecc80ba7
+class _Notes:
+    "Which files of a plan are the same as one before, and how that one is called; kept in two files of a folder"
+    def __init__(self, folder, n):
+        self.notes, self.names = (open(Path(folder)/f, 'w+b') for f in ('notes', 'names'))
+        self.notes.truncate(8*n)
+    def _note(self, i, note):
+        self.notes.seek(8*i)
+        self.notes.write(note.to_bytes(8, 'little', signed=True))
+    def same(self, i, first):
+        self._note(i, first + 1)
+        self._note(first, -1)
+    def read(self, i, n)->Any: # (n,): 0 alone, above 0 there before, below 0 the first of several
+        import numpy as np
+        self.notes.seek(8*i)
+        return np.frombuffer(self.notes.read(8*n), '<i8')
+    def call(self, i, name):
+        self._note(i, -1 - self.names.seek(0, 2))
+        self.names.write(json.dumps(name).encode() + b'\n')
+    def name(self, note)->str: # of the file that a note above 0 points to
+        self.names.seek(-1 - int(self.read(note - 1, 1)[0]))
+        return json.loads(self.names.readline())
+    def close(self):
+        for f in (self.notes, self.names): f.close()
+
+
 # %% ../../nbs/deploy/93_bulk.ipynb #661e2e8b
-def _numbers(plan, place)->Any:
-    "(images,): the number of the first file that is the same, for every file of a plan"
-    import numpy as np
-    def _hashes(k): # sixteen bytes each, and no more
-        texts = _result(place, plan.job(k))['sha256'].to_pylist()
-        return np.array([bytes.fromhex(s[:32]) for s in texts], 'S16')
-    return _first_of_each(np.concatenate([_hashes(k) for k in range(len(plan.shards))]))
+def _noted(plan, place, folder)->_Notes:
+    "The notes on all files of a plan"
+    notes, at = _Notes(folder, plan.images), 0
+    with ExitStack() as stack:
+        holes = [stack.enter_context(open(folder/f'{i:03d}', 'w+b')) for i in range(_HOLES)]
+        for k in range(len(plan.shards)):
+            hashes = _result(place, plan.job(k))['sha256'].to_pylist()
+            for n, sha in enumerate(hashes, at): # one that could not be read has no hash, and is like no other
+                if sha: holes[int(sha[:2], 16) % _HOLES].write(_RECORD.pack(bytes.fromhex(sha[:32]), n))
+            at += len(hashes)
+        for f in holes:
+            f.seek(0)
+            for n, first in _there_before(f.read()): notes.same(n, first)
+    return notes
+
 
 # %% ../../nbs/deploy/93_bulk.ipynb #ef4a525c
-def _together(plan, place)->dict:
+def _together(plan, place, notes)->dict:
     "Write index and duplicates; what was counted"
-    import numpy as np
-    first, counts, names, at = _numbers(plan, place), _Counts(), {}, 0
-    twice = set(first[first != np.arange(len(first))].tolist())
+    counts, at = _Counts(), 0
     for k in range(len(plan.shards)):
         t = _result(place, plan.job(k))
         if not k: index, again = _Parts(place, 'index', t.schema), _Parts(place, 'duplicates', _again(t[:0], []).schema)
-        here = first[at:at + len(t)]
-        own = here == np.arange(at, at + len(t))
-        names |= {at + i: f for i, f in enumerate(t['file'].to_pylist()) if at + i in twice}
-        once = t.filter(own)
+        here, files = notes.read(at, len(t)), t['file'].to_pylist()
+        for i in (here < 0).nonzero()[0].tolist(): notes.call(at + i, files[i])
+        late = here > 0
+        once = t.filter(~late)
         index.add(once)
-        again.add(_again(t.filter(~own), [names[n] for n in here[~own].tolist()]))
+        again.add(_again(t.filter(late), [notes.name(n) for n in here[late].tolist()]))
         counts.add(t, once)
         at += len(t)
     index.close()
     again.close()
     return counts.summary()
+
 
 # %% ../../nbs/deploy/93_bulk.ipynb #3ded45ff
 def finish_bulk(
@@ -311,7 +350,8 @@ def finish_bulk(
     left, n = plan.left(), len(plan.shards)
     if left: raise RunError(f'{out}: {len(left)} of {n} shards have no result yet; the command that began goes on')
     place, s = place_at(plan.out), plan.settings
-    found = dict(images=plan.images, **_together(plan, place))
+    with tempfile.TemporaryDirectory(prefix='retina_nb_') as d, closing(_noted(plan, place, Path(d))) as notes:
+        found = dict(images=plan.images, **_together(plan, place, notes))
     found['duplicates'] = plan.images - found['photographs']
     told = dict(where=s.where, model=s.model, precision=s.precision, threshold=s.threshold, shards=n, **found)
     place.write('summary.json', json.dumps(told, indent=1, ensure_ascii=False).encode())

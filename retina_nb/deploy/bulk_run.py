@@ -71,4 +71,4 @@ def grade_bulk(
                        grade_anyway=grade_anyway, progress=progress)
     with Progress('grading', plan.images, show=progress) as p:
         _all(plan, run, p.step, workers=workers, scheduler=scheduler)
-    return finish_bulk(plan.out)
+    with Progress('putting together', show=progress): return finish_bulk(plan.out)

@@ -313,13 +313,14 @@ def plan_shards(
     per_shard:int=1000, # images a shard: half a minute of work for a core
     threshold:float=None, # operating point of referral; by default the bundle's own
     grade_anyway:bool=False, # grade what should not be graded too?
-    progress:bool=False, # a sign of life while the names are listed?
+    progress:bool=False, # a sign of life while model and names are looked at?
 )->Plan: # the one that is there, where one is
     "Write down what is to be graded, or go on with it, or find it written"
     where, out, bundle = map(_whole, (where, out, bundle))
     _own_place(out, where, bundle)
-    source, place = _source(where), place_at(out)
-    settings = _settings(source, bundle, per_shard, threshold, grade_anyway)
+    with Progress('opening the model', show=progress, first=.3):
+        source, place = _source(where), place_at(out)
+        settings = _settings(source, bundle, per_shard, threshold, grade_anyway)
     if not _own(place, settings):
         if next(source.after('', 0), None) is None: raise DataError(source.nothing())
         place.create(_SETTINGS, json.dumps(settings.to_dict(), indent=1).encode())

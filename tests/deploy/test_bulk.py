@@ -1,6 +1,7 @@
 "Bulk grading: every image exactly once in the result, whatever is killed, changed, gone or in the way meanwhile"
-import errno, io, os, random, shutil, signal, subprocess, sys, threading, time
+import contextlib, errno, hashlib, io, os, random, shutil, signal, subprocess, sys, tempfile, threading, time, tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from PIL import Image
 
 from retina_nb.core import BundleError, DataError, RunError, SettingError
 from retina_nb.deploy import Grader, grading_columns
-from retina_nb.deploy import shards as shards_room
+from retina_nb.deploy import bulk, shards as shards_room
 from retina_nb.deploy.bulk import finish_bulk, grade_shard
 from retina_nb.deploy.bulk_run import grade_bulk
 from retina_nb.deploy.shards import plan_shards, read_plan, read_shard
@@ -329,6 +330,44 @@ def test_a_disk_that_fills_up(bundle, eyes, tmp_path, monkeypatch):
     found = grade_bulk(bundle, eyes, tmp_path/'out', **HOW | dict(per_shard=4))
     assert found['images'] == 11 and not [f for f in os.listdir(tmp_path/'out') if 'tmp' in f]
 
+# --- the same photograph twice
+def noted(monkeypatch, hashes, per=100):
+    "What is noted of files that have these hashes, in shards as they are read"
+    pa = pytest.importorskip('pyarrow')
+    parts = [hashes[i:i + per] for i in range(0, len(hashes), per)]
+    monkeypatch.setattr(bulk, '_result', lambda place, k: pa.table(dict(sha256=parts[k])))
+    plan = SimpleNamespace(images=len(hashes), shards=parts, job=lambda k: k)
+    with tempfile.TemporaryDirectory() as d, contextlib.closing(bulk._noted(plan, None, Path(d))) as notes: return notes.read(0, len(hashes)).copy()
+
+def in_turn(n, seed=0, pool=50):
+    "Hashes of which some come again and some are lacking, as they come"
+    rng = random.Random(seed)
+    draw = lambda i: '' if rng.random() < .1 else hashlib.sha256(b'%d' % (rng.randrange(pool) if rng.random() < .4 else pool + i)).hexdigest()
+    return [draw(i) for i in range(n)]
+
+@pytest.mark.parametrize('holes', [1, 3, 128])
+def test_the_first_of_the_same_is_found(monkeypatch, holes):
+    monkeypatch.setattr(bulk, '_HOLES', holes)
+    for n in (1, 7, 100, 450):
+        hashes, first = in_turn(n, n), {}
+        notes, several = noted(monkeypatch, hashes), {h for h in hashes if h and hashes.count(h) > 1}
+        for i, h in enumerate(hashes):
+            want = first.setdefault(h, i)
+            assert notes[i] == (0 if h not in several else -1 if want == i else want + 1), (n, i)
+
+def test_memory_does_not_grow_with_the_number(monkeypatch):
+    "Not by what the hashes of all images would take"
+    def peak(n):
+        hashes = in_turn(n, pool=n//4)
+        tracemalloc.start()
+        noted(monkeypatch, hashes, 500)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found - 8*n # the notes, which are read at once only here
+    peak(1000)
+    few, many = peak(1000), peak(15_000)
+    assert many - few < 14_000*16, f'{(many - few)/14_000:.0f} bytes an image'
+
 # --- what is killed
 ZYGOTE = """
 import os, random, signal, sys, time
@@ -439,9 +478,18 @@ def test_a_worker_that_is_killed_and_a_second_client(bundle, photos, tmp_path, u
         assert '11 images, 2 of them a file that is there twice; 8 ' in out and 'summary.json counts' in out
     assert everything(tmp_path/'out') == undisturbed
 
+SLOW = """import os, time   # a worker that rests after each result, so that it is never through before it is stopped
+link = os.link
+def slow(a, b, **how):
+    link(a, b, **how)
+    if str(b).endswith('.parquet') and 'manifest' not in str(b): time.sleep(2)
+os.link = slow
+"""
+
 @pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX')
 def test_the_keyboard_stops_it_and_the_same_command_goes_on(bundle, photos, tmp_path, undisturbed):
-    p = start(bundle, photos, tmp_path/'out', '--workers', '1')
+    (tmp_path/'sitecustomize.py').write_text(SLOW)
+    p = start(bundle, photos, tmp_path/'out', '--workers', '1', env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])})
     wait_for(lambda: results(tmp_path/'out'))
     mine = psutil.Process(p.pid).children(recursive=True)
     p.send_signal(signal.SIGINT)
@@ -455,6 +503,20 @@ def test_the_keyboard_stops_it_and_the_same_command_goes_on(bundle, photos, tmp_
     assert everything(tmp_path/'out') == undisturbed
 
 # --- the command
+@pytest.mark.parametrize('words, says', [(['--engine', 'local'], True), (['--engine=dask'], True), ([], False), (['--engine', 'local', '--help'], False)])
+def test_a_sign_of_life_while_libraries_are_loaded(monkeypatch, capsys, words, says):
+    from retina_nb import commands
+    monkeypatch.setattr(commands.threading, 'Timer', lambda wait, f: SimpleNamespace(start=f if wait == 1 else None, cancel=lambda: None))
+    monkeypatch.setattr(sys, 'argv', ['/bin/retina_grade', 'bundle', 'eyes', *words])
+    with commands._patience('retina_nb.deploy', 'retina_grade'): pass
+    assert capsys.readouterr().out == 'retina_grade: loading\n'*says
+
+def test_each_part_of_the_work_shows_that_it_is_alive(bundle, photos, tmp_path, capsys, monkeypatch):
+    from retina_nb import work
+    monkeypatch.setattr(work, '_tell', lambda p: print(p.what, p.waits[0] <= 1))
+    grade_bulk(bundle, photos, tmp_path/'out', **HOW | dict(progress=True))
+    assert capsys.readouterr().out.splitlines() == [f'{w} True' for w in ('opening the model', 'listing', 'grading', 'putting together')]
+
 def test_what_the_command_says(bundle, photos, tmp_path, typed):
     for args, says in ((['--engine', 'local'], 'needs --out'), (['--engine', 'local', '--out', tmp_path/'g.csv'], 'folder of tables'),
                        (['--engine', 'locla', '--out', tmp_path/'x'], 'did you mean local?'), (['--workers', '2'], 'add --engine'),
