@@ -13,6 +13,7 @@ from .losses import Regression as Regression
 from .losses import SoftQWK as SoftQWK
 from .losses import make_loss as make_loss
 from .network import Net as Net
+from .network import check_size as check_size
 from .network import load_weights as load_weights
 from .network import model_cost as model_cost
 from .model import GradingModel as GradingModel
@@ -47,10 +48,12 @@ from .prediction import predict as predict
 from .prediction import retina_evaluate as retina_evaluate
 from .sides import together as together
 from .compare_runs import compare as compare
+from .compare_runs import differing as differing
 from .compare_runs import paired as paired
 from .compare_runs import plot_curves_by_arch as plot_curves_by_arch
 from .compare_runs import plot_runs as plot_runs
 from .compare_runs import retina_compare as retina_compare
+from .compare_runs import side_by_side as side_by_side
 from .compare_runs import write_comparison as write_comparison
 from .probe import draw_labels as draw_labels
 from .probe import encode as encode
@@ -85,4 +88,4 @@ from .self_training import plot_pretraining as plot_pretraining
 from .self_training import pretrain as pretrain
 from .self_training import retina_pretrain as retina_pretrain
 
-__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'Net', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'check_tracker', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'save_run', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'together', 'compare', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'write_comparison', 'draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes', 'VIEWS', 'Views', 'make_views', 'read_views', 'views_for', 'alignment', 'contrastive_accuracy', 'forward_in_parts', 'is_collapsed', 'nt_xent', 'spread', 'uniformity', 'vicreg', 'PretrainConfig', 'make_encoder', 'make_pair_learner', 'neighbour_accuracy', 'PretrainRun', 'plot_pretraining', 'pretrain', 'retina_pretrain']
+__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'Net', 'check_size', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'check_tracker', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'save_run', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'together', 'compare', 'differing', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'side_by_side', 'write_comparison', 'draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes', 'VIEWS', 'Views', 'make_views', 'read_views', 'views_for', 'alignment', 'contrastive_accuracy', 'forward_in_parts', 'is_collapsed', 'nt_xent', 'spread', 'uniformity', 'vicreg', 'PretrainConfig', 'make_encoder', 'make_pair_learner', 'neighbour_accuracy', 'PretrainRun', 'plot_pretraining', 'pretrain', 'retina_pretrain']
