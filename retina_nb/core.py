@@ -214,6 +214,21 @@ def get_task(task # name of a task, a `Task`, its dictionary, or the path of a J
     raise SettingError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}, or give your own: a Task, "
                        f'or the JSON file that defines it, such as task.json{did_you_mean(str(task), TASKS)}')
 
+# %% ../nbs/05_core.ipynb #6e3c3dec
+_PICTURE = dict(fundus='photograph', oct='scan', xray='X-ray')
+
+@patch
+def say(self:Task,
+        text:str # written for photographs: 'a photograph', 'Photographs', 'synthetic eyes'
+       )->str:   # of the kind of picture that the task is about
+    "A text in the words of the task"
+    word = _PICTURE[self.modality]
+    if word == 'photograph': return text
+    article = r'\1n ' if word == 'X-ray' else r'\1 '
+    text = re.sub(r'\b([Aa]) (?=photograph)', article, text).replace('synthetic eyes', f'synthetic {word}s')
+    def put(m): return word.upper() if m[0].isupper() else word[0].upper() + word[1:] if m[0][0] == 'P' else word
+    return re.sub(r'\bphotograph(?=s?\b)', put, text, flags=re.I)
+
 # %% ../nbs/05_core.ipynb #6de2ccdd
 def with_task(table, # records or predictions
               task   # a task, its name, or whatever `get_task` takes

@@ -152,16 +152,26 @@ def _open_address(url)->tuple:
     return folder, folder
 
 
+# %% ../../nbs/data/20_records.ipynb #bebbcdda
+def _drawn(text, seed, task)->Path:
+    "The folder of 'synth:N', drawn for the pictures of a task"
+    modality = task.modality if task else 'fundus'
+    if not text[6:].isdigit() or not int(text[6:]):
+        raise SettingError(f'{text}: write synth:N for N synthetic images, for example synth:400')
+    if modality == 'xray': raise SettingError(f'{text}: only eyes and OCT scans can be drawn, no X-rays: give a folder')
+    if modality == 'oct':
+        from retina_nb.synth.scan import scan_dataset
+        return scan_dataset(int(text[6:]), seed)
+    from retina_nb.synth.dataset import synth_dataset
+    return synth_dataset(int(text[6:]), seed=seed)
+
 # %% ../../nbs/data/20_records.ipynb #39ca5ae6
-def _open_data(path, seed)->tuple:
+def _open_data(path, seed, task=None)->tuple:
     "DATA as a `DataFolder`, and the part of it to look for a layout in: the one file, where DATA names a file"
     text = str(path)
     _KNOWN.clear() # what lies at addresses may have changed since
     if text.startswith('synth:'):
-        from retina_nb.synth.dataset import synth_dataset
-        if not text[6:].isdigit() or not int(text[6:]):
-            raise SettingError(f'{text}: write synth:N for N synthetic images, for example synth:400')
-        path = synth_dataset(int(text[6:]), seed=seed)
+        path = _drawn(text, seed, task)
     elif is_url(text): return _open_address(text)
     path = Path(path)
     if not path.is_file():
@@ -244,7 +254,8 @@ def load_records(
     warn=True, # say with a warning when something is wrong? `attrs['problems']` holds it either way
 )->pd.DataFrame: # records; what cannot be read as a data set at all is a `DataError`
     "Any known data set as records; what is wrong with it is in `records.attrs['problems']`"
-    task,(folder,asked) = get_task(task), _open_data(path, seed)
+    task = get_task(task)
+    folder,asked = _open_data(path, seed, task)
     whole = asked is folder # or a single file, whose neighbours are nobody's business
     layout,carriers = find_layout(asked, task, layout=layout, columns=columns)
     given,(folder,carriers) = folder, _below(folder, carriers, layout)

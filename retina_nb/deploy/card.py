@@ -48,7 +48,7 @@ def test_figures(
     kind = 'synthetic eyes' if _all_drawn(config.get('trained_on'), 'test') else 'photographs'
     n, patients = m.get('n_images', '?'), m.get('n_patients', '?')
     reached = f"sensitivity of {_figure(found['sensitivity'])} and a specificity of {_figure(found['specificity'])}"
-    return (f'On {n} {kind} of the test part, of {patients} patients that it had not seen, {task.positive_name} '
+    return task.say(f'On {n} {kind} of the test part, of {patients} patients that it had not seen, {task.positive_name} '
             f'was found with a {reached} (95% intervals).')
 
 # %% ../../nbs/deploy/36_card.ipynb #59297b4f
@@ -222,7 +222,8 @@ def card_text(
                         'not stated', refer=_referral(task, op) + _chosen(op, task), trained=_trained_md(c),
                         novelty=_novelty_md(c.get('novelty')), figures=f'{figures}\n\n' if figures else '',
                         scores=_scores_md(c.get('metrics')))
-    return start + CARD_END.format(on=same['on'], diff=same['max_difference'], changed=same['grades_changed'],
-                                   int8=_int8_md(c.get('int8')), asked=_asked_md(c), use=_USE,
+    use = _USE if task.modality == 'fundus' else _USE.replace('eye.jpg', 'image.jpg')
+    return task.say(start + CARD_END.format(on=same['on'], diff=same['max_difference'], changed=same['grades_changed'],
+                                   int8=_int8_md(c.get('int8')), asked=_asked_md(c), use=use,
                                    hash=c.get('preprocess_hash'),
-                                   version=(c.get('versions') or {}).get('retina_nb', '?'))
+                                   version=(c.get('versions') or {}).get('retina_nb', '?')))

@@ -313,15 +313,16 @@ def _write(out, run, config, model, models, valid, n_check, clouds, progress)->P
 # %% ../../nbs/deploy/46_exporter.ipynb #d8c615ff
 def _report_export(path, int8):
     "What a user wants to know of a new bundle"
-    c = load_bundle(path).config
-    same, novelty, badge = c['parity'], c.get('novelty') or {}, source_badge(c.get('trained_on'))
+    bundle = load_bundle(path)
+    c, say = bundle.config, bundle.task.say
+    same, novelty, badge = c['parity'], c.get('novelty') or {}, say(source_badge(c.get('trained_on')))
     print(f"{path}: {c['arch']}, {c['precision']}{', ' if badge else ''}{badge}")
     print(f"{same['on']} They differ by {same['max_difference']:.1e} at most, no grade changed")
     if int8: print(f"int8: {c['int8']['reason']}")
     v = novelty.get('validation')
     if v: print(f"novelty: {v['flagged']} of {v['images']} validation images are called unlike what it has seen")
     else: print(f"novelty: it cannot tell what is unlike the images it has seen: {novelty.get('reason')}")
-    next_command('retina_grade', path, 'PHOTOGRAPH')
+    next_command('retina_grade', path, say('PHOTOGRAPH'))
 
 # %% ../../nbs/deploy/46_exporter.ipynb #5af9ecde
 @call_parse

@@ -17,6 +17,7 @@ from .bulk_run import grade_bulk
 from .grader import Grader, image_files
 from .grading import TORN, Ungraded, decision
 from .gradings import grade_to_csv
+from ..image.judged import JUDGED
 
 # %% ../../nbs/deploy/98_grade_command.ipynb #e44118e8
 def _header(grader)->str:
@@ -24,7 +25,7 @@ def _header(grader)->str:
     task, parts = grader.task, ['file', 'grade']
     parts.append(' '.join(f'p({c})' for c in task.classes))
     if task.positive: parts.append(f'{task.positive_name} (its probability at the threshold)')
-    if task.modality == 'fundus': parts.append('quality')
+    if task.modality in JUDGED: parts.append('quality')
     return '  '.join([*parts, 'why a person should look, and what the model has seen'])
 
 # %% ../../nbs/deploy/98_grade_command.ipynb #0c4cec57

@@ -48,7 +48,7 @@ class Grader:
         self._session, self._single, self._lock = open_session(data, threads), None, threading.Lock()
         self.outputs = [o.name for o in self._session.get_outputs()]
         self.has_cam = 'cam' in self.outputs
-        self.trained_on = source_badge(self.bundle.config.get('trained_on'))
+        self.trained_on = self.task.say(source_badge(self.bundle.config.get('trained_on')))
         self.judges = (self.bundle.config.get('gradable') or {}).get('applies', True)
         self.identity = dict(name=self.bundle.name, id=self.bundle.id, preprocess=self.preprocess.hash,
                              precision=self.precision)
@@ -130,10 +130,10 @@ def _input(self:Grader, a, src)->np.ndarray:
 # %% ../../nbs/deploy/45_grader.ipynb #32d5c29e
 @patch
 def _quality(self:Grader, a, src):
-    "The quality of a fundus photograph; other pictures are not judged"
-    if self.task.modality != 'fundus': return None
-    from retina_nb.image.quality import DIAMETER, image_quality
-    return image_quality(a if min(a.shape[:2]) >= DIAMETER else src)
+    "The quality of a photograph or a scan; pictures of other kinds are not judged"
+    from retina_nb.image.judged import judge_quality
+    from retina_nb.image.quality import DIAMETER
+    return judge_quality(a if min(a.shape[:2]) >= DIAMETER else src, self.task)
 
 # %% ../../nbs/deploy/45_grader.ipynb #54e5cabb
 @patch

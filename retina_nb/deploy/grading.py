@@ -104,7 +104,7 @@ def reasons(
     "Why a person should look at this photograph"
     out = [f'should not be graded: {self.ungradable}'] if self.ungradable else []
     if not self.quality.get('ok', True): out.append('poor quality: ' + ', '.join(self.quality['reasons']))
-    if self.novel: out.append(UNLIKE)
+    if self.novel: out.append(self.task.say(UNLIKE) if self.task else UNLIKE)
     if self.contradiction(threshold): out.append(TORN)
     return out
 

@@ -230,7 +230,7 @@ def _grade(self:MockModel, src, name, cam, session)->Any:
     if truth is None or truth not in range(len(self.task)):
         raise ImageError(name, f'{self.bundle.name} is a mock, and its oracle does not know this photograph: send one '
                                'of its table, or of retina_simulate')
-    sharp = quality.measures['sharpness'] if quality else SHARP
+    sharp = quality.measures.get('sharpness', SHARP) if quality else SHARP
     p = self.probabilities([truth], [hashlib.sha256(data).hexdigest()], [sharp])
     return self._grading(name, dict(probabilities=p), quality, why, dict(prepare=0., model=0.))
 

@@ -51,7 +51,7 @@ class GradingPanel(W.VBox):
             self._wait(e, begin)
     def __repr__(self):
         s = getattr(self, 'session', None)
-        return f'GradingPanel({s.grader!r}, {len(s.cases)} photographs)' if s else 'GradingPanel(not open yet)'
+        return s.task.say(f'GradingPanel({s.grader!r}, {len(s.cases)} photographs)') if s else 'GradingPanel(not open yet)'
 
 # %% ../../nbs/deploy/70_panel.ipynb #ac9621ea
 def _card(*children): return W.VBox(list(children)).add_class('rnb-card')
@@ -74,7 +74,7 @@ def _fill(self:GradingPanel, session, samples):
     self._samples, self._sent, self._paper = panel_samples(samples, session.task), set(), {}
     accept = ','.join(['image/*', *sorted(IMAGE_TYPES)])
     self.viewer = Viewer(self._hear, max_mb=session.max_mb, accept=accept, samples=list(self._samples),
-                         **_fate(session))
+                         word=session.task.say('photograph'), **_fate(session))
     self.stage, self.head, self.alerts = Stage(session, self.viewer), W.HTML(), AlertLine(session, self._again)
     self._make_left()
     self._make_right()
@@ -87,8 +87,8 @@ def _fill(self:GradingPanel, session, samples):
 def _fate(s)->dict:
     "What becomes of photographs, where that is something else than the viewer says of its own accord"
     if not isinstance(s.grader, RemoteGrader): return {}
-    return dict(fate=f'They are sent to the service at {s.grader.client.url}, which keeps its answers, and the '
-                     'photographs where it was told to.')
+    return dict(fate=s.task.say(f'They are sent to the service at {s.grader.client.url}, which keeps its answers, and the '
+                     'photographs where it was told to.'))
 
 # %% ../../nbs/deploy/70_panel.ipynb #03280347
 @patch
@@ -124,7 +124,7 @@ def _in_tabs(self:GradingPanel, grading)->list:
     self.desk.remove_class('rnb-panel')
     self.watch = WatchTab(grader.client)
     self.pages = [W.VBox(o).add_class('rnb-tab-page') for o in (grading, [self.desk], [self.watch])]
-    self.tabs = [_button('Grade', lambda: self._turn(0), 'Have photographs graded'),
+    self.tabs = [_button('Grade', lambda: self._turn(0), s.task.say('Have photographs graded')),
                  _button('Read again', lambda: self._turn(1), "Cases that wait for a reader, blind to the model"),
                  _button('Watch', lambda: self._turn(2), 'What has changed, how good the model is, what waits')]
     self.desk.changed = self._count
@@ -184,11 +184,12 @@ def _make_right(self:GradingPanel):
 @patch
 def _make_moves(self:GradingPanel):
     "To the photograph before, to the next one, and away with this one"
-    s = self.session
-    self.before = _button('\u2039 Previous', lambda: self._change(lambda: s.move(-1)), 'The photograph before this one')
-    self.next = _button('Next \u203a', lambda: self._change(lambda: s.move(1)), 'The photograph after this one')
+    s, say = self.session, self.session.task.say
+    back, on = (lambda: self._change(lambda: s.move(-1))), (lambda: self._change(lambda: s.move(1)))
+    self.before = _button('\u2039 Previous', back, say('The photograph before this one'))
+    self.next = _button('Next \u203a', on, say('The photograph after this one'))
     gone = lambda: self._change(lambda: s.remove(s.current.key if s.current else -1))
-    self.remove = _button('Remove', gone, 'Forget this photograph; the others stay')
+    self.remove = _button('Remove', gone, say('Forget this photograph; the others stay'))
     self.moves = _row(self.before, self.next, self.remove).add_class('rnb-moves')
 
 # %% ../../nbs/deploy/70_panel.ipynb #2314f1f1
@@ -210,7 +211,7 @@ def _make_feedback(self:GradingPanel):
     "Agree, or say what it should have been"
     wide, s = dict(description_width='auto'), self.session
     grades = [('Choose\u2026', -1), *[(f'{i} {n}', i) for i,n in enumerate(s.task.classes)]]
-    self.agree = _button('Agree', self._agree, 'The grade is right; on to the next photograph', main=True)
+    self.agree = _button('Agree', self._agree, s.task.say('The grade is right; on to the next photograph'), main=True)
     self.grade = W.Dropdown(options=grades, value=-1, description='or correct to', style=wide).add_class('rnb-grow')
     self.reason = W.Text(placeholder='optional', description='Reason', style=wide, continuous_update=True)
     self.save, self.said = _button('Save correction', self._correct), W.HTML()
@@ -225,7 +226,7 @@ def _make_bottom(self:GradingPanel):
     self.export = _button('Export CSV', self._export, 'Save this table as a CSV file')
     self.paper = _button('Print', lambda: self.viewer.send(dict(t='print')), 'One page a patient')
     forget = lambda: self._change(self.session.clear)
-    self.clear = _button('Clear all', forget, 'Forget every photograph of this session')
+    self.clear = _button('Clear all', forget, self.session.task.say('Forget every photograph of this session'))
     buttons = _row(self.export, self.paper, self.clear)
     self.bottom = _card(self.title, self.patients, self.table, buttons).add_class('rnb-bottom')
 
@@ -296,7 +297,7 @@ def _agree(self:GradingPanel):
     if not self._tell(s.agree) or alone: return
     more = s.move_to_unread()
     if more: self.refresh(new=True)
-    text = said_text(c, s.task, name=True) + ('' if more else ' Every photograph has been judged.')
+    text = said_text(c, s.task, name=True) + ('' if more else s.task.say(' Every photograph has been judged.'))
     self.viewer.send(dict(t='say', text='' if s.state == 'graded' else text))
     self._say(text)
 
@@ -353,7 +354,7 @@ def refresh(
     if graded and asks: self.refer.value = referral_html(s)
     self.clinic.show()
     self._say(said_text(c, s.task))
-    self.title.value = f'<h2>This session</h2><p>{escape(counts_text(s.counts()))}</p>'
+    self.title.value = f'<h2>This session</h2><p>{escape(s.task.say(counts_text(s.counts())))}</p>'
     self.patients.value, self.table.value = patients_html(s), table_html(s)
     self._send_strip(all_thumbs)
     self._send_sheets(all_thumbs)

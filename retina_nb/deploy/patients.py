@@ -110,7 +110,8 @@ def result_text(
 )->str: # a sentence or two
     "The result of a patient, and whether a person should look"
     grade, positive = result_grade(s, r), s.task.positive_name or 'positive'
-    if not grade: return 'No photograph was graded: to be seen by a person.'
+    if not grade: return s.task.say('No photograph was graded: to be seen by a person.')
     said = '' if r.positive is None else f'; {positive}' if r.positive else f'; not {positive}'
     person = f": to be seen by a person{' (' + '; '.join(r.reasons) + ')' if r.reasons else ''}" if r.refer else ''
-    return f'{grade}{said}{person}.' + (f' The {r.missing} is not among the photographs.' if r.missing else '')
+    missing = s.task.say(f' The {r.missing} is not among the photographs.') if r.missing else ''
+    return f'{grade}{said}{person}.{missing}'

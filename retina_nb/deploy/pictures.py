@@ -121,16 +121,25 @@ def _sample_names(files)->list:
     named = [far if names.count(n) > 1 else n for n,far in zip(names, near)]
     return [shown_name(f) if named.count(n) > 1 else n for n,f in zip(named, files)]
 
+# %% ../../nbs/deploy/48_pictures.ipynb #4788d447
+def _drawn_scan(i, label)->tuple:
+    "A synthetic OCT scan as the sample menu gives it"
+    from retina_nb.synth.scan import synth_scan
+    return f'synthetic_scan{i}.jpg', _jpeg(synth_scan(i, label).image, 90)
+
 # %% ../../nbs/deploy/48_pictures.ipynb #cfbe4b02
 def panel_samples(
-    samples, # folder, list of image files, or None for synthetic eyes
-    task, # the `Task`: only a fundus task has synthetic eyes
+    samples, # folder, list of image files, or None for synthetic eyes or scans
+    task, # the `Task`: of the fundus and of OCT there are drawings, of X-rays none
 )->dict: # name to a function that gives (file name, bytes or array)
     "What the sample menu offers"
     if samples is not None:
         files = list(map(str, image_files(list(samples) if isinstance(samples, (list,tuple)) else [samples])[:500]))
         def read(f): return os.path.basename(f), read_bytes(f, MAX_BYTES)
         return {name: (lambda f=f: read(f)) for name,f in zip(_sample_names(files), files)}
+    if task.modality == 'oct':
+        return {f'Synthetic scan, drawn as {c}': (lambda i=i: _drawn_scan(21+i, i))
+                for i,c in enumerate(get_task('oct').classes)}
     if task.modality != 'fundus': return {}
     grades = get_task('dr').classes # whatever the model grades, this is what is drawn
     return {f'Synthetic {eye} eye, drawn as {grades[grade]}': (lambda a=(i, grade, eye): _drawn(*a))

@@ -54,7 +54,8 @@ def _graded(s, c)->str:
 def _eye_html(s, c)->str:
     "One photograph with all that is known of it"
     e, time = html.escape, f', graded {c.time:%H:%M:%S}' if c.time else ''
-    title = f'<h3>{e(c.eye)} eye</h3>' if c.eye else '<h3>Eye not known</h3>'
+    unknown = '' if s.task.modality == 'xray' else '<h3>Eye not known</h3>'
+    title = f'<h3>{e(c.eye)} eye</h3>' if c.eye else unknown
     title += f'<p class="rnb-paper-file">{e(c.name)}{time}</p>'
     if c.state == 'graded': said = _graded(s, c)
     else: said = f"<p><b>Not graded.</b> This file {e(c.error or why_withheld(c))}.</p>"
@@ -81,7 +82,8 @@ def _further(s, cases)->str:
         return html.escape(f"{c.name} ({of_eye(c)}): {'; '.join([said, *open_reasons(s, c)])}")
     items = [line(c) for c in cases[:_LISTED]]
     if len(cases) > _LISTED: items.append(f'and {len(cases)-_LISTED} more, which are in the table of the session')
-    return '<h3>Further photographs</h3><ul class="rnb-further">' + ''.join(f'<li>{o}</li>' for o in items) + '</ul>'
+    title = s.task.say('Further photographs')
+    return f'<h3>{title}</h3><ul class="rnb-further">' + ''.join(f'<li>{o}</li>' for o in items) + '</ul>'
 
 # %% ../../nbs/deploy/64_sheets.ipynb #7e4c8e1d
 def _result_html(s, r)->str:
@@ -91,7 +93,7 @@ def _result_html(s, r)->str:
     said = f'{positive[0].upper() + positive[1:]}: {word}' if word else ''
     why = [*r.reasons[:3], f'{len(r.reasons)-3} more, below'] if len(r.reasons) > 3 else r.reasons
     person = 'To be seen by a person' + (': ' + '; '.join(why) if why else '') if r.refer else ''
-    missing = f'No photograph of the {r.missing}' if r.missing else ''
+    missing = s.task.say(f'No photograph of the {r.missing}') if r.missing else ''
     parts = [result_grade(s, r) or 'Not graded', said, person, missing]
     kind = 'rnb-paper-refer' if r.refer else 'rnb-paper-clear'
     return f'<p class="rnb-paper-result {kind}"><b>Result</b> ' + '. '.join(e(o) for o in parts if o) + '.</p>'
@@ -113,7 +115,8 @@ def _sheet(s, r)->str:
     who = f'Patient {r.patient}' if r.patient else f'Patient not known, {r.cases[0].name}'
     eyes = [_eye_html(s, c) for c in large]
     if r.missing:
-        empty = f'<div class="rnb-paper-eye"><h3>{r.missing}</h3><div class="rnb-no-picture">no photograph</div></div>'
+        no = s.task.say('no photograph')
+        empty = f'<div class="rnb-paper-eye"><h3>{r.missing}</h3><div class="rnb-no-picture">{no}</div></div>'
         eyes.insert(0 if r.missing == 'right eye' else len(eyes), empty)
     days = {f'{c.time:%d %B %Y}' for c in r.cases if c.time}
     graded = f"Graded {', '.join(sorted(days))}. " if days else ''

@@ -24,6 +24,7 @@ class Viewer(anywidget.AnyWidget):
     opacity = T.Float(.6).tag(sync=True)
     samples = T.List(T.Unicode()).tag(sync=True)
     takes = T.Bool(True).tag(sync=True) # files, or does it only show?
+    word = T.Unicode('photograph').tag(sync=True) # what it calls a picture: 'photograph', 'scan' or 'X-ray'
     fate = T.Unicode('They are held in memory while this page is open, and never stored.').tag(sync=True) # of files
 
     def __init__(

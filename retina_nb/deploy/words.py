@@ -131,7 +131,7 @@ def verdict_html(
     threshold:float|None=None, # the session's; by default the one that the grading was made with
 )->str: # HTML
     "The grade in words with the probabilities as bars, or why there is none"
-    if c is None: return EMPTY
+    if c is None: return task.say(EMPTY)
     if c.state == 'failed': return _alert(c, 'Not graded', 'rnb-yes', f'This file {c.error}.')
     if c.state == 'withheld':
         text = f'This picture {why_withheld(c)}. A grade from it would be a guess.'
@@ -156,8 +156,8 @@ def _stands_for(s)->str:
     config = s.grader.config
     own, known = s.grader.threshold, test_figures(config, s.task)
     moved = _moved(config.get('operating_curve'), s.threshold) if s.threshold != own else ''
-    if known: return f'{known} That was at {own:.3f}.' + moved
-    return ('Sensitivity and specificity at this threshold are unknown: the bundle carries no test figures.' + moved)
+    if known: return f'{known} That was at {own:.3f}.' + s.task.say(moved)
+    return ('Sensitivity and specificity at this threshold are unknown: the bundle carries no test figures.' + s.task.say(moved))
 
 # %% ../../nbs/deploy/62_words.ipynb #79f6a462
 def _decision(s, c)->tuple:
@@ -266,16 +266,20 @@ def table_html(
     s, # `Session`
 )->str: # HTML
     "The session as a table, newest first"
-    if not s.cases: return '<p class="rnb-soft">Every photograph of this session will be listed here.</p>'
+    if not s.cases: return s.task.say('<p class="rnb-soft">Every photograph of this session will be listed here.</p>')
     positive = _upper(s.task.positive_name or 'positive')
-    names = 'File', 'Eye', 'Grade', 'Probability', positive, 'Why a person should look', 'Your word', ''
-    return _table('Photographs of this session', names, [_row(s, c) for c in reversed(s.cases)])
+    names = ['File', 'Eye', 'Grade', 'Probability', positive, 'Why a person should look', 'Your word', '']
+    rows = [_row(s, c) for c in reversed(s.cases)]
+    if s.task.modality == 'xray': # of no eye
+        names, rows = names[:1] + names[2:], [(o, cells[:1] + cells[2:]) for o,cells in rows]
+    return _table(s.task.say('Photographs of this session'), names, rows)
 
 # %% ../../nbs/deploy/62_words.ipynb #98a789e6
 def _patient_row(s, r)->tuple: # attributes of the row, HTML of its cells
     "A patient as a row of the table"
     refers = decision(r.positive, r.reasons)
-    eyes = ', '.join(c.eye or 'eye not known' for c in r.cases) + (f' ({r.missing} missing)' if r.missing else '')
+    nameless = (lambda c: c.name) if s.task.modality == 'xray' else (lambda c: 'eye not known')
+    eyes = ', '.join(c.eye or nameless(c) for c in r.cases) + (f' ({r.missing} missing)' if r.missing else '')
     why = '; '.join(r.reasons) or ('yes' if r.refer else 'no')
     cells = r.patient, eyes, result_grade(s, r) or 'not graded', refers, why
     return '', [html.escape(o) for o in cells]
@@ -288,5 +292,6 @@ def patients_html(
     known = [r for r in patient_results(s) if r.patient]
     if not known: return ''
     positive = _upper(s.task.positive_name or 'positive')
-    names = 'Patient', 'Eyes', 'Worse eye' if s.task.ordinal else 'Result', positive, 'To be seen by a person'
+    which = 'X-rays' if s.task.modality == 'xray' else 'Eyes'
+    names = 'Patient', which, 'Worse eye' if s.task.ordinal else 'Result', positive, 'To be seen by a person'
     return '<h3>By patient</h3>' + _table('Patients of this session', names, [_patient_row(s, r) for r in known])

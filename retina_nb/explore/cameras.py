@@ -7,6 +7,8 @@ __all__ = ['examine_images', 'join_records', 'plot_sizes', 'find_fields', 'plot_
            'find_shortcuts', 'plot_shortcuts', 'find_outliers', 'show_outliers']
 
 # %% ../../nbs/explore/15_cameras.ipynb #30a8f67d
+from functools import partial
+
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,23 +36,23 @@ def _look(a)->dict:
     return dict(red=r, green=g, blue=b, lit=cv2.countNonZero(lit)/lit.size)
 
 # %% ../../nbs/explore/15_cameras.ipynb #64792163
-def _look_fundus(a)->dict:
-    "The same, and what `image_quality` says of images large enough to judge"
-    from retina_nb.image.quality import image_quality
-    if min(a.shape[:2]) < 64: return _look(a)
-    q = image_quality(a)
+def _look_and_judge(a, task)->dict:
+    "The same, and what `judge_quality` says of images large enough to judge"
+    from retina_nb.image.judged import judge_quality
+    q = judge_quality(a, task) if min(a.shape[:2]) >= 64 else None
+    if q is None: return _look(a)
     return dict(_look(a), quality=q.score, good=q.ok, reasons=tuple(q.reasons), **q.measures)
 
 # %% ../../nbs/explore/15_cameras.ipynb #4943ca8a
 def examine_images(
     records, # as from `load_records`
-    task=None, # what the labels mean; quality is judged where images are fundus photographs
+    task=None, # what the labels mean; quality is judged of photographs and OCT scans
     *,
     workers:int|None=None, # threads; by default one per core
     progress:bool=True, # show a progress bar where it takes long?
 )->pd.DataFrame: # a row per image that is there: as from `scan_images`, and red, green, blue, lit, quality, reasons ...
     "Size, hashes, colour and quality of every image, from one reading of each file"
-    measure = _look_fundus if task_of(records, task).modality == 'fundus' else _look
+    measure = partial(_look_and_judge, task=task_of(records, task))
     return scan_images(records.image[on_disk(records.image)], measure, workers=workers, progress=progress)
 
 # %% ../../nbs/explore/15_cameras.ipynb #4501dcde
@@ -158,7 +160,7 @@ def plot_quality(
     ax=None, # axes to draw on; by default new ones
 )->Axes: # those; a `DataError` where quality was not judged
     "Quality scores of each group"
-    if 'quality' not in seen: raise DataError('quality is judged for fundus photographs of at least 64 pixels only')
+    if 'quality' not in seen: raise DataError('quality is judged for fundus photographs and OCT scans of at least 64 pixels only')
     seen = seen[seen.quality.notna()]
     names = sorted(seen[by].astype(str).unique())
     ax = new_axes(ax, (6, .9 + .55*max(len(names), 2)))

@@ -92,9 +92,9 @@ def _image_figures(records, seen, problems, task, seed)->list:
     found += [(f'images_by_{by}', 'Images', sheet(by)) for by in ('source', 'split') if _varies(records, by)]
     found.append(('both_eyes', 'Images', lambda: show_both_eyes(records, seed=seed, task=task)))
     found.append(('sizes', 'Cameras', lambda: plot_sizes(seen)))
-    if 'quality' in seen:
+    if 'quality' in seen and task.modality == 'fundus':
         found.append(('fields', 'Cameras', lambda: plot_fields(find_fields(records, seed=seed))))
-        found.append(('quality', 'Cameras', lambda: plot_quality(seen)))
+    if 'quality' in seen: found.append(('quality', 'Cameras', lambda: plot_quality(seen)))
     found.append(('colours', 'Cameras', lambda: plot_colours(seen)))
     if seen.label.nunique() > 1 and len(seen) >= 50:
         found.append(('shortcuts', 'Cameras', lambda: plot_shortcuts(find_shortcuts(seen, task), task.ordinal)))

@@ -22,6 +22,8 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     borders=['fill_borders', 'white_borders'],
     contrast=['ben_graham', 'clahe'],
     preprocess=['Preprocess', 'cache_note'],
-    quality=['LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points', 'quality_table'],
+    quality=['LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points'],
+    scans=['SCAN_LIMITS', 'scan_measures', 'scan_quality'],
+    judged=['JUDGED', 'judge_quality', 'quality_table'],
     gradable=['ungradable'],
 ))

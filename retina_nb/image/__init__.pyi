@@ -21,6 +21,8 @@ from .field import Field as Field
 from .field import Frame as Frame
 from .field import find_field as find_field
 from .field import resize as resize
+from .borders import fill_borders as fill_borders
+from .borders import white_borders as white_borders
 from .contrast import ben_graham as ben_graham
 from .contrast import clahe as clahe
 from .preprocess import Preprocess as Preprocess
@@ -31,7 +33,11 @@ from .quality import Quality as Quality
 from .quality import image_quality as image_quality
 from .quality import quality_measures as quality_measures
 from .quality import quality_points as quality_points
-from .quality import quality_table as quality_table
+from .scans import SCAN_LIMITS as SCAN_LIMITS
+from .scans import scan_measures as scan_measures
+from .scans import scan_quality as scan_quality
+from .judged import judge_quality as judge_quality
+from .judged import quality_table as quality_table
 from .gradable import ungradable as ungradable
 
-__all__ = ['brightest', 'decode_jpeg', 'png_damage', 'tiff_damage', 'dicom_tags', 'is_dicom', 'npz_array', 'npz_header', 'IMAGE_TYPES', 'image_size', 'is_image_file', 'read_image', 'sha256', 'hash_distance', 'mirror_hash', 'near_duplicates', 'phash', 'deidentify', 'Field', 'Frame', 'find_field', 'resize', 'ben_graham', 'clahe', 'Preprocess', 'cache_note', 'LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points', 'quality_table', 'ungradable']
+__all__ = ['brightest', 'decode_jpeg', 'png_damage', 'tiff_damage', 'dicom_tags', 'is_dicom', 'npz_array', 'npz_header', 'IMAGE_TYPES', 'image_size', 'is_image_file', 'read_image', 'sha256', 'hash_distance', 'mirror_hash', 'near_duplicates', 'phash', 'deidentify', 'Field', 'Frame', 'find_field', 'resize', 'fill_borders', 'white_borders', 'ben_graham', 'clahe', 'Preprocess', 'cache_note', 'LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points', 'SCAN_LIMITS', 'scan_measures', 'scan_quality', 'judge_quality', 'quality_table', 'ungradable']

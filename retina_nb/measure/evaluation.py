@@ -193,6 +193,9 @@ def _threshold(given, chosen):
     if not 0 <= checked_threshold(given) <= 1: raise SettingError(f'threshold is {given}: it must lie between 0 and 1')
     return given, 'given'
 
+# %% ../../nbs/measure/25_evaluation.ipynb #5c876a01
+def _deciding(task): return 'worse eye' if task.modality == 'fundus' else 'worst image' # of a patient
+
 # %% ../../nbs/measure/25_evaluation.ipynb #40f18490
 def _left_out(preds, task, unit, unknown):
     "Sentences on what is left out"
@@ -202,7 +205,7 @@ def _left_out(preds, task, unit, unknown):
     if unit == 'image':
         yield ('n_patients and intervals by patient: the table has no patients; '
                'intervals resample images, too narrow where a patient has several')
-    if unknown and task.positive: yield f'results by patient, worse eye: {unknown}'
+    if unknown and task.positive: yield f'results by patient, {_deciding(task)}: {unknown}'
     if task.name == 'dr' and _oedema_unread(preds): yield f'results with macular oedema: {_oedema_unread(preds)}'
     if not (task.ordinal or k == 2):
         yield f'qwk, linear_kappa, mae, adjacent_accuracy: the classes of {task.name} have no order'
@@ -315,7 +318,7 @@ def _clinic(preds, task, threshold, unknown, how):
     known = preds[preds['target'].notna() & preds['grade'].notna()]
     if not unknown:
         people = by_patient(known, task, threshold=threshold)
-        rule = 'worse eye: a patient is positive, or referred, if any image is'
+        rule = f'{_deciding(task)}: a patient is positive, or referred, if any image is'
         out['patients'] = dict(rule=rule) | referral_figures({'patients': people}, by_row=True, **how)['patients']
     if task.name == 'dr' and 'dme' in known and _oedema_degree(known['dme']).notna().any():
         out['referable_with_dme'] = dme_figures(known, task, threshold=threshold, **how)

@@ -105,7 +105,7 @@ _NOT_FOR = ('Patients. It has not been tested in a clinic, on other cameras or o
             'and looks for no other disease.')
 _BESIDE_PEOPLE = [ # DECIDE-AI, and what a run cannot know
     ('Users and setting', 'a person who reads photographs decides; nobody has tried the model beside readers yet'),
-    ('Mistakes with consequences', 'a missed eye delays treatment; the confusion matrix outlines those cells'),
+    ('Mistakes with consequences', 'a missed case delays treatment; the confusion matrix outlines those cells'),
     ('Watched in use', 'no: what it does after this test is not known'),
     ('Ethics, registration, protocol, funding', 'not recorded in a run')]
 
@@ -121,4 +121,4 @@ def model_card(run:Run # a finished run
             ('Not for', _NOT_FOR), *_data_rows(run), *_judged(run),
             ('Limits', limits or 'Intervals say how much the test split is worth; nothing is known beyond it.'),
             *_BESIDE_PEOPLE]
-    return pd.DataFrame(rows + _made(run.config), columns=['', ' '])
+    return pd.DataFrame([(k, task.say(v)) for k,v in rows] + _made(run.config), columns=['', ' '])

@@ -40,7 +40,8 @@ _REFERRAL = dict(sensitivity='Sensitivity', specificity='Specificity', referred=
 def _ways(m):
     "The ways of counting that a run's metrics hold: title to figures"
     itd, out = m.get('intention_to_diagnose') or {}, {'By image': m.get('referable') or {}}
-    if m.get('patients'): out['By patient, worse eye'] = m['patients']
+    people = m.get('patients') or {}
+    if people: out[f"By patient, {people.get('rule', 'worse eye').partition(':')[0]}"] = people
     for key, word in (('as_referred', 'referred'), ('as_missed', 'missed')):
         if key not in itd: continue
         out[f'All images, ungradable as {word}'] = itd[key]
@@ -159,4 +160,4 @@ def plain_words(run:Run # a finished run
     unlike = ('Whether a photograph is unlike those it has seen is said by the exported model with every grade (its '
               'novelty); this page, made before the export, cannot say it.')
     last = 'It is for research and teaching, and no doctor has tested it.'
-    return [s for s in [*out, point, *_about_failures(m), unlike, last] if s]
+    return [task.say(s) for s in [*out, point, *_about_failures(m), unlike, last] if s]

@@ -66,7 +66,8 @@ def report_notebook(run:Run, # a finished run
     "The page as a notebook: prose, and cells of one or two calls each"
     import nbformat.v4 as v4
     new = dict(code=v4.new_code_cell, markdown=v4.new_markdown_cell)
-    cells = [new[kind](source) for kind, source in _cells(render_template('report.md', **_can_show(run)))]
+    text = run.task.say(render_template('report.md', **_can_show(run)))
+    cells = [new[kind](source) for kind, source in _cells(text)]
     cells[1:1] = [v4.new_markdown_cell(f'*{DISCLAIMER}*', metadata=dict(tags=['disclaimer'])),
                   v4.new_code_cell(_parameters(run, n_boot, n_cases, clinic), metadata=dict(tags=['parameters']))]
     kernel = dict(name='python3', display_name='Python 3', language='python')

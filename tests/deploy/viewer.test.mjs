@@ -162,7 +162,7 @@ function python({ answers = true, max_mb = 64, became = () => "graded" } = {}) {
   const sent = [];
   const said = [];
   const model = {
-    get: () => max_mb,
+    get: (name) => (name === "word" ? "photograph" : max_mb),
     send: (message, _callbacks, buffers) => {
       sent.push({ ...message, bytes: buffers[0]?.byteLength ?? 0 });
       if (answers) queueMicrotask(() => up.answered(message.id, became(message)));

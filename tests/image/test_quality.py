@@ -8,7 +8,8 @@ from PIL import Image
 from retina_nb.core import ImageError
 from retina_nb.image.read import read_image
 from retina_nb.image.field import find_field
-from retina_nb.image.quality import LIMITS, Quality, image_quality, quality_points, quality_table
+from retina_nb.image.judged import quality_table
+from retina_nb.image.quality import LIMITS, Quality, image_quality, quality_points
 from retina_nb.synth.render import synth_eye
 
 REAL = os.environ.get('RETINA_NB_DATA')

@@ -76,15 +76,20 @@ export function progressText(i, names) {
   return `Grading ${i + 1} of ${names.length}: ${names[i]}`;
 }
 
+// A word as a sentence or a label begins with it.
+export function capital(word) {
+  return word.charAt(0).toUpperCase() + word.slice(1);
+}
+
 // What became of `states.length` files, each "graded", "withheld" or "failed"; the panel itself says it of a single one.
-export function doneText(states) {
+export function doneText(states, word = "photograph") {
   if (states.length < 2) return "";
   const count = (state) => states.filter((o) => o === state).length;
   const [failed, withheld] = [count("failed"), count("withheld")];
   const parts = [];
   if (failed) parts.push(`${failed} could not be graded`);
   if (withheld) parts.push(`${withheld} withheld`);
-  return `${states.length} photographs done${parts.length ? `, of which ${parts.join(" and ")}` : ""}`;
+  return `${states.length} ${word}s done${parts.length ? `, of which ${parts.join(" and ")}` : ""}`;
 }
 
 // Why a file could not be sent, to follow its name; null where it is the connection that failed, not the file.
@@ -175,7 +180,7 @@ export function uploader(model, say, { patience = PATIENCE, shown = SHOWN } = {}
         return;
       }
     }
-    say(doneText(states), null);
+    say(doneText(states, model.get("word")), null);
     setTimeout(() => say.last == null && say("", null), shown);
   }
 
@@ -224,7 +229,8 @@ function makePictures() {
 // ---- The strip of thumbnails: each a button with a name that a screen reader can say; arrow keys move along it
 
 function makeStrip(model, pictures) {
-  const box = element("div", "rnb-strip", { role: "group", "aria-label": "Photographs of this session" });
+  const title = `${capital(model.get("word"))}s of this session`;
+  const box = element("div", "rnb-strip", { role: "group", "aria-label": title });
 
   function thumbnail(item, current) {
     const name = item.key === current ? "rnb-thumb rnb-current" : "rnb-thumb";
@@ -291,8 +297,8 @@ function forgetPane(pane) {
   for (const image of pane.world.querySelectorAll("img")) URL.revokeObjectURL(image.src);
 }
 
-function makeStage() {
-  const label = "Photograph: plus and minus or the wheel zoom, arrows move, 0 resets";
+function makeStage(word) {
+  const label = `${capital(word)}: plus and minus or the wheel zoom, arrows move, 0 resets`;
   const box = element("div", "rnb-panes", { tabindex: 0, role: "group", "aria-label": label });
   let panes = [];
   let view = WHOLE;
@@ -381,7 +387,9 @@ function makeSamples(model) {
 }
 
 function makeDrop(model, send) {
-  const accept = { type: "file", multiple: "", accept: model.get("accept"), "aria-label": "Choose photographs" };
+  const word = model.get("word");
+  const label = { "aria-label": `Choose ${word}s` };
+  const accept = { type: "file", multiple: "", accept: model.get("accept"), ...label };
   const input = element("input", "rnb-file", accept);
   input.onchange = () => {
     send(input.files);
@@ -389,7 +397,7 @@ function makeDrop(model, send) {
   };
   const kinds = `JPEG, PNG, TIFF and others, up to ${model.get("max_mb")} MB each.`;
   const small = `${kinds} ${model.get("fate")}`;
-  const invite = element("b", "", {}, "Drop photographs here");
+  const invite = element("b", "", {}, `Drop ${word}s here`);
   const words = element(
     "span",
     "",
@@ -596,7 +604,7 @@ function render({ model, el: root }) {
   if (model.get("samples").length) field.append(makeSamples(model));
   const [pictures, guard] = [makePictures(), makeGuard()];
   const strip = makeStrip(model, pictures);
-  const stage = makeStage();
+  const stage = makeStage(model.get("word"));
   const paper = makePaper(pictures);
   const whole = element("div", "rnb-stage", {}, stage.box, makeTools(stage));
   root.classList.add("rnb-viewer");
