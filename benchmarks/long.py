@@ -4,6 +4,8 @@
                                             from random weights and after synthetic pretraining
     python benchmarks/long.py idrid         5-fold by image on 413 photographs at 128 px: from random weights, after synthetic pretraining, the plain fastai recipe
     python benchmarks/long.py xray          chest X-rays: pneumonia against normal, and bacterial against viral
+    python benchmarks/long.py oct           few labels on OCT scans, with and without a first stage that needs none: few_labels.py
+    python benchmarks/long.py fundus        the same question on IDRiD: a first stage without labels, alone and before synthetic pretraining
     python benchmarks/long.py sample        seconds to a validation QWK of .70 on the synthetic sample, against the plain fastai recipe
 
 Real data is found through RETINA_NB_DATA. Runs go to --runs (runs/tables), results to benchmarks/results/table_NAME.json. One thread
@@ -26,6 +28,7 @@ from retina_nb.measure.metrics import qwk
 from retina_nb.train.model import build_model, grade_records
 from retina_nb.data.split import kfold, split_records
 from retina_nb.synth.dataset import sample_dir
+from retina_nb.train.self_training import pretrain
 from retina_nb.train.training import train
 from fastai.callback.core import Callback, CancelFitException
 from fastai.data.transforms import ColReader, ColSplitter
@@ -59,8 +62,8 @@ def mean_interval(xs):
 
 class Store:
     "Results as they come, in one JSON file"
-    def __init__(self, name, protocol):
-        self.file = HERE/'results'/f'table_{name}.json'
+    def __init__(self, name, protocol, folder=HERE/'results'):
+        self.file = folder/f'table_{name}.json'
         self.d = json.loads(self.file.read_text()) if self.file.is_file() else dict(name=name, runs={})
         self.d['protocol'] = protocol
     def do(self, key, f):
@@ -224,6 +227,55 @@ def idrid(a):
     for what,s in store.d['seeds'].items(): print(what, {k: np.round(v, 3).tolist() for k,v in s.items() if v})
     for arm,s in summary.items(): print(arm, {k: (round(s[k]['value'], 3), s[k]['ci95']) for k in ('qwk', 'accuracy', 'referable_auc')})
 
+# --- first stages without labels: OCT scans, and IDRiD again
+
+def oct(a):
+    "The study of few labels on OCT scans; few_labels.py has the plan, and options for a part of it"
+    import few_labels
+    runs = a.runs/('few_quick' if a.quick else 'few')
+    few_labels.study(few_labels.QUICK if a.quick else few_labels.Plan(), runs, few_labels.place_of(runs, a.quick), quick=a.quick)
+
+def without_labels(fold, n_synth):
+    "What a first stage for a fold may see: its training photographs, RetinaMNIST's and synthetic ones, without labels; a patient's name has its set before it"
+    sets = dict(idrid=fold[fold['split'] == 'train'], retinamnist=load_records(data()/'medmnist'/'retinamnist.npz', warn=False), synth=load_records(f'synth:{n_synth}', warn=False))
+    return pd.concat([r.assign(patient=name + ' ' + r['patient'].astype(str), label=pd.NA, split='train')[['image', 'patient', 'label', 'split']] for name,r in sets.items()], ignore_index=True)
+
+def fundus(a):
+    """IDRiD in the folds and by the recipe of `idrid`, from a first stage that reads no labels: SimCLR on the fold's training photographs,
+    RetinaMNIST's and 600 synthetic ones. 'SimCLR' fine-tunes what it learned; 'SimCLR, then synthetic' has it learn the grades of the
+    synthetic ones before that, and is held against synthetic pretraining alone (results/table_idrid.json). The photographs that a fold
+    is tested on are in none of its stages. Settings are those of pretraining's defaults and of `idrid`, none of them chosen here"""
+    store, records = Store('fundus', ' '.join(fundus.__doc__.split()), a.runs if a.quick else HERE/'results'), load_records(data()/'idrid', warn=False)
+    recipe = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False) | (dict(arch='test_resnet', size=64, epochs=1) if a.quick else {})
+    tuned, n_synth = dict(lr=3e-3, lr_mult=1.), 100 if a.quick else 600
+    where = a.runs/('fundus_quick' if a.quick else 'fundus')
+    def stage(fold, i, s):
+        run = pretrain(without_labels(fold, n_synth), out=where/f'simclr_{i}_{s}', task='dr', resume=True, arch=recipe['arch'], size=recipe['size'],
+                       epochs=1 if a.quick else 20, bs=128, seed=s, progress=False)
+        return run.path/'model.safetensors'
+    def graded(fold, i, s): # a second stage, on the grades of synthetic photographs
+        return train(f'synth:{n_synth}', out=where/f'simclr_synth_{i}_{s}', weights=stage(fold, i, s), seed=s, resume=True, **recipe | tuned).path/'model.safetensors'
+    arms = {'SimCLR': stage, 'SimCLR, then synthetic': graded}
+    folds = list(enumerate(kfold(records, k=5, seed=42)))[:2 if a.quick else 5]
+    for s,arm,(i,fold) in itertools.product(range(a.first, 1 if a.quick else a.seeds), a.only or arms, folds):
+        fold.attrs = records.attrs
+        def one():
+            p = train(fold, out=where/f'{arm}_{i}_{s}'.replace(' ', '_').replace(',', ''), weights=arms[arm](fold, i, s), seed=42+i+100*s, resume=True, **recipe | tuned).predictions
+            return dict(qwk=float(qwk(p.target, p.grade, 5)), predictions=p[['image', 'patient', 'target', 'grade', *(f'p_{j}' for j in range(5))]]
+                        .assign(image=lambda d: d.image.map(lambda f: Path(f).name)).round(5).to_dict('list'))
+        store.do(f'{arm}/{i}/seed{s}', one)
+    store.save()
+    def pooled(arm, s):
+        "QWK of all folds with one seed, or None where one is missing"
+        found = [store.d['runs'].get(f'{arm}/{i}/seed{s}') for i,_ in folds]
+        return None if None in found else float(qwk(*(np.concatenate([f['predictions'][k] for f in found]) for k in ('target', 'grade')), 5))
+    by_seed = {arm: {s: v for s in range(a.seeds) if (v := pooled(arm, s)) is not None} for arm in arms}
+    before = json.loads((HERE/'results'/'table_idrid.json').read_text())['seeds']
+    said = {k: v['mean'] for k,v in before.items() if k != 'gain'}
+    gain = {arm: mean_interval([v - old[s] for s,v in found.items() if s < len(old)]) for arm,found in by_seed.items() if (old := before['synthetic pretraining']['values']) and found}
+    store.save(seeds={arm: mean_interval(list(v.values())) for arm,v in by_seed.items() if v}, gain_over_synthetic={} if a.quick else gain, before=said)
+    print({arm: np.round(v['values'], 3).tolist() for arm,v in store.d['seeds'].items()}, {k: round(v, 3) for k,v in said.items()})
+
 # --- chest X-rays
 
 def xray(a):
@@ -279,7 +331,7 @@ def sample(a):
                                    if any(k.startswith(arm + '/') for k in store.d['runs'])})
     print(store.d['median_cpu_seconds'])
 
-TABLES = dict(retinamnist=retinamnist, idrid=idrid, xray=xray, sample=sample)
+TABLES = dict(retinamnist=retinamnist, idrid=idrid, oct=oct, fundus=fundus, xray=xray, sample=sample)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -288,6 +340,7 @@ def main():
     p.add_argument('--seeds', type=int, default=5)
     p.add_argument('--first', type=int, default=0, help='the first of the seeds')
     p.add_argument('--only', nargs='*')
+    p.add_argument('--quick', action='store_true', help='oct, fundus: a tiny one, to see that all of it runs; its results stay with its runs')
     p.add_argument('--precision', default='fp32', help='bf16 where the processor has it')
     a = p.parse_args()
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
