@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 
+from ..commands import unknown
 from ..core import SettingError, get_task
 
 # %% ../../nbs/train/72_pair_views.ipynb #2b86f81f
@@ -76,7 +77,7 @@ def read_views(o # the name of a list in `VIEWS`, JSON text, the dict it stands 
     if isinstance(o, Views): return o
     if isinstance(o, str) and not o.lstrip().startswith('{'):
         if o in VIEWS: return VIEWS[o]
-        raise SettingError(f"unknown views {o!r}: choose one of {', '.join(VIEWS)}")
+        raise unknown('views', o, VIEWS)
     try: d = dict(json.loads(o) if isinstance(o, (str, bytes)) else o)
     except (ValueError, TypeError) as e: raise SettingError(f'views: not readable as JSON ({e})') from None
     wrong = sorted(map(str, set(d) - {f.name for f in fields(Views)}))

@@ -6,7 +6,7 @@
 __all__ = ['pictures_to_learn_from', 'PretrainRun', 'plot_pretraining', 'pretrain', 'retina_pretrain']
 
 # %% ../../nbs/train/77_self_training.ipynb #9b10af0a
-import os, time
+import os, time, warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..commands import call_parse, next_command, one_line_errors
 from ..disk import write_json
 from ..data.cache import cache_fields
 from ..data.checks import require_usable
+from ..image.gradable import ungradable
 from ..plotting import caption, new_axes, save_figure, set_style
 from ..work import Progress
 
@@ -39,19 +40,36 @@ from .tracking import make_tracker
 from .trackers import check_tracker
 from .training import _fit, _out_of_memory, _told
 
+# %% ../../nbs/train/77_self_training.ipynb #81b108c6
+def _look_at_some(records, task, n=12):
+    "Warn where most of some pictures do not look like those of the task"
+    some = records['image'].iloc[::max(1, len(records)//n)][:n]
+    try: foreign = [w for w in (ungradable(f, task.modality) for f in some) if 'does not look like' in w]
+    except ImageError: return # it is named where all are read
+    if 2*len(foreign) > len(some):
+        warnings.warn(f'{len(foreign)} of {len(some)} pictures that were looked at: each {foreign[0]}; say what they '
+                      'are of with --task (dr, oct, pneumonia or a JSON file), which decides how they are prepared')
+
 # %% ../../nbs/train/77_self_training.ipynb #b8a53888
 def pictures_to_learn_from(records:pd.DataFrame, # with `image` and `patient`; `split` and `label` where there are some
                            task:str|Task, # what the pictures are of
                            *,
-                           skip_bad:bool=False # leave unreadable images out instead of stopping
+                           skip_bad:bool=False, # leave unreadable images out instead of stopping
+                           decode:bool|None=None # read every image to find them? None: only with `skip_bad`
                           )->pd.DataFrame: # the training part where there are parts, else all
     "The records that a pretraining may see; unusable ones are a `DataError`"
     split = records['split'].fillna('') if 'split' in records else pd.Series('', records.index)
     some = records[split == 'train'] if (split == 'train').any() else records
-    with_labels = some.assign(label=0) # which are not needed, and are not asked for
-    good = some.loc[require_usable(with_labels, task, skip_bad=skip_bad, decode=skip_bad).index]
+    with_labels = some.assign(label=0) # which are not needed, and are not asked for, nor what scale they are of
+    told = [p for p in records.attrs.get('problems', []) if p['kind'] != 'scale']
+    with_labels.attrs = records.attrs | dict(problems=told)
+    decode = skip_bad if decode is None else decode
+    good = some.loc[require_usable(with_labels, task, skip_bad=skip_bad, decode=decode).index]
+    if len(good) == 1: raise DataError(f'{good["image"].iloc[0]}: is the only image: a pretraining tells images apart')
     if good['patient'].nunique() < 2:
-        raise DataError('all images are of one patient: a pretraining needs others to tell it from')
+        raise DataError(f'all {len(good)} images are of one patient, {good["patient"].iloc[0]}: a pretraining needs '
+                        'others to tell it from')
+    _look_at_some(good, get_task(task))
     good.attrs = records.attrs
     return good
 
@@ -123,13 +141,21 @@ def _fit_or_say(learn, config, checkpoint, progress):
                        f'--part {max(2, at_once//2)}, which takes a batch piece by piece, or a smaller --size') from e
 
 # %% ../../nbs/train/77_self_training.ipynb #7c3171b4
+def _pair_learner(records, config, cbs, start, progress):
+    "The learner; where an image cannot be read, all that cannot be are counted and named"
+    try: return make_pair_learner(records, config, cbs=cbs, start=start, progress=progress)
+    except ImageError:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore') # said before
+            pictures_to_learn_from(records, config.task, decode=True)
+        raise
+
 def _pretrain(records, config, facts, out, start, progress, cbs, track, track_uri):
     "The part of `pretrain` that takes time, once everything has been checked"
     history = History(out/'history.csv')
     checkpoint = Checkpoint(out/'checkpoint.safetensors', history)
     resumed = checkpoint.file.is_file() and begun(out)
-    learn = make_pair_learner(records, config, cbs=[history, checkpoint, StopOnNaN(), *_listed(cbs)],
-                              start=not resumed, progress=progress)
+    learn = _pair_learner(records, config, [history, checkpoint, StopOnNaN(), *_listed(cbs)], not resumed, progress)
     open_run(out, config, facts, records)
     run, tracker = PretrainRun(out), make_tracker(track, out, track_uri) if track else None
     if tracker: learn.add_cb(tracker)
@@ -179,6 +205,9 @@ def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are 
             )->PretrainRun: # finished and sealed. Bad data is a `DataError`, a bad option a `SettingError`
     "Learn from pictures without labels, and leave weights for `train(weights=...)`"
     start, out, named = time.perf_counter(), Path(out), isinstance(records, (str, Path))
+    if 'accumulate' in kwargs:
+        raise SettingError('accumulate: small batches added up would see the wrong answers of their own batch alone; '
+                           'part=N takes a large one piece by piece and compares all of it')
     known_options(kwargs, names_of(PretrainConfig))
     config = PretrainConfig(task=get_task(task or 'dr') if named else task_of(records, task), **kwargs)
     _check_place(config, out, resume, track, track_uri)
@@ -191,11 +220,13 @@ def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are 
 # %% ../../nbs/train/77_self_training.ipynb #f0f02eec
 def _tell(run):
     "What a finished pretraining says, and what to type next"
-    h = run.history.iloc[-1]
-    print(f"{run.metrics['n_images']} images of {run.metrics['n_patients']} patients, no labels; "
+    h, c = run.history.iloc[-1], run.config
+    known = f", label by neighbours: {h['knn_accuracy']:.3f}" if 'knn_accuracy' in h else ', no labels read'
+    print(f"{run.metrics['n_images']} images of {run.metrics['n_patients']} patients{known}; "
           f"partner found: {h['contrastive_accuracy']:.3f}", f'run: {run.path}', sep='\n')
-    next_command('retina_train', 'DATA', weights=run.path/'model.safetensors', arch=run.config['arch'],
-                 size=run.config['size'], channels=run.config['channels'])
+    next_command('retina_train', 'DATA', weights=run.path/'model.safetensors', out=f'{run.path}_trained',
+                 task=None if c['task'] == 'dr' else c['task'], arch=None if c['arch'] == 'resnet18' else c['arch'],
+                 size=c['size'], channels=None if c['channels'] == 3 else c['channels'])
 
 # %% ../../nbs/train/77_self_training.ipynb #cd760874
 def _command(data, task, layout, image_col, patient_col, kwargs, **rest):

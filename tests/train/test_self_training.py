@@ -123,7 +123,7 @@ def test_test_patients_are_not_seen(tmp_path):
 
 def test_one_patient_or_one_image_is_refused(bare, tmp_path):
     with pytest.raises(DataError, match='one patient'): pretrain(load_records(bare).assign(patient='a'), out=tmp_path/'p')
-    with pytest.raises(DataError, match='one patient'): pretrain(load_records(bare).head(1), out=tmp_path/'i')
+    with pytest.raises(DataError, match='the only image'): pretrain(load_records(bare).head(1), out=tmp_path/'i')
     assert not (tmp_path/'p').exists() and not (tmp_path/'i').exists()
 
 def test_a_broken_image_is_named_or_left_out(bare, tmp_path):
@@ -131,7 +131,8 @@ def test_a_broken_image_is_named_or_left_out(bare, tmp_path):
     folder.mkdir()
     for f in list(bare.iterdir())[:40]: (folder/f.name).write_bytes(f.read_bytes())
     (folder/'zz_broken.png').write_bytes(b'nothing')
-    with pytest.raises(Exception, match='zz_broken'): pretrain(folder, out=tmp_path/'b')
+    with pytest.raises(DataError, match='1 of 41 rows cannot be used: zz_broken.png') as e: pretrain(folder, out=tmp_path/'b')
+    assert '\n' not in str(e.value) and not (tmp_path/'b').exists()
     with pytest.warns(UserWarning, match='left out'): run = pretrain(folder, out=tmp_path/'b2', skip_bad=True, epochs=1)
     assert len(run.records) == 40
 
@@ -155,3 +156,105 @@ def test_mlflow_follows(bare, tmp_path):
     pytest.importorskip('mlflow')
     run = pretrain(bare, out=tmp_path/'m', track='mlflow', epochs=1)
     assert json.loads((run.path/'mlflow.json').read_text())['id']
+
+def told(tmp_path, capsys, *args, **options):
+    "What the command says on stderr where it stops with 2: one line, and nothing that looks finished"
+    from retina_nb.train.self_training import retina_pretrain
+    with pytest.raises(SystemExit) as e: retina_pretrain(*map(str, args), **TINY | options)
+    err = [l for l in capsys.readouterr().err.splitlines() if l.startswith('error')]
+    assert e.value.code == 2 and len(err) == 1, err
+    return err[0]
+
+def test_labels_that_are_permuted_change_no_byte(tmp_path):
+    r = load_records(sample_dir()).head(64)
+    mixed = r.assign(label=r['label'].sample(frac=1, random_state=3).to_numpy())
+    assert (mixed['label'] != r['label']).any()
+    a, b, c = (pretrain(x, out=tmp_path/n, epochs=1) for n, x in (('a', r), ('b', mixed), ('c', r.drop(columns='label'))))
+    assert a.config['data']['hash'] == b.config['data']['hash'] == c.config['data']['hash']
+    assert len({(x.path/'model.safetensors').read_bytes() for x in (a, b, c)}) == 1
+
+def test_a_table_without_a_split(bare, tmp_path):
+    run = pretrain(load_records(bare).drop(columns='split'), out=tmp_path/'r', epochs=1)
+    assert run.finished and 'split' not in run.records and len(run.records) == len(list(bare.iterdir()))
+
+def test_a_classifier_is_not_asked_of_it(done, tmp_path):
+    "Whatever wants a trained classifier says what the run holds, and what to type"
+    from retina_nb.deploy.exporter import export
+    from retina_nb.deploy.mistaken import mistaken
+    from retina_nb.measure.evaluation import evaluate
+    from retina_nb.report.run_report import report
+    from retina_nb.train.compare_runs import compare
+    from retina_nb.train.ensemble import train_ensemble
+    from retina_nb.train.prediction import evaluate_run, load_model, predict
+    doors = dict(evaluate=lambda: evaluate(done), evaluate_run=lambda: evaluate_run(done), with_data=lambda: evaluate_run(done.path, 'synth:4'),
+        load_model=lambda: load_model(done), predict=lambda: predict(done, done.records), compare=lambda: compare([done.path]*2), learner=lambda: done.learner(),
+        ensemble=lambda: train_ensemble([done], tmp_path/'e'), export=lambda: export(done.path, tmp_path/'b'), report=lambda: report(done.path),
+        predictions=lambda: done.predictions, valid=lambda: done.predictions_valid)
+    for name, door in doors.items():
+        with pytest.raises(RunError, match='holds weights from pretraining, not a classifier: train one with retina_train DATA --weights') as e: door()
+        assert '\n' not in str(e.value) and 'model.safetensors --task dr --arch test_resnet --size 32' in str(e.value), name
+    assert 'holds weights from pretraining' in mistaken(done.path) and not list(tmp_path.iterdir())
+
+def test_a_disk_that_is_full_leaves_nothing_half_written(bare, done, tmp_path, capsys, monkeypatch):
+    "In the middle and at the end; afterwards the same command with --resume makes the same weights"
+    import errno
+    from retina_nb.train import checkpoint, run_folder
+    from retina_nb.train.self_training import retina_pretrain
+    def full(*args, **kwargs): raise OSError(errno.ENOSPC, 'No space left on device')
+    out, n = tmp_path/'r', []
+    def third(*args, **kwargs):
+        n.append(1)
+        return full() if len(n) == 3 else whole(*args, **kwargs)
+    whole = checkpoint.write_file
+    with monkeypatch.context() as m:
+        m.setattr(checkpoint, 'write_file', third)
+        assert 'disk is full' in told(tmp_path, capsys, bare, out=str(out))
+    with monkeypatch.context() as m:
+        m.setattr(run_folder, 'write_file', full)
+        assert 'disk is full' in told(tmp_path, capsys, bare, out=str(out), resume=True)
+    assert not (out/'model.safetensors').exists() and not (out/'metrics.json').exists() and (out/'checkpoint.safetensors').exists()
+    retina_pretrain(str(bare), out=str(out), resume=True, **TINY)
+    assert (out/'model.safetensors').read_bytes() == (done.path/'model.safetensors').read_bytes()
+
+def test_a_key_stops_it_and_it_goes_on(bare, done, tmp_path, capsys):
+    from fastai.callback.core import Callback
+    class Key(Callback):
+        order = 99
+        def after_batch(self):
+            if self.epoch == 1 and self.iter == 1: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): pretrain(bare, out=tmp_path/'r', cbs=Key())
+    assert 'stopped after 1 of 3 epochs' in capsys.readouterr().err
+    run = pretrain(bare, out=tmp_path/'r', resume=True)
+    assert (run.path/'model.safetensors').read_bytes() == (done.path/'model.safetensors').read_bytes()
+
+def test_what_is_damaged_is_named(bare, done, tmp_path):
+    "A checkpoint that was cut, a run whose weights were changed, a folder of somebody else"
+    import shutil
+    cut = Path(shutil.copytree(done.path, tmp_path/'cut'))
+    for f in ('model.safetensors', 'metrics.json'): (cut/f).unlink()
+    (cut/'checkpoint.safetensors').write_bytes(b'short')
+    with pytest.raises(RunError, match='not a readable checkpoint'): pretrain(bare, out=cut, resume=True)
+    changed = Path(shutil.copytree(done.path, tmp_path/'changed'))
+    (changed/'model.safetensors').write_bytes(b'others')
+    with pytest.raises(RunError, match='is not what the training wrote'): pretrain(bare, out=changed, resume=True)
+    (tmp_path/'theirs').mkdir()
+    (tmp_path/'theirs'/'notes.txt').touch()
+    with pytest.raises(RunError, match='not a run folder'): pretrain(bare, out=tmp_path/'theirs')
+    assert [f.name for f in (tmp_path/'theirs').iterdir()] == ['notes.txt']
+
+def test_what_the_pictures_are_not_is_said(bare, tmp_path):
+    "Labels cannot show that photographs are taken for scans: the pictures do"
+    from retina_nb.train.self_training import pictures_to_learn_from
+    with pytest.warns(UserWarning, match='does not look like an OCT scan .* --task'): pictures_to_learn_from(load_records(bare, 'oct', warn=False), 'oct')
+
+@pytest.mark.parametrize('wrong,said', [(dict(method='SimCLR'), 'did you mean simclr'), (dict(method='vic-reg'), 'did you mean vicreg'), (dict(views='fundis'), 'did you mean fundus'),
+    (dict(optimiser='lar'), 'did you mean lars'), (dict(part=1), 'at least 2'), (dict(accumulate=2), 'part=N takes a large one piece by piece'), (dict(temperature=0), 'between 0.01'),
+    (dict(size=8), 'at least 28'), (dict(bs=1), 'at least 4'), (dict(crop='x'), 'choose one of fundus'), (dict(warmup=1.), 'less than 1'), (dict(knn=-1), 'at least 0')])
+def test_near_misses_in_one_line(bare, tmp_path, wrong, said):
+    with pytest.raises(SettingError, match=said) as e: pretrain(bare, out=tmp_path/'w', **wrong)
+    assert '\n' not in str(e.value) and not (tmp_path/'w').exists()
+
+def test_a_batch_larger_than_the_data_and_parts_that_leave_one_over(bare, tmp_path):
+    "Taken whole; 2 views of 24 pictures in parts of 47 would leave a part of one, which cannot be normalised"
+    r = load_records(bare).head(24)
+    assert pretrain(r, out=tmp_path/'a', bs=500, part=47, epochs=1).finished
