@@ -8,6 +8,7 @@ __all__ = ['one_line_errors', 'did_you_mean', 'unknown', 'call_parse', 'command_
 # %% ../nbs/03_commands.ipynb #540e3265
 import contextlib, difflib, errno, functools, io, os, shlex, subprocess, sys, threading, warnings
 from collections.abc import Callable
+from multiprocessing import parent_process
 
 import lazy_loader as lazy
 
@@ -173,10 +174,10 @@ def _patience(package, name):
     "Say that a slow command is being loaded, where it takes longer than a second"
     mine = os.path.splitext(os.path.basename(sys.argv[0] if sys.argv else ''))[0] == name
     bulk = any(word.startswith('--engine') for word in sys.argv) # alone, `retina_grade` prints what others read
-    slow = mine and (bulk or package.endswith(('.train', '.report'))) and not {'-h', '--help'} & set(sys.argv)
+    slow = (bulk or package.endswith(('.train', '.report'))) and not {'-h', '--help'} & set(sys.argv)
     t = threading.Timer(1, lambda: print(f'{name}: loading', flush=True))
     t.daemon = True
-    if slow: t.start()
+    if mine and slow and parent_process() is None: t.start()
     try: yield
     finally: t.cancel()
 

@@ -22,7 +22,7 @@ from urllib.request import url2pathname
 
 from fastcore.basics import patch
 
-from .addresses import STORES, AddressError, StorageError, is_url, shown_url
+from .addresses import STORES, AddressError, StorageError, is_url, no_slip, shown_url
 from .base import SettingError, need
 from .disk import _fill_file, make_folder, open_file, read_bytes, write_file
 from .web import _asking_web, _check_large, _length, _mark, _open_web, _stubborn, _web_bytes
@@ -351,7 +351,7 @@ def _file_path(url)->str:
 def place_at(where, # a folder, or an address
             )->Place: # of its kind
     "The place of this name; nothing is asked yet, and no folder is made"
-    if not is_url(where): return _Folder(os.fspath(where))
+    if not is_url(where): return _Folder(os.fspath(no_slip(where)))
     scheme = where.partition('://')[0].lower()
     if scheme in STORES: return _Bucket(where)
     if scheme == 'file': return _Folder(_file_path(where))

@@ -35,6 +35,17 @@ def test_a_name_that_would_be_changed_is_refused(s3, name):
         assert 'change or refuse' in said and '\n' not in said
     assert list(place.files()) == []
 
+@pytest.mark.parametrize('slip', ['s3:/clinic/eyes', 'S3:/clinic', 'gs:/clinic/a', 'https:/clinic.example/1.jpg'])
+def test_one_stroke_too_few_makes_no_folder(slip, tmp_path, monkeypatch, typed):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'eyes').mkdir()
+    (tmp_path/'eyes'/'1.jpg').write_bytes(b'x')
+    assert 'did you mean ' + slip.replace(':/', '://') in fails(place_at, slip, error=SettingError)
+    for command in (('retina_push', 'eyes', slip), ('retina_grade', 'bundle', 'eyes', '--engine', 'local', '--out', slip)):
+        r = typed(*command)
+        assert r.returncode == 2 and 'An address has two strokes' in r.stderr and r.stderr.count('\n') == 1, r
+    assert [f.name for f in tmp_path.iterdir()] == ['eyes']
+
 def test_a_name_leads_nowhere_else(s3, tmp_path):
     for place in place_at(s3), place_at(str(tmp_path)):
         for name in '../x', 'a/../../x', '/etc/passwd', 'a//b', '', '.', 'a\0b':

@@ -88,9 +88,9 @@ def _on_dask(jobs, workers, scheduler, work=grade_shard)->Iterator[dict]:
         try:
             client.wait_for_workers(1, timeout=60)
             yield from _dask_jobs(client, jobs, work)
-        except TimeoutError: raise RunError(f'{scheduler}: no worker came to this scheduler within a minute') from None
+        except TimeoutError: raise RunError(f"{scheduler or 'Dask'}: no worker came within a minute") from None
         except OSError as e: # what Dask raises when the connection is closed is one, too
-            raise RunError(f'{scheduler}: the scheduler was lost ({type(e).__name__}); what is done is kept, '
+            raise RunError(f"{scheduler or 'Dask'}: the scheduler was lost ({type(e).__name__}); what is done is kept, "
                            'and the same command goes on from there') from None
 
 # %% ../../nbs/deploy/94_engines.ipynb #eb630861
@@ -103,18 +103,28 @@ def dask_engine(
     "Grade shards on a Dask cluster"
     return _on_dask(jobs, workers, scheduler)
 
+# %% ../../nbs/deploy/94_engines.ipynb #97e55329
+def _init_ray(ray, scheduler, **mine):
+    "Connect to Ray, or start it; on a busy machine it may take longer than the half minute that it gives itself"
+    how = dict(mine, include_dashboard=False) if not scheduler else {}
+    for last in (bool(scheduler), True):
+        try: return ray.init(scheduler or 'local', log_to_driver=False, logging_level=logging.CRITICAL, **how)
+        except Exception as e: # of every kind, a bare one among them
+            ray.shutdown()
+            if last:
+                what = ' '.join(str(e).split())[:200]
+                raise RunError(f"{scheduler or 'Ray'}: cannot be reached ({type(e).__name__}: {what})") from None
+
+
 # %% ../../nbs/deploy/94_engines.ipynb #4ad3bcbb
 def _start_ray(workers, scheduler)->tuple:
     "Connect to a Ray cluster, or start one here that ends with this process; Ray, and how many actors fit"
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0') # nothing is sent to anybody
     ray, n = need('ray'), workers or count_cores()
-    mine = dict(num_cpus=n + 1, object_store_memory=10**8, _node_ip_address='127.0.0.1')
-    try: ray.init(scheduler or 'local', include_dashboard=False if not scheduler else None, log_to_driver=False,
-                  logging_level=logging.CRITICAL, **({} if scheduler else mine))
-    except (OSError, ValueError, RuntimeError) as e:
-        raise RunError(f"{scheduler or 'Ray'}: cannot be reached ({' '.join(str(e).split())[:200]})") from None
+    _init_ray(ray, scheduler, num_cpus=n + 1, object_store_memory=10**8, _node_ip_address='127.0.0.1')
     free = int(ray.cluster_resources().get('CPU', 0)) - 1
     return ray, max(1, min(workers or free, free))
+
 
 # %% ../../nbs/deploy/94_engines.ipynb #bfbe415e
 class _Actor:

@@ -16,7 +16,7 @@ from ..commands import call_parse, one_line_errors
 from ..disk import new_folder
 from .bundle import REQUIRED, bundle_limit, load_bundle
 from ..data.upload import push_folder
-from ..storage import is_url
+from ..storage import is_url, no_slip
 
 
 # %% ../../nbs/deploy/80_hub.ipynb #b5b91a7e
@@ -133,7 +133,7 @@ def retina_push(
 ):
     """Send a bundle to a model hub, with the token that `hf auth login` stored; or a folder to an object store, with
     keys from the environment. There, the same command goes on where it was stopped"""
-    if not is_url(where):
+    if not is_url(no_slip(where)):
         print(push_bundle(what, where, public=public, endpoint=endpoint))
         return
     if public or endpoint: raise SettingError('--public and --endpoint are for a model hub; a bucket has its own rules')

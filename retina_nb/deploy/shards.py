@@ -19,7 +19,7 @@ from ..base import need
 from ..core import BundleError, DataError, RunError, SettingError
 from ..disk import cache_dir, json_hash, new_folder, shown_name
 from ..sheets import read_labels_csv
-from ..storage import File, Place, is_url, place_at, read_url, shown_url
+from ..storage import File, Place, is_url, no_slip, place_at, read_url, shown_url
 from ..image.read import IMAGE_TYPES, is_image_file
 from .bundle import bundle_limit
 from .grader import Grader
@@ -117,7 +117,7 @@ def _source(where):
 # %% ../../nbs/deploy/92_shards.ipynb #87c876e8
 def _whole(where)->str:
     "A place under a name that holds on every machine and from every folder"
-    where = os.fspath(where)
+    where = os.fspath(no_slip(where))
     return where.rstrip('/') if is_url(where) else os.path.abspath(where)
 
 # %% ../../nbs/deploy/92_shards.ipynb #091ddbdc

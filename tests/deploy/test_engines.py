@@ -1,6 +1,7 @@
 "Shards on Dask and on Ray, while workers, scheduler and client are killed: every image exactly once in the result, none lost"
-import importlib, io, os, random, subprocess, sys, time
+import contextlib, importlib, io, os, random, subprocess, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import psutil
@@ -152,6 +153,25 @@ def test_no_scheduler_there(address, monkeypatch):
     begun = time.time()
     with pytest.raises(RunError, match='no Dask scheduler answers there') as e: list(dask_engine([dict(shard=0)], scheduler=address))
     assert '\n' not in str(e.value) and address in str(e.value) and time.time() - begun < 30
+
+@pytest.mark.parametrize('failure, says', [(TimeoutError(), 'Dask: no worker came'), (ConnectionError(), 'Dask: the scheduler was lost')])
+def test_a_cluster_of_ones_own_is_called_by_its_name(failure, says, monkeypatch):
+    def lost(*_, **__): raise failure
+    monkeypatch.setattr(engines, '_own_dask', lambda workers: contextlib.nullcontext(SimpleNamespace(wait_for_workers=lost)))
+    with pytest.raises(RunError, match=says): list(dask_engine([dict(shard=0)]))
+
+@pytest.mark.parametrize('scheduler, failures, starts', [(None, 1, True), (None, 2, False), ('10.0.0.5:6379', 1, False)])
+def test_ray_that_does_not_start(scheduler, failures, starts, monkeypatch):
+    "It raises a bare Exception when a busy machine is slower than it expects: here it is tried again, once"
+    def init(*args, **how):
+        asked.append(how)
+        if len(asked) <= failures: raise Exception('timed out\nduring startup')
+    asked, ray = [], SimpleNamespace(init=init, shutdown=lambda: None, cluster_resources=lambda: dict(CPU=3.))
+    monkeypatch.setattr(engines, 'need', lambda name: ray)
+    if starts: assert engines._start_ray(2, scheduler) == (ray, 2) and asked[0] == asked[1] and asked[0]['_node_ip_address'] == '127.0.0.1'
+    else:
+        with pytest.raises(RunError, match=f"{scheduler or 'Ray'}: cannot be reached .Exception: timed out during startup") as e: engines._start_ray(2, scheduler)
+        assert '\n' not in str(e.value) and len(asked) == failures
 
 @pytest.fixture(scope='module')
 def ray_python(tmp_path_factory):
