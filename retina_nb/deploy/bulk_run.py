@@ -6,6 +6,7 @@
 __all__ = ['grade_bulk']
 
 # %% ../../nbs/deploy/95_bulk_run.ipynb #2835ce0b
+from ..base import need
 from ..commands import unknown
 from ..core import RunError, SettingError
 from .bulk import finish_bulk
@@ -42,6 +43,8 @@ def _all(plan, engine, step, **how):
     raise RunError(f'{plan.out}: {done} of {len(plan.shards)} shards are done; {failed[0]}; the same command goes on')
 
 # %% ../../nbs/deploy/95_bulk_run.ipynb #57fca4a0
+_NEEDS = dict(dask=['distributed'], ray=['ray'])
+
 def _engine(name, workers, scheduler):
     "The function that hands out the work; what does not fit is a `SettingError`"
     if callable(name): return name
@@ -49,6 +52,7 @@ def _engine(name, workers, scheduler):
     if scheduler and name == 'local': raise SettingError('--scheduler is the address of a cluster: add --engine dask')
     if workers is not None and not 1 <= workers <= 10_000:
         raise SettingError(f'workers is {workers}: choose 1 to 10000')
+    for package in ('pyarrow', *_NEEDS.get(name, ())): need(package) # said before anything is written
     return ENGINES[name]
 
 # %% ../../nbs/deploy/95_bulk_run.ipynb #48c204f8

@@ -513,6 +513,12 @@ def test_a_sign_of_life_while_libraries_are_loaded(monkeypatch, capsys, words, s
         with commands._patience('retina_nb.deploy', 'retina_grade'): pass
         assert capsys.readouterr().out == 'retina_grade: loading\n'*(says and not worker)
 
+@pytest.mark.parametrize('engine, gone, extra', [('local', 'pyarrow', 'bulk'), ('dask', 'distributed', 'bulk'), ('ray', 'ray', 'ray')])
+def test_what_is_not_installed_is_said_before_anything_is_written(bundle, photos, tmp_path, typed, monkeypatch, engine, gone, extra):
+    monkeypatch.setitem(sys.modules, gone, None) # as if it were not there
+    r = typed('retina_grade', bundle, photos, '--engine', engine, '--out', tmp_path/'out')
+    assert r.returncode == 2 and f"retina_nb[{extra}]" in r.stderr and r.stderr.count('\n') == 1 and not (tmp_path/'out').exists(), r
+
 def test_each_part_of_the_work_shows_that_it_is_alive(bundle, photos, tmp_path, capsys, monkeypatch):
     from retina_nb import work
     monkeypatch.setattr(work, '_tell', lambda p: print(p.what, p.waits[0] <= 1))
