@@ -171,7 +171,7 @@ def check_size(arch:str, # a timm name, or torchvision/NAME
     s = next((s for s in (*range(size+1, 600), *range(size-1, 15, -1)) if _fits(body, n_in, s)), None)
     if s is None: return # it cannot be asked
     say = f'takes pictures of {s} pixels a side, not of {size}'
-    if s > size and _fits(body, n_in, s+1): say = f'pictures of {size} pixels a side are too small; it takes {s} or more'
+    if s > size and _fits(body, n_in, s+1): say = f'{size} pixels a side are too small for it; it takes {s} or more'
     raise SettingError(f'{arch}: {say}; use --size {s} (size={s})')
 
 # %% ../../nbs/train/20_network.ipynb #45d7890f
