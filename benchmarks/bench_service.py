@@ -1,4 +1,4 @@
-"""The service: photographs a second through `retina_serve` in a process of its own, sent by four clients on the same cores, against bare `Grader.grade_many` on the same files: photographs of IDRiD as taken, found through RETINA_NB_DATA, or synthetic eyes of 10 megapixels. Each photograph under a key of its own, every answer stored (SQLite) before it is told, photographs not kept. ResNet-18 at 224 px with random weights: only time and memory are measured"""
+"""The service: photographs a second through `retina_serve` in a process of its own, sent by four clients on the same cores, against bare `Grader.grade_many` on the same files: photographs of IDRiD as taken, found through RETINA_NB_DATA, or synthetic eyes of 10 megapixels. Each photograph under a key of its own, every answer stored (SQLite) before it is told, photographs not kept. ResNet-18 at 224 px with random weights: only time and memory are measured. A batch is long enough that its first and its last photographs, while which not all clients are at work, hardly count"""
 import csv, http.client, json, os, re, signal, subprocess, sys, tempfile, threading, time, uuid
 from pathlib import Path
 
@@ -141,7 +141,7 @@ def sure(grader, files):
     return float(np.quantile([g.confidence for g in grader.grade_many(files, grade_anyway=True)], .1))
 
 def bench(quick):
-    repeats, n = (3, 24) if quick else (7, 60)
+    repeats, n = (3, 24) if quick else (7, 120)
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
         files, which = eyes(d/'eyes')

@@ -195,11 +195,13 @@ def _sealed(body, number)->str:
     return f'{number}:{hmac.new(number.encode(), str(body).encode(), hashlib.sha256).hexdigest()}'
 
 # %% ../../nbs/serve/40_answers.ipynb #9c0f08d9
+_BY_KEY = sa.select(request.c.id, request.c.body).where(request.c.key == sa.bindparam('of')) # made once: asked twice
+
 @patch
 def _stored(self:Answers, conn, key, body)->Answer|None:
     "The answer to a request that is there already; another body under its key is a `Conflict`"
     if key is None: return None
-    found = conn.execute(sa.select(request.c.id, request.c.body).where(request.c.key == key)).first()
+    found = conn.execute(_BY_KEY, dict(of=key)).first()
     if found is None: return None
     if found.body != _sealed(body, found.body.split(':')[0]):
         raise Conflict(f'the key {key[:60]!r} was used for another request: send the same photographs and tags, or '

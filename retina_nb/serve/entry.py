@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 
 from ..core import SettingError
 from ..deploy.hosts import asked_host, is_own
-from .access import Access, Visitor
+from .access import _KEY, Access, Visitor, _hash
 from .engine import StoreError
 from .limits import Refusal, check_head, refuse
 
@@ -101,6 +101,19 @@ def who_asks(store:Access, # its keys
     if _is_here(client, headers): return LOCAL
     raise Refusal(401, 'without keys only the machine itself is served: retina_store key add makes one', headers=ask)
 
+# %% ../../nbs/serve/76_entry.ipynb #37e31bad
+_VALID = 'SELECT hash, id, name, role FROM key WHERE id = ? AND revoked IS NULL'
+_ANY = 'SELECT id FROM key LIMIT 1'
+
+def _at_a_glance(store, client, headers)->Visitor|None:
+    "Who asks, where the store tells it without being waited for; None: `who_asks` has to find out"
+    key = shown_key(headers)
+    if not key: return LOCAL if _is_here(client, headers) and store.glance(_ANY) == [] else None
+    m = _KEY.fullmatch(key)
+    rows = store.glance(_VALID, m[1] if m else '')
+    right = hmac.compare_digest(_hash(m[2] if m else ''), rows[0][0] if rows else _hash('nobody'))
+    return Visitor(*rows[0][1:]) if rows and right else None
+
 # %% ../../nbs/serve/76_entry.ipynb #58f27db0
 class Wrong:
     "Counts wrong keys by the address that they come from, which is forgotten after a while"
@@ -139,7 +152,8 @@ class Gate:
             check_head(scope)
             self.entry.look(headers)
             if scope['path'] not in OPEN:
-                who = await run_in_threadpool(who_asks, self.store, scope.get('client'), headers, self.entry.guests)
+                asked = self.store, scope.get('client'), headers
+                who = _at_a_glance(*asked) or await run_in_threadpool(who_asks, *asked, self.entry.guests)
                 scope.setdefault('state', {})['visitor'] = who
         except Refusal as e:
             if e.status == 401 and shown_key(headers): await self._slow(scope)

@@ -44,11 +44,11 @@ class Limits:
     files:int = 16           # photographs in a request
     pixels:int = MAX_PIXELS  # of one photograph
     in_flight:int = 0        # gradings under way, those that wait included; 0: four a core, eight at least
-    workers:int = 0          # photographs at work; 0: one a core
+    workers:int = 0          # photographs at work; 0: one more than there are cores
     memory_mb:int = 0        # for all photographs while they are decoded; 0: half of what there is
     seconds:float = 60.      # for a request to arrive
     def __post_init__(self):
-        own = dict(in_flight=max(8, 4*CORES), workers=CORES, memory_mb=machine_mb()//2)
+        own = dict(in_flight=max(8, 4*CORES), workers=CORES + 1, memory_mb=machine_mb()//2)
         for k, v in own.items(): object.__setattr__(self, k, getattr(self, k) or v)
         for k, (lo, hi) in _RANGES.items():
             if not lo <= getattr(self, k) <= hi: raise SettingError(f'{k} is {getattr(self, k)}: choose {lo} to {hi:,}')

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from fastcore.basics import patch
 
+from ..deploy.grader import CORES
 from ..deploy.grading import Ungraded
 from .access import Access
 from .beside import Beside
@@ -42,7 +43,7 @@ class Trying:
         self._drifted = 0, 0., NOT_YET # decision, until when it is fresh, what has drifted since
         self._judged = None, None # what was known at the last look, and the verdict upon it
         self._trouble = None # what the last look ended with
-        def _busy(): return self.turns.under_way >= self.limits.workers
+        def _busy(): return self.turns.under_way >= min(self.limits.workers, CORES)
         self.beside = Beside(busy=_busy, told=lambda o: self.meters.shadows.labels(o).inc(), failed=self._odd)
         self._looks, odd = [_weakly(self, k) for k in ('follow', 'mind')], _weakly(self, '_odd')
         self.minder = Minder(dict(zip(self._looks, (FOLLOW, MIND))), failed=odd)

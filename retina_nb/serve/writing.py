@@ -6,14 +6,15 @@
 __all__ = ['Database']
 
 # %% ../../nbs/serve/30_writing.ipynb #3b5851da
-import os, secrets, threading
+import os, secrets, sqlite3, threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 
 from .audit import append_audit, check_salt, salt_event
 from .engine import (
@@ -25,6 +26,25 @@ from .schema import audit, request, subject
 class _Job:
     "Something to be written, what came of it, and whether it has been committed"
     def __init__(self, do): self.do, self.result, self.error, self.over = do, None, None, False
+
+# %% ../../nbs/serve/30_writing.ipynb #d1ab0441
+class _Glance:
+    "Single questions to an SQLite file, answered at once on a connection of their own; None where that cannot be"
+    def __init__(self, engine):
+        self._url = Path(engine.url.database).as_uri() + '?mode=rw' if engine.name == 'sqlite' else ''
+        self._conn, self._pid = None, os.getpid()
+        event.listen(engine, 'engine_disposed', self._close)
+    def __call__(self, sql, *values)->list|None:
+        if not self._url or os.getpid() != self._pid: return None
+        try: return (self._conn or self._open()).execute(sql, values).fetchall()
+        except sqlite3.Error: return None
+    def _open(self):
+        how = dict(timeout=0, isolation_level=None, check_same_thread=False)
+        self._conn = conn = sqlite3.connect(self._url, uri=True, **how)
+        return conn
+    def _close(self, engine):
+        conn, self._conn = self._conn, None
+        if conn: conn.close()
 
 # %% ../../nbs/serve/30_writing.ipynb #4e66fd5a
 class Database:
@@ -41,6 +61,7 @@ class Database:
         self._writer = self.engine.execution_options(write=True)
         self._queue, self._turn = deque(), threading.Lock()
         migrate(self.engine)
+        self.glance = _Glance(self.engine)
         self.salt = self._own_salt()
     def close(self):
         "Let go of all connections; the store can still be used and opens new ones"
@@ -77,11 +98,11 @@ def read(self:Database)->Iterator[sa.Connection]: # a context that gives a conne
 _OWN = exc.DataError, exc.ProgrammingError, exc.NotSupportedError # what a database says of one statement
 
 @patch
-def _do(self:Database, conn, job)->list:
-    "Do one job of a group; its audit events. A fault of its own is kept in it, one of the database is everybody's"
+def _do(self:Database, conn, job, alone)->list:
+    "Do one job; its audit events. A fault of its own is kept in it, one of the database is everybody's"
     events = []
     try:
-        with conn.begin_nested(): job.result = job.do(conn, events.append)
+        with nullcontext() if alone else conn.begin_nested(): job.result = job.do(conn, events.append)
     except exc.IntegrityError as e:
         job.error = StoreError(f'{self.name}: contradicts what is stored ({str(e.orig).splitlines()[0]})')
     except exc.DBAPIError as e:
@@ -116,7 +137,9 @@ def _commit(self:Database, jobs):
     sent = False
     try:
         with store_errors(self.name), self._writer.begin() as conn:
-            append_audit(conn, [e for job in jobs for e in self._do(conn, job)])
+            events = [e for job in jobs for e in self._do(conn, job, len(jobs) == 1)]
+            if len(jobs) == 1 and jobs[0].error: raise jobs[0].error # nobody else has anything to lose
+            append_audit(conn, events)
             sent = True # whatever fails from here on fails in the commit
     except Exception as e: self._failed(jobs, e, sent)
     except BaseException: # Ctrl-C: everybody has to know
