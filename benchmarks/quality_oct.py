@@ -8,7 +8,7 @@ import numpy as np, pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from retina_nb.data import load_records
-from retina_nb.image import SCAN_LIMITS, read_image, scan_measures, scan_quality, ungradable
+from retina_nb.image import SCAN_LIMITS, read_image, scan_quality, ungradable
 
 def faults():
     "The faults as the notebook plants them, whose cells are run here"

@@ -44,5 +44,5 @@ def clinic(self:ClinicLine)->Clinic: # a thousand patients
 def show(self:ClinicLine):
     "Say it anew; nothing where the model does not know"
     s = self.session
-    self.said.value = clinic_html(s.grader.config, s.threshold, self.clinic())
+    self.said.value = s.task.say(clinic_html(s.grader.config, s.threshold, self.clinic()))
     self.layout.display = None if self.said.value else 'none'

@@ -141,7 +141,8 @@ def _card(*children): return W.VBox(list(children)).add_class('rnb-card')
 @patch
 def _make_left(self:ReviewDesk):
     "The photograph, or why there is none"
-    self.viewer, self.blank = Viewer(lambda m, data: self._hear(m), takes=False), W.HTML()
+    word = self.task.say('photograph')
+    self.viewer, self.blank = Viewer(lambda m, data: self._hear(m), takes=False, word=word), W.HTML()
     self.enhanced = W.ToggleButton(description='Enhance contrast', tooltip='For your eye')
     self.enhanced.observe(lambda _: self.show(), 'value')
     self.looks = W.Box([self.enhanced]).add_class('rnb-row')
@@ -191,7 +192,7 @@ def refresh(self:ReviewDesk):
     self.answer.value = answer_html(self.done, self.task) if self.done else ''
     self.time.value = f'<p class="rnb-soft rnb-small-text">{escape(lease_text(self.case))}</p>' if self.case else ''
     self.back.disabled = self.lost == 'case'
-    if not (seen or reading or self.done): self.blank.value = NO_CASE
+    if not (seen or reading or self.done): self.blank.value = self.task.say(NO_CASE)
     shown = {self.viewer: seen, self.looks: seen, self.case_card: reading, self.answer_card: self.done is not None,
              self.queue_card: not reading or bool(self.lost)}
     for w, on in shown.items(): w.layout.display = None if on else 'none'
@@ -206,7 +207,8 @@ def show(
 ):
     "Send the photograph of the case, and nothing else"
     picture = self._jpeg and (enhance_contrast(self._jpeg) if self.enhanced.value else self._jpeg)
-    pane = dict(title='as taken', alt='photograph of the case', picture=0, heat=None, type='image/jpeg')
+    alt = self.task.say('photograph of the case')
+    pane = dict(title='as taken', alt=alt, picture=0, heat=None, type='image/jpeg')
     self.viewer.send(dict(t='panes', panes=[pane]*bool(picture), reset=reset), [picture] if picture else [])
 
 # %% ../../nbs/deploy/69_desk.ipynb #d12a4e41
@@ -250,12 +252,13 @@ def take(self:ReviewDesk):
 def _fetch(self:ReviewDesk):
     "The photograph of the case, or why there is none"
     c, self._jpeg, self.blank.value = self.case, b'', ''
-    if c and not c['picture']: self.blank.value = not_kept_html(c)
+    if c and not c['picture']: self.blank.value = self.task.say(not_kept_html(c))
     elif c:
         try: self._jpeg = self.client.picture(c['id'])
         except RetinaError as e:
-            text = f'The photograph did not come: {e}. Take the case again, or give it back.'
-            self.blank.value = f'<div class="rnb-empty" role="alert"><b>No photograph</b>{escape(text)}</div>'
+            text, say = f' did not come: {e}. Take the case again, or give it back.', self.task.say
+            said = f'<b>{say("No photograph")}</b>{say("The photograph")}{escape(text)}'
+            self.blank.value = f'<div class="rnb-empty" role="alert">{said}</div>'
             self.lost = 'picture' # so that the case can be taken again
     self.show(reset=True)
 

@@ -178,13 +178,14 @@ class Quality:
         why = f": {', '.join(self.reasons)}" if self.reasons else ''
         return f"{'good' if self.ok else 'poor'} ({self.score:.2f}){why}"
 
-# %% ../../nbs/image/30_quality.ipynb #63ebfb87
+# %% ../../nbs/image/30_quality.ipynb #c3bacf82
 def _judged(m, limits)->Quality:
     "What measures come to under limits"
     p = {k: quality_points(m[k], l) for k,l in limits.items()}
     bad = sorted((k for k in p if p[k] < .5), key=p.get)
     return Quality(round(float(np.prod(list(p.values()))), 4), not bad, [limits[k].reason for k in bad], m)
 
+# %% ../../nbs/image/30_quality.ipynb #63ebfb87
 def image_quality(src        # path, bytes, PIL image, or array (H,W,3)
                  )->Quality: # prints as one line
     "Judge one fundus photograph"

@@ -31,9 +31,10 @@ def _surfaces(rng, x)->tuple: # (w,), (w,), where on `x` the fovea is
     thick = rng.uniform(.17, .23)*(1 + rng.normal(0, .06)*x)
     return floor - thick*(1 + rim - pit), floor, fovea
 
-# %% ../../nbs/synth/40_scan.ipynb #7e603648
+# %% ../../nbs/synth/40_scan.ipynb #ce48afe6
 def _bump(x, at, width, height): return height*np.exp(-np.abs((x - at)/width)**2.5)
 
+# %% ../../nbs/synth/40_scan.ipynb #7e603648
 def _drusen(rng, x, fovea, strength)->np.ndarray:
     "By how much drusen lift the pigment epithelium"
     where = fovea + rng.uniform(-.7, .7, rng.integers(4, 10))
