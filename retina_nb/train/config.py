@@ -23,7 +23,7 @@ from ..image.preprocess import Preprocess
 from .augment import own_transforms
 from .losses import make_loss
 from .network import qualified_name
-from .options import known_options, names_of
+from .options import _contract, _seen, known_options, names_of
 
 # %% ../../nbs/train/45_config.ipynb #3bad594e
 LR = dict(scratch=3e-3, pretrained=1e-3) # peak of the one-cycle schedule, for Adam
@@ -196,11 +196,6 @@ def lost(self:TrainConfig)->dict: # field to name
     return {k: ', '.join(n) for k in self.own if (n := names(getattr(self, k)))}
 
 # %% ../../nbs/train/45_config.ipynb #6a4807ed
-def _contract(c):
-    "The contract of settings: that of the task, by way of the cache, and what was asked for by name"
-    asked = {k: v for k in ('crop', 'fit') if (v := getattr(c, k)) is not None}
-    return Preprocess.for_task(c.task, size=c.size, contrast=c.contrast, **(c.cache or {}) | asked)
-
 @patch(as_prop=True)
 def preprocess(self:TrainConfig)->Preprocess:
     "The contract from photograph to model input that these settings ask for"
@@ -230,18 +225,6 @@ def to_dict(self:TrainConfig)->dict:
 def to_json(self:TrainConfig)->str:
     "The settings as JSON text"
     return json.dumps(self.to_dict(), indent=1)
-
-# %% ../../nbs/train/45_config.ipynb #2566e7ce
-_CACHE = 'via', 'via_quality', 'fit'
-
-def _seen(d):
-    "What settings in a dict say of crop, fit and cache, those of earlier versions too"
-    pre, task = d.get('preprocess') or {}, get_task(d.get('task_detail') or d.get('task') or 'dr')
-    if pre.get('via'):
-        names = (*_CACHE, 'crop') if task.modality == 'oct' else _CACHE
-        return dict(cache={k: pre.get(k) for k in names})
-    usual = Preprocess.for_task(task)
-    return {k: pre[k] for k in ('crop', 'fit') if k in pre and k not in d and pre[k] != getattr(usual, k)}
 
 # %% ../../nbs/train/45_config.ipynb #b131802f
 _DERIVED = 'task_detail', 'classes', 'own', 'preprocess', 'preprocess_hash'

@@ -11,7 +11,8 @@ from dataclasses import fields
 
 from fastcore.meta import delegates
 
-from ..core import SettingError
+from ..core import SettingError, get_task
+from ..image.preprocess import Preprocess
 
 # %% ../../nbs/train/43_options.ipynb #849b6ea5
 def takes(cls, # a dataclass
@@ -39,3 +40,21 @@ def known_options(given, # names
         near = difflib.get_close_matches(k, known, 1, .5)
         hint = f'did you mean {near[0]!r}?' if near else f"there are {', '.join(known)}"
         raise SettingError(f'unknown option {k!r}: {hint}')
+
+# %% ../../nbs/train/43_options.ipynb #35da700c
+def _contract(c):
+    "The contract of settings: that of the task, by way of the cache, and what was asked for by name"
+    asked = {k: v for k in ('crop', 'fit') if (v := getattr(c, k)) is not None}
+    return Preprocess.for_task(c.task, size=c.size, contrast=c.contrast, **(c.cache or {}) | asked)
+
+# %% ../../nbs/train/43_options.ipynb #3e24ad6e
+_CACHE = 'via', 'via_quality', 'fit'
+
+def _seen(d):
+    "What settings in a dict say of crop, fit and cache, those of earlier versions too"
+    pre, task = d.get('preprocess') or {}, get_task(d.get('task_detail') or d.get('task') or 'dr')
+    if pre.get('via'):
+        names = (*_CACHE, 'crop') if task.modality == 'oct' else _CACHE
+        return dict(cache={k: pre.get(k) for k in names})
+    usual = Preprocess.for_task(task)
+    return {k: pre[k] for k in ('crop', 'fit') if k in pre and k not in d and pre[k] != getattr(usual, k)}

@@ -17,9 +17,9 @@ from fastcore.basics import patch
 
 from ..core import SettingError, get_task
 from ..image.preprocess import Preprocess
-from .config import PRECISION, Phase, _at_least, _check_kinds, _contract, _one_of, _seen, _task_keys
+from .config import PRECISION, Phase, _at_least, _check_kinds, _one_of, _task_keys
 from .loader import BatchDL, prepare
-from .options import known_options, names_of
+from .options import _contract, _seen, known_options, names_of
 from .pair_views import read_views, views_for
 
 # %% ../../nbs/train/75_pretext.ipynb #8df76674

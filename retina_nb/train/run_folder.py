@@ -105,7 +105,8 @@ def check_same(out, # a run folder
     "Is this the training that has begun in `out`? If not, a `RunError` that names what differs"
     if not begun(out): return
     run = Run(out)
-    if kind := run.config.get('kind'): raise RunError(f'{out}: is {kind}, which no training can continue; choose another --out')
+    if kind := run.config.get('kind'):
+        raise RunError(f'{out}: is {kind}, which no training can continue; choose another --out')
     _same_settings(run.config, config, facts, out)
 
 # %% ../../nbs/train/52_run_folder.ipynb #9e74a9b4
@@ -128,9 +129,10 @@ def open_run(out, config, facts, records):
 # %% ../../nbs/train/52_run_folder.ipynb #48c1777a
 def _about_data(records):
     "Where the records come from, and a hash of images, labels, patients and splits"
-    keys = [[Path(str(r.image)).name, int(r.label), str(r.patient), getattr(r, 'split', '')] for r in records.itertuples()]
+    def key(r): return [Path(str(r.image)).name, int(r.label), str(r.patient), getattr(r, 'split', '')]
     return dict(source=str(records.attrs.get('root', '')), layout=records.attrs.get('layout', ''),
-                n_images=len(records), n_patients=int(records['patient'].nunique()), hash=json_hash(keys))
+                n_images=len(records), n_patients=int(records['patient'].nunique()),
+                hash=json_hash([key(r) for r in records.itertuples()]))
 
 # %% ../../nbs/train/52_run_folder.ipynb #617a271b
 def facts_of(config, records):

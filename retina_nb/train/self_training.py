@@ -48,7 +48,8 @@ def _look_at_some(records, task, n=12):
     except ImageError: return # it is named where all are read
     if 2*len(foreign) > len(some):
         warnings.warn(f'{len(foreign)} of {len(some)} pictures that were looked at: each {foreign[0]}; say what they '
-                      'are of with --task (dr, oct, pneumonia or a JSON file), which decides how they are prepared')
+                      'are of with --task (dr, oct, pneumonia or a JSON file), which decides how they are prepared',
+                      stacklevel=2)
 
 # %% ../../nbs/train/77_self_training.ipynb #b8a53888
 def pictures_to_learn_from(records:pd.DataFrame, # with `image` and `patient`; `split` and `label` where there are some
@@ -140,7 +141,7 @@ def _fit_or_say(learn, config, checkpoint, progress):
         raise RunError(f'out of memory with {at_once} views of {config.size} pixels at once: try '
                        f'--part {max(2, at_once//2)}, which takes a batch piece by piece, or a smaller --size') from e
 
-# %% ../../nbs/train/77_self_training.ipynb #7c3171b4
+# %% ../../nbs/train/77_self_training.ipynb #79ffcec4
 def _pair_learner(records, config, cbs, start, progress):
     "The learner; where an image cannot be read, all that cannot be are counted and named"
     try: return make_pair_learner(records, config, cbs=cbs, start=start, progress=progress)
@@ -150,6 +151,7 @@ def _pair_learner(records, config, cbs, start, progress):
             pictures_to_learn_from(records, config.task, decode=True)
         raise
 
+# %% ../../nbs/train/77_self_training.ipynb #7c3171b4
 def _pretrain(records, config, facts, out, start, progress, cbs, track, track_uri):
     "The part of `pretrain` that takes time, once everything has been checked"
     history = History(out/'history.csv')
@@ -189,6 +191,14 @@ def _begin(records, config, out, start, *rest):
     PretrainRun(out).check()
     return PretrainRun(out)
 
+# %% ../../nbs/train/77_self_training.ipynb #02ee8b6f
+def _check_names(options):
+    "Raise a `SettingError` for an option that there is not"
+    if 'accumulate' in options:
+        raise SettingError('accumulate: small batches added up would see the wrong answers of their own batch alone; '
+                           'part=N takes a large one piece by piece and compares all of it')
+    known_options(options, names_of(PretrainConfig))
+
 # %% ../../nbs/train/77_self_training.ipynb #9af6b944
 @takes(PretrainConfig)
 def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are not needed
@@ -205,10 +215,7 @@ def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are 
             )->PretrainRun: # finished and sealed. Bad data is a `DataError`, a bad option a `SettingError`
     "Learn from pictures without labels, and leave weights for `train(weights=...)`"
     start, out, named = time.perf_counter(), Path(out), isinstance(records, (str, Path))
-    if 'accumulate' in kwargs:
-        raise SettingError('accumulate: small batches added up would see the wrong answers of their own batch alone; '
-                           'part=N takes a large one piece by piece and compares all of it')
-    known_options(kwargs, names_of(PretrainConfig))
+    _check_names(kwargs)
     config = PretrainConfig(task=get_task(task or 'dr') if named else task_of(records, task), **kwargs)
     _check_place(config, out, resume, track, track_uri)
     with hold_out(out):

@@ -3,7 +3,7 @@ import json, os
 from dataclasses import replace
 from pathlib import Path
 
-import cv2, numpy as np, pandas as pd, pytest
+import cv2, numpy as np, pytest
 
 torch = pytest.importorskip('torch')
 from retina_nb.core import ImageError, Run, SettingError
