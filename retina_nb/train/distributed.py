@@ -82,13 +82,23 @@ def _take_down():
     ending.start()
     ending.join(10)
 
+# %% ../../nbs/train/30_distributed.ipynb #853b453c
+def _find(minutes, backend):
+    "Join the group of this start"
+    wait = timedelta(minutes=minutes)
+    store, n, size = next(dist.rendezvous('env://', timeout=wait))
+    store.set_timeout(wait)
+    mine = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, store=mine, rank=n, world_size=size, timeout=wait)
+
+
 # %% ../../nbs/train/30_distributed.ipynb #2ef78478
 def _join(minutes):
     "Find the other processes, and give them one's heartbeat"
     cuda = torch.cuda.is_available()
     if cuda: torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', '0')))
     try:
-        dist.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(minutes=minutes))
+        _find(minutes, 'nccl' if cuda else 'gloo')
         heart = _heartbeat()
         wait() # until all have one
         return heart

@@ -161,6 +161,19 @@ def test_two_processes_agree_and_one_that_dies_is_named(tmp_path):
     assert codes == [2, -9], said
     assert len(lines(said[0], 'error: process 1 on ')) == 1 and '(machine 1): not heard of' in said[0] and 'Error' not in said[0] + said[1], said
 
+def test_each_start_has_a_store_of_its_own(monkeypatch):
+    "torchrun with --master_addr keeps its store when it starts anew, and with it the addresses of those who are gone"
+    import torch.distributed as dist
+    from retina_nb.train import distributed
+    kept, stores = dist.HashStore(), []
+    monkeypatch.setattr(dist, 'rendezvous', lambda *_, **__: iter([(kept, 0, 2)]))
+    monkeypatch.setattr(dist, 'init_process_group', lambda *_, store, **__: stores.append(store))
+    for n in '01':
+        monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', n)
+        distributed._find(1, 'gloo')
+    stores[0].set('address', 'of one who is gone')
+    assert stores[0].check(['address']) and not stores[1].check(['address'])
+
 # --- SLURM: its two commands that the script calls are played here
 SRUN = '''#!/bin/sh
 while [ "${1#--}" != "$1" ]; do shift; done
