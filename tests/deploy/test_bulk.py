@@ -1,5 +1,5 @@
 "Bulk grading: every image exactly once in the result, whatever is killed, changed, gone or in the way meanwhile"
-import contextlib, errno, hashlib, io, os, random, shutil, signal, subprocess, sys, tempfile, threading, time, tracemalloc
+import contextlib, errno, functools, hashlib, io, os, random, shutil, signal, subprocess, sys, tempfile, threading, time, tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +27,13 @@ HOW = dict(engine=inline, per_shard=3, progress=False)
 
 @pytest.fixture(scope='module')
 def bundle(): return str(shared()[1])
+
+@pytest.fixture(autouse=True)
+def opened_once(monkeypatch):
+    "A plan opens the model to ask for its settings; here once for all plans"
+    monkeypatch.setattr(shards_room, 'Grader', GRADER)
+
+GRADER = functools.cache(shards_room.Grader)
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):

@@ -248,13 +248,15 @@ def test_the_end_finishes_what_is_under_way(bundle, tmp_path):
     with Store(tmp_path/'s') as s:
         assert {r.json['id'] for r in answered} <= {s.answer(p_.id).id for p_, _ in s.answers()} and s.check() == []
 
-def test_command(bundle, tmp_path):
+def test_command(bundle, tmp_path, typed):
     script = tmp_path/'retina_serve' # as it is typed, whether or not it was installed
     script.write_text('from retina_nb.serve import retina_serve\nretina_serve()\n')
+    def own(*args): return subprocess.run([sys.executable, script, *map(str, args)], capture_output=True, text=True, timeout=60)
     for args, why in [((tmp_path/'no',), 'no such bundle'), ((bundle, '--port', 99999), 'between 1 and 65535'),
                       ((bundle, '--ip', '0.0.0.0'), 'key add NAME'), ((bundle, '--cors', '*'), 'is no site'),
                       ((bundle, '--webhook', 'file:///etc/passwd'), 'a webhook is'), ((bundle, '--keep_images', 's3://a/b'), 'in a folder'),
                       ((bundle, '--low_confidence', 7), 'between 0 and 1'), ((bundle, '--db', 'mysql://a/b'), 'kind of database')]:
         db = () if '--db' in args else ('--db', tmp_path/'s')
-        r = subprocess.run([sys.executable, script, *map(str, [*args, *db])], capture_output=True, text=True, timeout=60)
-        assert r.returncode == 2 and why in r.stderr and r.stderr.count('\n') == 1, r.stderr
+        for run in [own]*(why == 'key add NAME') + [lambda *a: typed('retina_serve', *a)]: # one of them as a process of its own
+            r = run(*args, *db)
+            assert r.returncode == 2 and why in r.stderr and r.stderr.count('\n') == 1, r.stderr
