@@ -1,5 +1,5 @@
 "What goes wrong in one job stays there; what goes wrong in a commit is said as it is; made-up ids are ids that are not there"
-import threading, time
+import os, threading, time
 
 import pytest, sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -7,6 +7,7 @@ from sqlalchemy import event, exc
 from retina_nb.core import DataError, RetinaError
 from retina_nb.serve import Event, StoreError, photo
 from retina_nb.serve.schema import deployment, image, now, request, setting
+from retina_nb.serve.writing import Database
 from conftest import MODEL, a_grading, send
 
 ODD = ['a\0b', '\ud800', 'x'*5000, '']
@@ -107,3 +108,13 @@ def test_a_job_before_its_commit_is_known_not_to_be_stored(store):
     with pytest.raises(KeyboardInterrupt): store.write(_stop)
     assert send(store, 1).id and store.check() == []
     assert MODEL in {b['id'] for b in store.bundles()}
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system copies no processes')
+def test_a_glance_is_of_one_process(tmp_path):
+    with Database(tmp_path/'s') as db:
+        assert db.glance('SELECT 1') == [(1,)]
+        pid = os.fork()
+        if not pid: os._exit(0 if db.glance._conn is None and db.glance('SELECT 1') is None else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert db.glance('SELECT 1') == [(1,)] # opened anew
+    assert db.glance._conn is None
