@@ -143,3 +143,13 @@ def test_one_thing_for_another(typed, run, bundle, tmp_path):
     for args,said in cases.items():
         r = typed(*args)
         assert r.returncode == 2 and said in r.stderr and r.stderr.count('\n') == 1, (args, r)
+
+def test_a_figure_that_never_varied_does_not_answer_to_rounding():
+    "Grey scans have no colour: the parity check of their bundle failed by the rounding of its figures"
+    from retina_nb.deploy.novelty import Cloud
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=(60, 4)); v[:,1] = -3 + 1e-5*rng.normal(size=60)
+    cloud, rounded, coloured = Cloud(v, still=3e-3), v[:1].copy(), v[:1].copy()
+    rounded[:,1] += 2e-4; coloured[:,1] += 3
+    assert abs(cloud(rounded) - cloud(v[:1]))[0] < 1e-3 and cloud(coloured)[0] > 10
+    assert abs(Cloud(v)(rounded) - Cloud(v)(v[:1]))[0] > 1e-3
