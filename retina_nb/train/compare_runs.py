@@ -93,9 +93,9 @@ def side_by_side(table:pd.DataFrame, # as from `compare`
     return out[[c for c in out if not out[c].isin(['']).all() and out[c].notna().any()]]
 
 # %% ../../nbs/train/70_compare_runs.ipynb #e614f0a9
-_FOUND = {'task', 'task_detail', 'classes', 'own', 'preprocess', 'preprocess_hash', 'data', 'trained_on', 'cache', # told
-          'versions', 'device', 'seconds', 'peak_memory_mb', 'parameters', 'flops', 'memory', # apart, or no setting
-          'calibration', 'operating_point', 'best_epoch', 'softmax', 'kind', 'members', 'shares'}
+_FOUND = {'task', 'task_detail', 'classes', 'own', 'preprocess', 'preprocess_hash', 'data', 'trained_on', 'cache',
+          'versions', 'device', 'seconds', 'peak_memory_mb', 'parameters', 'flops', 'memory', 'processes',
+          'calibration', 'operating_point', 'best_epoch', 'softmax', 'kind', 'members', 'shares'} # no settings
 
 def differing(sides:dict # as from `together`
              )->list: # names of settings; empty where all runs are alike
