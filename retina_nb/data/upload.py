@@ -32,9 +32,11 @@ class Pushed:
                 f'{self.files - self.sent:,} there already')
 
 
-# %% ../../nbs/data/54_upload.ipynb #a501be9a
+# %% ../../nbs/data/54_upload.ipynb #d989c42f
 def _is_seal(name)->bool: return name.rpartition('/')[2] == 'SHA256SUMS'
 
+
+# %% ../../nbs/data/54_upload.ipynb #a501be9a
 def _to_send(source)->dict:
     "Name to path of the files of a folder, or of the one file; the seals of runs last"
     if source.is_file(): return {source.name: source}

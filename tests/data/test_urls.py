@@ -137,7 +137,7 @@ def test_what_cannot_be_sent_keeps_nothing_else_back(s3, eyes, tmp_path, typed):
     os.mkfifo(bad[2])
     for f in bad[3:]: f.write_bytes(b'x')
     n = 9 + 4
-    for again in range(2):
+    for _ in range(2):
         r = typed('retina_push', whole, s3)
         assert r.returncode == 2 and r.stderr.count('\n') == 1 and f'{s3}: 6 of {n + 5} files not sent (' in r.stderr, r.stderr
         for said in ('images/dead.jpg and 1 more: is a link to nothing', 'is a pipe', 'change or refuse', 'odd\\xff.jpg: its name is no text', 'torn/SHA256SUMS: waits'):
