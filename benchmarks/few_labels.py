@@ -1,7 +1,7 @@
 """What few labels are worth on OCT scans, with and without a first stage that needs none.
 
-    RETINA_NB_DATA=../shared/data python benchmarks/few_labels.py --runs runs/few [--workers 2]
-    RETINA_NB_DATA=../shared/data python benchmarks/few_labels.py --quick        a tiny one, to see that all of it runs
+    RETINA_NB_DATA=DATA python benchmarks/few_labels.py --runs runs/few [--workers 2]
+    RETINA_NB_DATA=DATA python benchmarks/few_labels.py --quick        a tiny one, to see that all of it runs
     python benchmarks/few_labels.py --table                                     the table of what is there already
 
 Scans of Kermany et al. 2018 (CC BY 4.0, doi:10.17632/rscbjbr9sj), divided by patient once; scans whose bytes carry a second label in the
@@ -369,7 +369,7 @@ class Results:
         self.file, was = file, json.loads(file.read_text()) if file.is_file() else {}
         fixed = json.loads(json.dumps(dataclasses.asdict(plan)))
         if was and was.get('plan') != fixed: raise SystemExit(f'{file}: holds the results of another plan; move it away to begin anew')
-        self.d = was or dict(name='table_oct', what=__doc__, plan=fixed, first_stages={}, runs={})
+        self.d = (was or dict(name='table_oct', plan=fixed, first_stages={}, runs={})) | dict(what=__doc__)
     def add(self, r):
         r = dict(r)
         cell = r.pop('cell')
