@@ -302,10 +302,16 @@ def test_corrections_of_an_earlier_version_come_along_from_another_disk(tmp_path
     assert tmp_path/'data' in path.parents and path.read_bytes() == text.encode() and earlier.exists() == fixed
     path.write_text('newer'); assert S.feedback_file('m').read_text() == 'newer'
 
-def test_no_sample_and_no_operating_point_for_other_tasks(tmp_path):
+def test_oct_is_spoken_of_as_scans_and_noise_is_none(tmp_path):
+    from retina_nb.synth import synth_scan
     p = GradingPanel(export(random_run(tmp_path/'r', 'oct'), tmp_path/'b'), feedback=tmp_path/'f.csv')
-    upload(p, 'scan.png', encoded(np.random.default_rng(0).integers(0, 255, (200,300), dtype=np.uint8)))
+    assert p.viewer.word == 'scan' and 'No scan yet' in p.verdict.value and 'photograph' not in p.verdict.value + p.table.value
+    assert list(p._samples) == [f'Synthetic scan, drawn as {c}' for c in p.session.task.classes]
+    upload(p, 'noise.png', encoded(np.random.default_rng(0).integers(0, 255, (200,300), dtype=np.uint8)))
+    assert p.session.state == 'withheld' and 'too poor to grade' in p.verdict.value
+    upload(p, 'scan.png', encoded(synth_scan(3, 0).image))
     assert p.session.state == 'graded' and 'CNV' in p.verdict.value and 'urgent referral' in p.refer.value
+    assert 'Image quality good' in p.verdict.value and '2 scans' in p.title.value
 
 def test_a_task_of_ones_own_is_spoken_of_in_its_own_words(tmp_path):
     from retina_nb.core import Task, forget_task
