@@ -36,8 +36,9 @@ from .quality import quality_points as quality_points
 from .scans import SCAN_LIMITS as SCAN_LIMITS
 from .scans import scan_measures as scan_measures
 from .scans import scan_quality as scan_quality
+from .judged import JUDGED as JUDGED
 from .judged import judge_quality as judge_quality
 from .judged import quality_table as quality_table
 from .gradable import ungradable as ungradable
 
-__all__ = ['brightest', 'decode_jpeg', 'png_damage', 'tiff_damage', 'dicom_tags', 'is_dicom', 'npz_array', 'npz_header', 'IMAGE_TYPES', 'image_size', 'is_image_file', 'read_image', 'sha256', 'hash_distance', 'mirror_hash', 'near_duplicates', 'phash', 'deidentify', 'Field', 'Frame', 'find_field', 'resize', 'fill_borders', 'white_borders', 'ben_graham', 'clahe', 'Preprocess', 'cache_note', 'LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points', 'SCAN_LIMITS', 'scan_measures', 'scan_quality', 'judge_quality', 'quality_table', 'ungradable']
+__all__ = ['brightest', 'decode_jpeg', 'png_damage', 'tiff_damage', 'dicom_tags', 'is_dicom', 'npz_array', 'npz_header', 'IMAGE_TYPES', 'image_size', 'is_image_file', 'read_image', 'sha256', 'hash_distance', 'mirror_hash', 'near_duplicates', 'phash', 'deidentify', 'Field', 'Frame', 'find_field', 'resize', 'fill_borders', 'white_borders', 'ben_graham', 'clahe', 'Preprocess', 'cache_note', 'LIMITS', 'Limit', 'Quality', 'image_quality', 'quality_measures', 'quality_points', 'SCAN_LIMITS', 'scan_measures', 'scan_quality', 'JUDGED', 'judge_quality', 'quality_table', 'ungradable']
