@@ -360,7 +360,6 @@ def _table(name, what):
         return df if name == 'history.csv' or 'task' in df else with_task(df, task)
     return property(_get, doc=f'{what}: the table `{name}`')
 
-# %% ../nbs/05_core.ipynb #f7b3ee9c
 Run.records = _table('records.csv', 'The images with their splits')
 Run.history = _table('history.csv', 'Losses and scores, a row an epoch')
 Run.predictions = _table('predictions.csv', 'Predictions on the test split')

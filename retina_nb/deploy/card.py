@@ -48,8 +48,8 @@ def test_figures(
     kind = 'synthetic eyes' if _all_drawn(config.get('trained_on'), 'test') else 'photographs'
     n, patients = m.get('n_images', '?'), m.get('n_patients', '?')
     reached = f"sensitivity of {_figure(found['sensitivity'])} and a specificity of {_figure(found['specificity'])}"
-    return task.say(f'On {n} {kind} of the test part, of {patients} patients that it had not seen, {task.positive_name} '
-            f'was found with a {reached} (95% intervals).')
+    seen = f'On {n} {kind} of the test part, of {patients} patients that it had not seen'
+    return task.say(f'{seen}, {task.positive_name} was found with a {reached} (95% intervals).')
 
 # %% ../../nbs/deploy/36_card.ipynb #59297b4f
 def _all_drawn(trained_on, part)->bool:

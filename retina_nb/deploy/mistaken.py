@@ -73,7 +73,8 @@ def _export(path)->str:
     "What makes a bundle of a run; a pretraining has to become a training first"
     if _settings(path, {'config.json'}).get('kind') == PRETRAINING:
         train = command_line('retina_train', 'DATA', weights=path/'model.safetensors')
-        return f'holds weights from pretraining, not a classifier, and is no bundle: train with {train}, and export that'
+        what = 'holds weights from pretraining, not a classifier, and is no bundle'
+        return f'{what}: train with {train}, and export that'
     export = command_line('retina_export', path, out=path.parent/f'{path.name}_bundle')
     return f'is a run, not a bundle: export it with {export}'
 

@@ -83,8 +83,7 @@ class Cloud:
         z = (vectors - self.mean)/self.sd
         s, v = np.linalg.svd(z, full_matrices=False)[1:]
         variance, r, d = s**2/len(z), min(rank, len(s)), z.shape[1]
-        rest = max(d - r, 1)
-        left = max(float((z**2).mean(0).sum() - variance[:r].sum())/rest, 0) + shrink
+        left = max(float((z**2).mean(0).sum() - variance[:r].sum())/max(d - r, 1), 0) + shrink
         self.axes, self.gain = v[:r], 1/(variance[:r] + shrink) - 1/left # along the axes, beside what all get
         self.base = 1/left
     def __call__(self, vectors:np.ndarray)->np.ndarray: # (n,d) to (n,)

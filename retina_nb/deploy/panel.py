@@ -51,7 +51,8 @@ class GradingPanel(W.VBox):
             self._wait(e, begin)
     def __repr__(self):
         s = getattr(self, 'session', None)
-        return s.task.say(f'GradingPanel({s.grader!r}, {len(s.cases)} photographs)') if s else 'GradingPanel(not open yet)'
+        if s is None: return 'GradingPanel(not open yet)'
+        return s.task.say(f'GradingPanel({s.grader!r}, {len(s.cases)} photographs)')
 
 # %% ../../nbs/deploy/70_panel.ipynb #ac9621ea
 def _card(*children): return W.VBox(list(children)).add_class('rnb-card')
@@ -87,8 +88,8 @@ def _fill(self:GradingPanel, session, samples):
 def _fate(s)->dict:
     "What becomes of photographs, where that is something else than the viewer says of its own accord"
     if not isinstance(s.grader, RemoteGrader): return {}
-    return dict(fate=s.task.say(f'They are sent to the service at {s.grader.client.url}, which keeps its answers, and the '
-                     'photographs where it was told to.'))
+    fate = f'They are sent to the service at {s.grader.client.url}, which keeps its answers'
+    return dict(fate=s.task.say(f'{fate}, and the photographs where it was told to.'))
 
 # %% ../../nbs/deploy/70_panel.ipynb #03280347
 @patch

@@ -156,8 +156,9 @@ def _stands_for(s)->str:
     config = s.grader.config
     own, known = s.grader.threshold, test_figures(config, s.task)
     moved = _moved(config.get('operating_curve'), s.threshold) if s.threshold != own else ''
-    if known: return f'{known} That was at {own:.3f}.' + s.task.say(moved)
-    return ('Sensitivity and specificity at this threshold are unknown: the bundle carries no test figures.' + s.task.say(moved))
+    said = (f'{known} That was at {own:.3f}.' if known else
+            'Sensitivity and specificity at this threshold are unknown: the bundle carries no test figures.')
+    return said + s.task.say(moved)
 
 # %% ../../nbs/deploy/62_words.ipynb #79f6a462
 def _decision(s, c)->tuple:

@@ -160,7 +160,8 @@ def plot_quality(
     ax=None, # axes to draw on; by default new ones
 )->Axes: # those; a `DataError` where quality was not judged
     "Quality scores of each group"
-    if 'quality' not in seen: raise DataError('quality is judged for fundus photographs and OCT scans of at least 64 pixels only')
+    if 'quality' not in seen:
+        raise DataError('quality is judged for fundus photographs and OCT scans of at least 64 pixels only')
     seen = seen[seen.quality.notna()]
     names = sorted(seen[by].astype(str).unique())
     ax = new_axes(ax, (6, .9 + .55*max(len(names), 2)))
