@@ -70,6 +70,6 @@ def ungradable(
     if modality not in ('fundus', 'oct', 'xray'):
         raise SettingError(f"modality is {modality!r}: choose from 'fundus', 'oct', 'xray'")
     task = dict(fundus='dr', oct='oct').get(modality)
-    if modality == 'fundus': return _not_fundus(quality or judge_quality(src, task))
+    if modality == 'fundus': return _not_fundus(quality or judge_quality(src, task)) # pyright: ignore (is judged)
     why = _not_scan(picture_measures(src), modality)
     return why or (_faint(quality or judge_quality(src, task)) if modality == 'oct' else '')
