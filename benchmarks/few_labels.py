@@ -44,12 +44,12 @@ PRETEXTS = {'simclr': dict(method='simclr', pairs='same'), 'simclr-patients': di
 ROWS = ('size alone', 'random encoder', 'scratch', 'self-taught', *(f'{m} {how}' for m in PRETEXTS for how in ('neighbours', 'spread', 'linear', 'fine-tuned')))
 GOALS = {'3 a class': .80, '10 a class': .87, '30 a class': .91, 'all': .95} # macro AUC of linear or fine-tuned, by the plan's first method
 PRINT = [ # what is in print on the same scans, and what stands in the way of a comparison
-    dict(what='SimCLR, 1% of the labels (the seed of this project)', accuracy=.875, labels='1% of 83,484 images', comparable=False),
-    dict(what='SimCLR, 10% of the labels (the seed of this project)', accuracy=.971, labels='10% of 83,484 images', comparable=False),
-    dict(what='VGG16 (the seed of this project)', accuracy=.931, labels='all', comparable=False),
-    dict(what='InceptionV3 (the seed of this project)', accuracy=.676, labels='all', comparable=False),
-    dict(what='ResNet50 (the seed of this project)', accuracy=.964, labels='all', comparable=False),
-    dict(what='ResNet50V2 (the seed of this project)', accuracy=.9814, labels='all', comparable=False)]
+    dict(what='SimCLR, 1% of the labels (notebooks that this project began from)', accuracy=.875, labels='1% of 83,484 images', comparable=False),
+    dict(what='SimCLR, 10% of the labels (notebooks that this project began from)', accuracy=.971, labels='10% of 83,484 images', comparable=False),
+    dict(what='VGG16 (notebooks that this project began from)', accuracy=.931, labels='all', comparable=False),
+    dict(what='InceptionV3 (notebooks that this project began from)', accuracy=.676, labels='all', comparable=False),
+    dict(what='ResNet50 (notebooks that this project began from)', accuracy=.964, labels='all', comparable=False),
+    dict(what='ResNet50V2 (notebooks that this project began from)', accuracy=.9814, labels='all', comparable=False)]
 WHY_NOT = ('published figures on the full OCT2017 are on its official test part: patients on both sides, 269 groups of byte-identical images with two labels, '
            'the best epoch often picked on the test part, labels drawn as images and not as patients, and a hundred times as many scans')
 

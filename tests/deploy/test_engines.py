@@ -16,6 +16,7 @@ from retina_nb.storage import place_at
 from retina_nb.synth import synth_eye
 
 import stores
+from processes import descendants
 from random_model import shared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,8 +80,7 @@ class Dask:
         return self
     def workers(self):
         "The processes that do the work; not those that watch them"
-        spawned = psutil.Process(self.procs[1].pid).children(recursive=True)
-        return [p for p in spawned if 'spawn_main' in ' '.join(p.cmdline())]
+        return descendants('spawn_main', self.procs[1].pid)
 
 @pytest.fixture(scope='module')
 def cluster(tmp_path_factory):
@@ -190,7 +190,7 @@ def test_ray(victim, eyes, whole, ray_python, tmp_path):
     out, client = tmp_path/'out', begin(eyes, tmp_path/'out', 'ray', python=ray_python)
     try:
         wait_for(out, 5, client)
-        if victim == 'worker': next(p for p in psutil.Process(client.pid).children(recursive=True) if 'MapWorker' in ' '.join(p.cmdline())).kill()
+        if victim == 'worker': descendants('MapWorker', client.pid)[0].kill()
         if victim == 'client':
             client.kill()
             client.communicate()
