@@ -296,16 +296,17 @@ def test_image_test_says_what_it_lacks(monkeypatch):
 
 def test_settings_of_pip_for_the_build(tmp_path, monkeypatch):
     (tmp_path/'wheels').mkdir()
-    said = f"global.index-url='https://name:word@pip.example/own'\nglobal.find-links='{tmp_path}/wheels'\n:env:.cert='/etc/own.pem'\nglobal.timeout='9'\n"
+    own = 'https://name:word@mirror.example/own' # invented, with a password in it
+    said = f"global.index-url='{own}'\nglobal.find-links='{tmp_path}/wheels'\n:env:.cert='/etc/own.pem'\nglobal.timeout='9'\n"
     monkeypatch.setattr(containers.subprocess, 'run', lambda *_, **__: subprocess.CompletedProcess([], 0, said, ''))
     file, cert, places = containers.pip_settings(tmp_path)
     assert cert == '/etc/own.pem' and stat.S_IMODE(file.stat().st_mode) == 0o600
     text = file.read_text()
-    assert 'index-url = https://name:word@pip.example/own\n' in text and 'cert = /etc/ssl/pip.pem\n' in text and 'timeout = 9\n' in text
+    assert f'index-url = {own}\n' in text and 'cert = /etc/ssl/pip.pem\n' in text and 'timeout = 9\n' in text
     assert places and str(tmp_path).startswith(places[0])
     hidden = tmp_path/'tree'/'opt'
     hidden.mkdir(parents=True)
-    (hidden/'x').write_bytes(b'\0..https://name:word@pip.example/own..')
+    (hidden/'x').write_bytes(b'\0..' + own.encode() + b'..')
     (hidden/'y').write_bytes(b'nothing')
     assert containers.hidden_in(tmp_path/'tree', containers.words_of(file)) == ['opt/x']
 
