@@ -13,8 +13,8 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     images=['blank_tile', 'show_both_eyes', 'show_duplicates', 'show_grid', 'show_images', 'thumbnail'],
     cameras=['examine_images', 'find_fields', 'find_outliers', 'find_shortcuts', 'join_records', 'plot_colours',
         'plot_fields', 'plot_quality', 'plot_shortcuts', 'plot_sizes', 'show_outliers'],
-    labels=['joint_eyes', 'label_table', 'majority_scores', 'patient_table', 'plot_accuracy_trap', 'plot_joint',
-        'plot_labels', 'plot_patients', 'plot_prevalence', 'plot_weights'],
+    labels=['joint_eyes', 'label_table', 'patient_table', 'plot_joint', 'plot_labels', 'plot_patients', 'plot_weights'],
+    prevalence=['majority_scores', 'plot_accuracy_trap', 'plot_prevalence', 'screening_labels'],
     browser=['Browser'],
     survey=['label_distribution', 'retina_explore', 'survey_records', 'write_survey'],
 ))

@@ -18,18 +18,19 @@ from .cameras import plot_sizes as plot_sizes
 from .cameras import show_outliers as show_outliers
 from .labels import joint_eyes as joint_eyes
 from .labels import label_table as label_table
-from .labels import majority_scores as majority_scores
 from .labels import patient_table as patient_table
-from .labels import plot_accuracy_trap as plot_accuracy_trap
 from .labels import plot_joint as plot_joint
 from .labels import plot_labels as plot_labels
 from .labels import plot_patients as plot_patients
-from .labels import plot_prevalence as plot_prevalence
 from .labels import plot_weights as plot_weights
+from .prevalence import majority_scores as majority_scores
+from .prevalence import plot_accuracy_trap as plot_accuracy_trap
+from .prevalence import plot_prevalence as plot_prevalence
+from .prevalence import screening_labels as screening_labels
 from .browser import Browser as Browser
 from .survey import label_distribution as label_distribution
 from .survey import retina_explore as retina_explore
 from .survey import survey_records as survey_records
 from .survey import write_survey as write_survey
 
-__all__ = ['blank_tile', 'show_both_eyes', 'show_duplicates', 'show_grid', 'show_images', 'thumbnail', 'examine_images', 'find_fields', 'find_outliers', 'find_shortcuts', 'join_records', 'plot_colours', 'plot_fields', 'plot_quality', 'plot_shortcuts', 'plot_sizes', 'show_outliers', 'joint_eyes', 'label_table', 'majority_scores', 'patient_table', 'plot_accuracy_trap', 'plot_joint', 'plot_labels', 'plot_patients', 'plot_prevalence', 'plot_weights', 'Browser', 'label_distribution', 'retina_explore', 'survey_records', 'write_survey']
+__all__ = ['blank_tile', 'show_both_eyes', 'show_duplicates', 'show_grid', 'show_images', 'thumbnail', 'examine_images', 'find_fields', 'find_outliers', 'find_shortcuts', 'join_records', 'plot_colours', 'plot_fields', 'plot_quality', 'plot_shortcuts', 'plot_sizes', 'show_outliers', 'joint_eyes', 'label_table', 'patient_table', 'plot_joint', 'plot_labels', 'plot_patients', 'plot_weights', 'majority_scores', 'plot_accuracy_trap', 'plot_prevalence', 'screening_labels', 'Browser', 'label_distribution', 'retina_explore', 'survey_records', 'write_survey']

@@ -22,9 +22,8 @@ from ..data.split import audit_splits
 from .cameras import (examine_images, find_fields, find_shortcuts, join_records, plot_colours,
     plot_fields, plot_quality, plot_shortcuts, plot_sizes, show_outliers)
 from .images import show_both_eyes, show_duplicates, show_images
-from .labels import (joint_eyes, label_table, plot_accuracy_trap, plot_joint, plot_labels,
-    plot_patients,
-    plot_prevalence, plot_weights)
+from .labels import joint_eyes, label_table, plot_joint, plot_labels, plot_patients, plot_weights
+from .prevalence import plot_accuracy_trap, plot_prevalence
 from ..pages import Section, html_table, picture, render_page
 from ..plotting import save_figure, set_style
 from ..disk import shown_name

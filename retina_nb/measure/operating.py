@@ -224,7 +224,7 @@ def plot_predictive_values(
     ax=None, # where to draw; by default a new figure
 )->Axes: # the axes
     "Draw positive and negative predictive value against prevalence with 95% bands over patients"
-    from retina_nb.explore.labels import plot_prevalence as curves # the same curves, of two given numbers
+    from retina_nb.explore.prevalence import plot_prevalence as curves # the same curves, of two given numbers
     preds, task = _scored(preds, task)
     (yes, score), (unit, n, what) = yes_no(preds, task, question), patient_codes(preds)
     both = lambda cm: dict(sens=m.sensitivity.counts(cm), spec=m.specificity.counts(cm))

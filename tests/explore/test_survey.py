@@ -10,7 +10,8 @@ from retina_nb.core import DataError
 from retina_nb.data.records import data_name, load_records
 from retina_nb.explore.cameras import examine_images, find_shortcuts, join_records
 from retina_nb.data.balance import class_weights, predictive_values
-from retina_nb.explore.labels import label_table, majority_scores, plot_labels
+from retina_nb.explore.labels import label_table, plot_labels
+from retina_nb.explore.prevalence import SCREENED, majority_scores, plot_accuracy_trap, screening_labels
 from retina_nb.explore.browser import Browser
 from retina_nb.explore.survey import _told, check_survey_out, survey_records, write_survey
 
@@ -120,6 +121,22 @@ def test_labels_arithmetic():
     ppv,npv = predictive_values(.9, .9, .01)
     assert abs(ppv - 90/1080) < 1e-12 and abs(npv - 8910/8920) < 1e-12
     with pytest.raises(DataError): plot_labels(pd.DataFrame(dict(label=pd.array([None], dtype='Int64'))))
+
+def test_screening_labels_are_those_of_the_competition(real_data):
+    "The counts in the package are those of the label file"
+    labels = load_records(real_data/'eyepacs-sample', warn=False)
+    assert tuple(label_table(labels)['count']) == SCREENED and len(screening_labels()) == 35_126
+
+def test_accuracy_trap_bites_or_says_that_it_does_not(synth):
+    def bars(ax): return {c.get_label(): [b.get_height() for b in c] for c in ax.containers}
+    def says(ax): return ax.get_title('left')
+    trap, drawn = plot_accuracy_trap(), plot_accuracy_trap(synth)
+    grey, blue = bars(trap)['accuracy'], bars(trap)['balanced accuracy']
+    assert min(grey[1:]) < grey[0] and min(blue[1:]) > blue[0] and 'useful models lose' in says(trap)
+    own, there = bars(drawn)['accuracy'], bars(drawn)['accuracy in screening']
+    assert min(own[1:]) > own[0] and min(there[1:]) < there[0] and np.allclose(there, grey) and 'No trap' in says(drawn)
+    even = pd.DataFrame(dict(label=[0, 1, 2, 3]*3, task='oct')) # how often its classes occur in clinics is not known
+    assert set(bars(plot_accuracy_trap(even))) == {'accuracy', 'balanced accuracy'}
 
 def test_shortcuts_find_what_is_planted_and_nothing_else(synth):
     seen = join_records(examine_images(synth, progress=False), synth)
