@@ -37,6 +37,7 @@ class Case:
     error: str = ''          # why it failed
     digest: str = ''         # SHA-256 of the pixels, to find the photograph again
     pictures: dict = field(default_factory=dict, repr=False) # name to encoded bytes, as `case_pictures` gives them
+    maps: dict = field(default_factory=dict, repr=False) # where the model looked, as it was asked for
     frame: tuple = (0,0,1,1) # the model's square in the picture as taken: x, y, width, height, as fractions of it
     feedback: dict|None = None # what the user said: `verdict` 'agree' or 'correct', `grade`, `reason`
     patient: str = ''        # as the DICOM header or the file's name tells; '' where neither does
