@@ -16,6 +16,7 @@ from fastcore.basics import patch
 
 from ..core import ImageError, json_hash
 from ..deploy.grading import Ungraded
+from ..deploy.looking import coarseness
 from ..deploy.pictures import heat_map
 from .access import Access
 from .answers import Answer, _request_key, photo
@@ -171,6 +172,7 @@ class Answered:
     unsure: list = field(default_factory=list) # ids of predictions of which the model is not sure
     heat: bytes|None = None # PNG of where the model looked
     cam: np.ndarray|None = None # (k,h,w): what it is made of
+    coarse: str = '' # how coarse the map is, and what it must not be taken for
     stored: float = 0. # seconds that storing took; 0 for an answer that was there already
 
 # %% ../../nbs/serve/86_answering.ipynb #7f4881ed
@@ -204,7 +206,7 @@ def answer(
     unsure = self._unsure(a) if a.repeated else _now_unsure(a, chosen)
     g = self._looked(a, photos[0], gs, options) if options.looked else None
     heat, cam = (g and self._map(g) if options.heat_map else None), (g and g.cam if options.cam else None)
-    return Answered(a, unsure, heat, cam, stored)
+    return Answered(a, unsure, heat, cam, self.coarse(g) if g else '', stored)
 
 # %% ../../nbs/serve/86_answering.ipynb #44ac016d
 @patch
@@ -257,6 +259,14 @@ def _looked(self:Service, a, p, gs, options):
 def _map(self:Service, g)->bytes|None:
     "The class activation map of a grading as PNG"
     return heat_map(g.cam, g.grade, round_field=g.task.modality == 'fundus')
+
+# %% ../../nbs/serve/86_answering.ipynb #557bac5e
+@patch
+def coarse(self:Service, g)->str:
+    "How coarse the map of a grading is"
+    served = self.models.opened.get(g.model['id'])
+    size = served.grader.preprocess.size if served else 0
+    return coarseness(size/g.cam.shape[-1], size) if size else ''
 
 # %% ../../nbs/serve/86_answering.ipynb #56df6330
 def what_follows(g, # a `Grading` or `Ungraded`

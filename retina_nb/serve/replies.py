@@ -105,6 +105,7 @@ class AnswerOut(BaseModel):
     tags: dict[str, Any] = Field(description='as they are stored: without the patient')
     gradings: list[GradingOut] = Field(description='in the order of the photographs')
     heat_map: str|None = Field(None, description='PNG with transparency, in base64, where it was asked for')
+    map_note: str|None = Field(None, description='beside a map: how coarse it is, and what it must not be taken for')
     cam: dict|None = Field(None, description='class activation maps, where they were asked for: shape, and '
                                              'float32 with the lowest byte first, in base64')
 

@@ -95,6 +95,7 @@ def answer_json(said:Answered # as the service gives it
     "An answer as a response"
     out = answer_out(said.answer, said.unsure)
     if said.heat is not None: out['heat_map'] = base64.b64encode(said.heat).decode()
+    if said.coarse: out['map_note'] = said.coarse
     if said.cam is not None:
         numbers = base64.b64encode(said.cam.astype('<f4').tobytes()).decode()
         out['cam'] = dict(shape=list(said.cam.shape), data=numbers)
@@ -155,21 +156,21 @@ def add_answers(api:FastAPI, service:Service):
 def add_heat_map(api:FastAPI, service:Service):
     "Where the model looked"
     png: Any = {200: dict(content={'image/png': {}}, description='with transparency, to be laid over the square that '
-                                                                 'the model saw')}
+                                      'the model saw; `Map-Note` in the header says how coarse it is, to be shown beside it')}
     @api.get('/v1/gradings/{id}/heat_map', tags=['gradings'], response_class=Response,
              responses=png | faults(404, 409, 413, 422))
     def get_heat_map(id:str, who:Visitor=READER):
         "Where the model looked in a photograph that was kept"
         said = service.stored(an_id(id))
         not_blind(service, said, who)
-        made = service.heat_of(service.the_grading(id))
-        return Response(made, media_type='image/png')
+        made, note = service.heat_of(service.the_grading(id))
+        return Response(made, media_type='image/png', headers={'Map-Note': note.replace('×', 'x')})
 
 # %% ../../nbs/serve/88_routes.ipynb #ae2afdbb
 @patch
 def heat_of(self:Service,
             id:str, # of a grading
-           )->bytes: # PNG
+           )->tuple: # PNG; how coarse it is
     "Where the model looked in a kept photograph; a `DataError` where that cannot be known"
     p = next(p for p in self.store.answer(id).predictions if p.id == id)
     model = getattr(p.grading, 'model', {}).get('id')
@@ -182,7 +183,7 @@ def heat_of(self:Service,
         g = self.models.opened[model].grader(data, cam=True, grade_anyway=True)
     made = None if g.cam is None else self._map(g)
     if made is None: raise DataError('the model has no map for this grade')
-    return made
+    return made, self.coarse(g)
 
 # %% ../../nbs/serve/88_routes.ipynb #1dc075dc
 def in_hands(service:Service,

@@ -325,6 +325,29 @@ def test_a_task_of_ones_own_is_spoken_of_in_its_own_words(tmp_path):
     p.grade.value = 1; p.save.click()
     assert 'corrected it to glaucoma' in p.said.value
 
+def test_a_case_is_asked_where_the_model_looked(panel, eye):
+    "In finer steps at the first look; occlusion only when chosen, and never unasked for the next photograph"
+    from retina_nb.deploy.looking import asks
+    s, way = panel.session, panel.stage.way
+    s.add('a.png', eye); panel.refresh(new=True); panel.heat.value = True
+    cam, size, ((m, side),) = s.current.grading.cam, s.grader.preprocess.size, s.current.maps.values()
+    assert m.shape[-1] > cam.shape[-1] and side == size/cam.shape[-1]
+    for told in ('It is no outline of lesions', f'{side:.0f} × {side:.0f} or more of the {size} × {size} pixels'): assert told in panel.stage.legend.value
+    way.value = 'occlusion (slower)'
+    assert len(s.current.maps) == 2
+    s.add('b.png', eye[:, ::-1]); panel.refresh(new=True)
+    assert way.value == 'activation map' and {o for o, _ in s.current.maps} == {'activation map'}
+    assert asks(object()) is None
+
+def test_a_model_without_a_map_of_its_own_has_occlusion(panel, eye):
+    s = panel.session
+    s.add('a.png', eye); s.current.grading.cam = None; panel.refresh(new=True)
+    assert panel.stage.way.options == ('occlusion (slower)',) and panel.heat.layout.display is None
+    panel.heat.value = True
+    assert [way for way, _ in s.current.maps] == ['occlusion (slower)']
+    s.add('b.png', eye[:, ::-1]); s.current.grading.cam = None; panel.refresh(new=True)
+    assert not panel.heat.value and not s.current.maps
+
 def test_heat_map_is_silent_without_evidence():
     assert heat_map(np.zeros((5,7,7), np.float32), 2) is None
     cam = np.zeros((5,7,7), np.float32); cam[2,3,3] = 1

@@ -109,7 +109,7 @@ def test_graded_again_shown_and_exported(bundle, tmp_path):
         assert [r.why for r in replay_store(store)] == ['']*4
         for a in said:
             p, = a.predictions
-            assert b'Doe' not in store.picture(p) and service.heat_of(p.id)[:4] == b'\x89PNG'
+            assert b'Doe' not in store.picture(p) and service.heat_of(p.id)[0][:4] == b'\x89PNG'
             store.give_feedback(p.id, 'agree')
         made = export_store(store, tmp_path/'out')
         assert made['records'] == 4

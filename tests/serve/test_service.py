@@ -76,6 +76,8 @@ def test_heat_map(ask):
     a = ask.grade(picture(8), query='?heat_map=true').json
     r = ask('GET', f"/v1/gradings/{a['id']}/heat_map")
     assert (r.status, r.body[:4]) == (200, b'\x89PNG') if 'heat_map' in a else r.status == 404
+    if 'heat_map' in a: # how coarse it is goes with it, in both
+        assert 'It is no outline of lesions' in a['map_note'] and r.headers['Map-Note'] == a['map_note'].replace('×', 'x')
     letter = ask.grade([picture(8), b'no picture']).json['gradings'][1]
     assert ask('GET', f"/v1/gradings/{letter['id']}/heat_map").status == 404
 
