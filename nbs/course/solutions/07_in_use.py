@@ -3,9 +3,9 @@
 
 # %% 7.1
 # Each row is a prediction and the facts of its request; the tags are among them.
-referred = sum(p.grading.referable for p, facts in store.answers()
+referred = sum(p.grading.referable for p, facts in answers
                if facts['tags']['hospital'] == hospital)
-check('7.1', referred, store=store, hospital=hospital)
+check('7.1', referred, answers=answers, hospital=hospital)
 
 # %% 7.2
 # A case that is drawn with a chance of p stands for 1/p cases. Unsure ones are all read, so they stand for themselves.
