@@ -216,8 +216,8 @@ def pins_complete(root):
     needed = {_dist(s) for s in requirements(root)}
     return [f'constraints.txt does not pin {d}, which settings.ini requires' for d in sorted(needed - pinned)]
 
-EXTRAS = {'train': 'train', 'explain': 'train', 'report.demo': 'train', 'deploy.panel': 'panel', 'deploy.viewer': 'panel', 'deploy.stage': 'panel',
-          'deploy.alerts': 'panel', 'deploy.desk': 'panel', 'deploy.watchtower': 'panel', 'deploy.clinic_line': 'panel',
+EXTRAS = {'train': 'train', 'explain': 'train', 'report.demo': 'train', 'learn.material': 'train', 'deploy.panel': 'panel', 'deploy.viewer': 'panel', 'deploy.stage': 'panel',
+          'deploy.alerts': 'panel', 'deploy.desk': 'panel', 'deploy.parts': 'panel', 'deploy.reading': 'panel', 'deploy.watchtower': 'panel', 'deploy.clinic_line': 'panel',
           'deploy.door': 'panel', 'deploy.hub': 'hub',
           'serve': 'serve'}  # wing or room -> the extra that it needs to be imported
 

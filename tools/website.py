@@ -20,7 +20,7 @@ from tools.site_nbdev import source
 
 QUARTO = (1, 8)  # the oldest that this site is written for
 URL = 'https://retina-nb.github.io/retina_nb'
-WINGS = 'image', 'synth', 'data', 'explore', 'measure', 'train', 'explain', 'deploy', 'report', 'serve'
+WINGS = 'image', 'synth', 'data', 'explore', 'measure', 'train', 'explain', 'deploy', 'report', 'serve', 'learn'
 
 # --- pages
 def title_of(nb):

@@ -64,6 +64,7 @@ from .session import Case as Case
 from .session import Session as Session
 from .patients import PatientResult as PatientResult
 from .patients import patient_results as patient_results
+from .blind import ReadingSession as ReadingSession
 from .viewer import Viewer as Viewer
 from .drift import decision_table as decision_table
 from .drift import live_table as live_table
@@ -83,6 +84,7 @@ from .sheets import patient_sheets as patient_sheets
 from .desk import ReviewDesk as ReviewDesk
 from .watchtower import WatchTab as WatchTab
 from .panel import GradingPanel as GradingPanel
+from .reading import BlindReading as BlindReading
 from .door import Gate as Gate
 from .door import door_page as door_page
 from .page import retina_panel as retina_panel
@@ -115,4 +117,4 @@ from .scale import NodeFigures as NodeFigures
 from .scale import bulk_estimate as bulk_estimate
 from .grade_command import retina_grade as retina_grade
 
-__all__ = ['MAX_MEMORY', 'MAX_WORK', 'graph_cost', 'DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer', 'parity', 'to_onnx', 'Cloud', 'add_novelty', 'fit_novelty', 'novelty_by_formula', 'texture', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'card_text', 'test_figures', 'ServiceClient', 'ServiceError', 'export', 'operating_curve', 'retina_export', 'Grades', 'Keeps', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'clinic_counts', 'clinic_html', 'patient_counts', 'Grader', 'image_files', 'Fog', 'MockSettings', 'Oracle', 'fit_fog', 'read_truth', 'write_truth', 'MockBundle', 'MockModel', 'load_mock', 'open_bundle', 'open_grader', 'write_mock', 'grade_to_csv', 'case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale', 'RemoteGrader', 'Case', 'Session', 'PatientResult', 'patient_results', 'Viewer', 'decision_table', 'live_table', 'machine_table', 'model_table', 'plot_evidence', 'plot_finding', 'plot_mistakes', 'plot_weeks', 'queue_table', 'read_watch', 'state_text', 'verified_text', 'week_table', 'ClinicLine', 'patient_sheets', 'ReviewDesk', 'WatchTab', 'GradingPanel', 'Gate', 'door_page', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config', 'BulkSettings', 'Plan', 'bundle_here', 'plan_shards', 'read_plan', 'read_shard', 'bulk_columns', 'finish_bulk', 'grade_here', 'grade_shard', 'ENGINES', 'dask_engine', 'ray_engine', 'grade_bulk', 'NodeFigures', 'bulk_estimate', 'retina_grade']
+__all__ = ['MAX_MEMORY', 'MAX_WORK', 'graph_cost', 'DEADLINE', 'OPERATORS', 'checked_onnx', 'open_session', 'scan_onnx', 'sound_answer', 'parity', 'to_onnx', 'Cloud', 'add_novelty', 'fit_novelty', 'novelty_by_formula', 'texture', 'has_vnni', 'quantise', 'try_int8', 'Bundle', 'load_bundle', 'write_sums', 'check_bundle', 'golden_images', 'retina_check', 'card_text', 'test_figures', 'ServiceClient', 'ServiceError', 'export', 'operating_curve', 'retina_export', 'Grades', 'Keeps', 'Grading', 'Ungraded', 'bars_html', 'grading_columns', 'clinic_counts', 'clinic_html', 'patient_counts', 'Grader', 'image_files', 'Fog', 'MockSettings', 'Oracle', 'fit_fog', 'read_truth', 'write_truth', 'MockBundle', 'MockModel', 'load_mock', 'open_bundle', 'open_grader', 'write_mock', 'grade_to_csv', 'case_pictures', 'enhance_contrast', 'heat_map', 'heat_scale', 'RemoteGrader', 'Case', 'Session', 'PatientResult', 'patient_results', 'ReadingSession', 'Viewer', 'decision_table', 'live_table', 'machine_table', 'model_table', 'plot_evidence', 'plot_finding', 'plot_mistakes', 'plot_weeks', 'queue_table', 'read_watch', 'state_text', 'verified_text', 'week_table', 'ClinicLine', 'patient_sheets', 'ReviewDesk', 'WatchTab', 'GradingPanel', 'BlindReading', 'Gate', 'door_page', 'retina_panel', 'voila_settings', 'hub_card', 'pull_bundle', 'push_bundle', 'retina_pull', 'retina_push', 'ask_triton', 'pbtxt', 'retina_triton', 'to_triton', 'triton_config', 'BulkSettings', 'Plan', 'bundle_here', 'plan_shards', 'read_plan', 'read_shard', 'bulk_columns', 'finish_bulk', 'grade_here', 'grade_shard', 'ENGINES', 'dask_engine', 'ray_engine', 'grade_bulk', 'NodeFigures', 'bulk_estimate', 'retina_grade']

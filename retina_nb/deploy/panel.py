@@ -17,6 +17,7 @@ from .alerts import AlertLine
 from .client import ServiceError
 from .clinic_line import ClinicLine
 from .desk import open_desk
+from .parts import button, card, row
 from .pictures import panel_samples
 from .remote import RemoteGrader
 from .session import Session, too_large
@@ -54,19 +55,6 @@ class GradingPanel(W.VBox):
         if s is None: return 'GradingPanel(not open yet)'
         return s.task.say(f'GradingPanel({s.grader!r}, {len(s.cases)} photographs)')
 
-# %% ../../nbs/deploy/70_panel.ipynb #ac9621ea
-def _card(*children): return W.VBox(list(children)).add_class('rnb-card')
-
-# %% ../../nbs/deploy/70_panel.ipynb #23c77789
-def _row(*children): return W.Box(list(children)).add_class('rnb-row')
-
-# %% ../../nbs/deploy/70_panel.ipynb #c4ef19ab
-def _button(text, f, tip='', main=False):
-    "A button that calls `f()`"
-    b = W.Button(description=text, tooltip=tip or text)
-    b.on_click(lambda _: f())
-    return b.add_class('rnb-main') if main else b
-
 # %% ../../nbs/deploy/70_panel.ipynb #87ea217b
 @patch
 def _fill(self:GradingPanel, session, samples):
@@ -99,7 +87,7 @@ def _wait(self:GradingPanel, e, begin):
     def again():
         try: begin()
         except ServiceError as e: said.value = f'<p role="alert">{escape(str(e))}</p>'
-    self.children = [_card(said, _button('Try again', again, 'Ask the service again', main=True))]
+    self.children = [card(said, button('Try again', again, 'Ask the service again', main=True))]
 
 # %% ../../nbs/deploy/70_panel.ipynb #ab208648
 @patch
@@ -125,9 +113,9 @@ def _in_tabs(self:GradingPanel, grading)->list:
     self.desk.remove_class('rnb-panel')
     self.watch = WatchTab(grader.client)
     self.pages = [W.VBox(o).add_class('rnb-tab-page') for o in (grading, [self.desk], [self.watch])]
-    self.tabs = [_button('Grade', lambda: self._turn(0), s.task.say('Have photographs graded')),
-                 _button('Read again', lambda: self._turn(1), "Cases that wait for a reader, blind to the model"),
-                 _button('Watch', lambda: self._turn(2), 'What has changed, how good the model is, what waits')]
+    self.tabs = [button('Grade', lambda: self._turn(0), s.task.say('Have photographs graded')),
+                 button('Read again', lambda: self._turn(1), "Cases that wait for a reader, blind to the model"),
+                 button('Watch', lambda: self._turn(2), 'What has changed, how good the model is, what waits')]
     self.desk.changed = self._count
     self._turn(0)
     return [W.Box(self.tabs).add_class('rnb-tabs'), *self.pages]
@@ -173,12 +161,12 @@ def _make_left(self:GradingPanel):
 def _make_right(self:GradingPanel):
     "Verdict, referral, feedback"
     self.verdict = W.HTML()
-    self.reveal = _button('Grade it anyway', lambda: self._change(self.session.reveal), 'Show the grade all the same')
+    self.reveal = button('Grade it anyway', lambda: self._change(self.session.reveal), 'Show the grade all the same')
     self.reveal.add_class('rnb-secondary')
     self._make_moves()
     self._make_referral()
     self._make_feedback()
-    self.right = W.VBox([_card(self.verdict, self.reveal, self.moves), self.refer_card, self.feedback_card])
+    self.right = W.VBox([card(self.verdict, self.reveal, self.moves), self.refer_card, self.feedback_card])
     self.right.add_class('rnb-right')
 
 # %% ../../nbs/deploy/70_panel.ipynb #0fb00f88
@@ -187,11 +175,11 @@ def _make_moves(self:GradingPanel):
     "To the photograph before, to the next one, and away with this one"
     s, say = self.session, self.session.task.say
     back, on = (lambda: self._change(lambda: s.move(-1))), (lambda: self._change(lambda: s.move(1)))
-    self.before = _button('\u2039 Previous', back, say('The photograph before this one'))
-    self.next = _button('Next \u203a', on, say('The photograph after this one'))
+    self.before = button('\u2039 Previous', back, say('The photograph before this one'))
+    self.next = button('Next \u203a', on, say('The photograph after this one'))
     gone = lambda: self._change(lambda: s.remove(s.current.key if s.current else -1))
-    self.remove = _button('Remove', gone, say('Forget this photograph; the others stay'))
-    self.moves = _row(self.before, self.next, self.remove).add_class('rnb-moves')
+    self.remove = button('Remove', gone, say('Forget this photograph; the others stay'))
+    self.moves = row(self.before, self.next, self.remove).add_class('rnb-moves')
 
 # %% ../../nbs/deploy/70_panel.ipynb #2314f1f1
 @patch
@@ -202,9 +190,9 @@ def _make_referral(self:GradingPanel):
                                    readout=False, style=dict(description_width='auto')).add_class('rnb-grow')
     self.threshold.observe(self._move_threshold, 'value')
     def back(): self.threshold.value = self.session.grader.threshold
-    self.default = _button('Reset', back, "Back to the bundle's own operating point")
+    self.default = button('Reset', back, "Back to the bundle's own operating point")
     self.clinic = ClinicLine(self.session)
-    self.refer_card = _card(self.refer, _row(self.threshold, self.default), self.clinic)
+    self.refer_card = card(self.refer, row(self.threshold, self.default), self.clinic)
 
 # %% ../../nbs/deploy/70_panel.ipynb #5c0e2afc
 @patch
@@ -212,24 +200,24 @@ def _make_feedback(self:GradingPanel):
     "Agree, or say what it should have been"
     wide, s = dict(description_width='auto'), self.session
     grades = [('Choose\u2026', -1), *[(f'{i} {n}', i) for i,n in enumerate(s.task.classes)]]
-    self.agree = _button('Agree', self._agree, s.task.say('The grade is right; on to the next photograph'), main=True)
+    self.agree = button('Agree', self._agree, s.task.say('The grade is right; on to the next photograph'), main=True)
     self.grade = W.Dropdown(options=grades, value=-1, description='or correct to', style=wide).add_class('rnb-grow')
     self.reason = W.Text(placeholder='optional', description='Reason', style=wide, continuous_update=True)
-    self.save, self.said = _button('Save correction', self._correct), W.HTML()
-    either, why = _row(self.agree, self.grade), _row(self.reason.add_class('rnb-grow'), self.save)
-    self.feedback_card = _card(W.HTML('<h2>Is this right?</h2>'), either, why, self.said, W.HTML(kept_html(s.feedback)))
+    self.save, self.said = button('Save correction', self._correct), W.HTML()
+    either, why = row(self.agree, self.grade), row(self.reason.add_class('rnb-grow'), self.save)
+    self.feedback_card = card(W.HTML('<h2>Is this right?</h2>'), either, why, self.said, W.HTML(kept_html(s.feedback)))
 
 # %% ../../nbs/deploy/70_panel.ipynb #86748c9d
 @patch
 def _make_bottom(self:GradingPanel):
     "The tables of the session"
     self.title, self.patients, self.table = W.HTML(), W.HTML(), W.HTML()
-    self.export = _button('Export CSV', self._export, 'Save this table as a CSV file')
-    self.paper = _button('Print', lambda: self.viewer.send(dict(t='print')), 'One page a patient')
+    self.export = button('Export CSV', self._export, 'Save this table as a CSV file')
+    self.paper = button('Print', lambda: self.viewer.send(dict(t='print')), 'One page a patient')
     forget = lambda: self._change(self.session.clear)
-    self.clear = _button('Clear all', forget, self.session.task.say('Forget every photograph of this session'))
-    buttons = _row(self.export, self.paper, self.clear)
-    self.bottom = _card(self.title, self.patients, self.table, buttons).add_class('rnb-bottom')
+    self.clear = button('Clear all', forget, self.session.task.say('Forget every photograph of this session'))
+    buttons = row(self.export, self.paper, self.clear)
+    self.bottom = card(self.title, self.patients, self.table, buttons).add_class('rnb-bottom')
 
 # %% ../../nbs/deploy/70_panel.ipynb #58537be1
 def _why_refused(m, s)->str:

@@ -19,11 +19,11 @@ STATIC = Path(str(files('retina_nb.deploy')))/'static' # the viewer's own files
 class Viewer(anywidget.AnyWidget):
     "Takes files and shows pictures; keeps no picture in its state"
     _esm, _css = STATIC/'viewer.js', STATIC/'panel.css'
-    max_mb = T.Int(64).tag(sync=True)
-    accept = T.Unicode('image/*,.tif,.tiff,.dcm').tag(sync=True)
+    max_mb, accept = T.Int(64).tag(sync=True), T.Unicode('image/*,.tif,.tiff,.dcm').tag(sync=True)
     opacity = T.Float(.6).tag(sync=True)
     samples = T.List(T.Unicode()).tag(sync=True)
     takes = T.Bool(True).tag(sync=True) # files, or does it only show?
+    hotkeys = T.List(T.Unicode()).tag(sync=True) # pressed anywhere in the panel, they are told to Python: '3', 'Enter'
     word = T.Unicode('photograph').tag(sync=True) # what it calls a picture: 'photograph', 'scan' or 'X-ray'
     fate = T.Unicode('They are held in memory while this page is open, and never stored.').tag(sync=True) # of files
 

@@ -18,5 +18,5 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     card=['model_card'],
     impact=['impact_table', 'impact_words', 'plot_run_impact'],
     run_report=['report', 'report_notebook', 'retina_report'],
-    demo=['RECIPE', 'demo_records', 'retina_demo', 'run_demo'],
+    demo=['RECIPE', 'demo_records', 'in_words', 'retina_demo', 'right_and_wrong', 'run_demo'],
 ))

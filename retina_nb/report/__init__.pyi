@@ -32,7 +32,9 @@ from .run_report import report_notebook as report_notebook
 from .run_report import retina_report as retina_report
 from .demo import RECIPE as RECIPE
 from .demo import demo_records as demo_records
+from .demo import in_words as in_words
 from .demo import retina_demo as retina_demo
+from .demo import right_and_wrong as right_and_wrong
 from .demo import run_demo as run_demo
 
-__all__ = ['abstain_table', 'calibration_table', 'class_score_table', 'confused_table', 'data_table', 'decision_table', 'error_table', 'example_run', 'group_tags', 'page_list', 'page_table', 'pick_cases', 'plot_cases', 'plot_groups', 'score_table', 'score_text', 'difference_table', 'notes_table', 'of_hundred', 'patient_table', 'plain_words', 'source_table', 'trained_on', 'workload_table', 'model_card', 'impact_table', 'impact_words', 'plot_run_impact', 'report', 'report_notebook', 'retina_report', 'RECIPE', 'demo_records', 'retina_demo', 'run_demo']
+__all__ = ['abstain_table', 'calibration_table', 'class_score_table', 'confused_table', 'data_table', 'decision_table', 'error_table', 'example_run', 'group_tags', 'page_list', 'page_table', 'pick_cases', 'plot_cases', 'plot_groups', 'score_table', 'score_text', 'difference_table', 'notes_table', 'of_hundred', 'patient_table', 'plain_words', 'source_table', 'trained_on', 'workload_table', 'model_card', 'impact_table', 'impact_words', 'plot_run_impact', 'report', 'report_notebook', 'retina_report', 'RECIPE', 'demo_records', 'in_words', 'retina_demo', 'right_and_wrong', 'run_demo']

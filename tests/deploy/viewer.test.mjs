@@ -8,6 +8,7 @@ import {
   bounded,
   doneText,
   fitted,
+  heardKey,
   moved,
   neighbour,
   PIECE,
@@ -141,6 +142,19 @@ test("arrows lead along the strip and not beyond it", () => {
     [1, "Enter"],
   ])
     assert.equal(neighbour(i, 3, key), null);
+});
+
+test("a key is heard in the panel, not where it belongs to something else", () => {
+  const keys = ["0", "3", "Enter"];
+  const on = (key, inside = "", more = {}) =>
+    heardKey({ key, target: { closest: (found) => inside && found.split(", ").includes(inside) }, ...more }, keys);
+  assert.equal(on("3"), "3");
+  assert.equal(on("3", "button"), "3"); // a digit means nothing to a button
+  assert.equal(on("Enter"), "Enter");
+  assert.equal(on("Enter", "button"), null);
+  assert.equal(on("3", "input"), null);
+  assert.equal(on("7"), null);
+  for (const held of ["ctrlKey", "altKey", "metaKey"]) assert.equal(on("0", "", { [held]: true }), null);
 });
 
 // ---- sending files

@@ -106,10 +106,20 @@ export function rowMessage(target) {
   return row ? { t: "select", key: Number(row.dataset.rnbRow) } : null;
 }
 
+const TYPED = "input, textarea, select"; // what is typed into, and keeps its focus and its keys
+
 // The place in the strip that an arrow key leads to from place `i`; null where there is none.
 export function neighbour(i, n, key) {
   const next = i + ({ ArrowRight: 1, ArrowLeft: -1 }[key] ?? Number.NaN);
   return next >= 0 && next < n ? next : null;
+}
+
+// Which of `keys` a press in the panel means; null where it belongs to something else: to a field that is typed into, to
+// a shortcut of the browser, to the button that Enter presses.
+export function heardKey({ key, target, ctrlKey, altKey, metaKey }, keys) {
+  if (!keys.includes(key) || ctrlKey || altKey || metaKey) return null;
+  if (target.closest(TYPED)) return null;
+  return key === "Enter" && target.closest("button, summary") ? null : key;
 }
 
 // ---- Sending files
@@ -297,8 +307,9 @@ function forgetPane(pane) {
   for (const image of pane.world.querySelectorAll("img")) URL.revokeObjectURL(image.src);
 }
 
-function makeStage(word) {
-  const label = `${capital(word)}: plus and minus or the wheel zoom, arrows move, 0 resets`;
+function makeStage(word, keys) {
+  const resets = keys.includes("0") ? "" : ", 0 resets"; // a key with another meaning in this panel
+  const label = `${capital(word)}: plus and minus or the wheel zoom, arrows move${resets}`;
   const box = element("div", "rnb-panes", { tabindex: 0, role: "group", "aria-label": label });
   let panes = [];
   let view = WHOLE;
@@ -546,6 +557,27 @@ function makeFocusKeeper(panel) {
   };
 }
 
+// Reports the keys that mean something to Python wherever in the panel they are pressed. JupyterLab's own shortcuts rest
+// meanwhile, as a digit would make a heading of the cell. A click leaves the focus with the photograph, and not with a
+// button that Enter would press once more.
+function listenToPanel(panel, stage, model) {
+  const keys = model.get("hotkeys");
+  if (!keys.length) return;
+  panel.tabIndex = -1;
+  panel.setAttribute("data-lm-suppress-shortcuts", "true");
+  const press = (event) => {
+    const key = heardKey(event, keys);
+    if (!key) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (!event.repeat) model.send({ t: "key", key });
+  };
+  panel.addEventListener("keydown", press, true);
+  panel.addEventListener("click", (event) => {
+    if (event.detail > 0 && !event.target.closest(`${TYPED}, summary, a`)) stage.box.focus({ preventScroll: true });
+  });
+}
+
 // Calls `f` with the panel that the viewer is a part of, once it is on the page; never where there is none.
 function whenInPanel(root, f) {
   const panel = root.closest(".rnb-panel");
@@ -604,7 +636,7 @@ function render({ model, el: root }) {
   if (model.get("samples").length) field.append(makeSamples(model));
   const [pictures, guard] = [makePictures(), makeGuard()];
   const strip = makeStrip(model, pictures);
-  const stage = makeStage(model.get("word"));
+  const stage = makeStage(model.get("word"), model.get("hotkeys"));
   const paper = makePaper(pictures);
   const whole = element("div", "rnb-stage", {}, stage.box, makeTools(stage));
   root.classList.add("rnb-viewer");
@@ -614,7 +646,11 @@ function render({ model, el: root }) {
   listenToDrops(root, drop, upload.send);
   const takes = model.get("takes"); // a viewer that takes no files stands in a panel of its own, or beside one that does
   field.hidden = !takes;
-  whenInPanel(root, (panel) => (takes ? tendPanel(panel, root, model) : watch(panel, () => nameControls(panel))));
+  whenInPanel(root, (panel) => {
+    if (takes) tendPanel(panel, root, model);
+    else watch(panel, () => nameControls(panel));
+    listenToPanel(panel, stage, model);
+  });
 
   const hears = {
     done: (m) => upload.answered(m.id, m.became),
@@ -633,6 +669,8 @@ function render({ model, el: root }) {
       if (m.reset) stage.reset();
       stage.show(m.panes, buffers);
       whole.hidden = !m.panes.length;
+      if (model.get("hotkeys").length && document.activeElement === document.body)
+        stage.box.focus({ preventScroll: true });
     },
     sheets: (m) => paper.show(m.sheets),
     print: () => paper.print(),

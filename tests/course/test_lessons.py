@@ -1,0 +1,55 @@
+"The lessons: each runs from top to bottom, its checks say no until something is answered, and yes to its solutions"
+import json, os, re
+from pathlib import Path
+
+import pytest
+from execnb.shell import CaptureShell
+
+COURSE = Path(__file__).resolve().parents[2]/'nbs'/'course'
+LESSONS = sorted(COURSE.glob('[0-9][0-9]_*.ipynb'))
+ASKS = re.compile(r"^check\(\s*['\"](\d+\.\d+)['\"]", re.M)
+
+def cells(lesson): return json.loads(lesson.read_text(encoding='utf-8'))['cells']
+def source(cell): return ''.join(cell['source'])
+def asked(lesson): return [m for c in cells(lesson) if c['cell_type'] == 'code' for m in ASKS.findall(source(c))]
+
+def solutions(lesson):
+    "Exercise -> the code of its solution, from the file in percent format beside the lesson"
+    parts = re.split(r'^# %% (\d+\.\d+).*$', (COURSE/'solutions'/f'{lesson.stem}.py').read_text(encoding='utf-8'), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+def verdict(shell, code):
+    "Run a cell whose last line is a check, and what it said"
+    shell.run(code)
+    assert not shell.exc, f'{shell.exc}\n{code}'
+    return shell.result
+
+@pytest.mark.parametrize('lesson', LESSONS, ids=lambda p: p.stem)
+def test_its_form(lesson):
+    "Able to, exercises with hints and one check each, what goes wrong, five lines; every exercise has a solution, and no other"
+    texts = [source(c) for c in cells(lesson) if c['cell_type'] == 'markdown']
+    whole, names = '\n'.join(texts), asked(lesson)
+    assert 'You will be able to' in whole and '## What goes wrong in practice' in whole and '## The same on ' in whole
+    last = re.search(r'^## In five lines\n(.*?)(?=\n## |\Z)', whole, re.M | re.S)
+    assert last and len(re.findall(r'^(?:[-*]|\d\.) ', last[1].split('\n\n')[1] if last[1].startswith('\n\n') else last[1], re.M)) == 5, 'five lines'
+    assert len(names) >= 3 and names == sorted(set(names)) and {n.split('.')[0] for n in names} == {str(int(lesson.stem[:2]))}
+    for n in names:
+        told = [t for t in texts if f'### Exercise {n}' in t]
+        assert len(told) == 1 and '<details>' in told[0] and '</details>' in told[0], f'{n}: one cell with a question and a hint that folds out'
+    assert set(solutions(lesson)) == set(names)
+
+@pytest.mark.parametrize('lesson', LESSONS, ids=lambda p: p.stem)
+def test_its_checks(lesson, monkeypatch, tmp_path):
+    "The lesson runs; untouched, every check says that there is no answer; then each solution, in the same kernel, is right"
+    monkeypatch.chdir(tmp_path)   # what a lesson writes stays here
+    monkeypatch.setenv('IN_TEST', '1')
+    shell, red, code = CaptureShell(path=str(tmp_path)), {}, [c for c in cells(lesson) if c['cell_type'] == 'code']
+    for c in code:
+        if re.match(r'\s*!', source(c).split('\n')[-1]) and 'colab' in source(c).lower(): continue
+        said = verdict(shell, source(c))
+        if m := ASKS.search(source(c)): red[m[1]] = said
+    assert set(red) == set(asked(lesson))
+    for n, v in red.items(): assert not v and 'no answer yet' in v.said, f'{n} is answered in the untouched lesson: {v}'
+    for n, text in solutions(lesson).items():
+        v = verdict(shell, text)
+        assert v and v.number == n, f'the solution of {n}: {v}'
