@@ -20,7 +20,8 @@ def _referable_patients(answer, records):
     if near(answer, worse.mean()): return yes('more than of the images: two eyes are two chances to be referred.')
     if near(answer, ill.mean()): return no('that is the fraction of the images; a patient counts once, with the worse eye.')
     if near(answer, eyes.mean()): return no('those are the patients of whom both eyes are referable.')
-    if near(answer, worse.sum()) or near(answer, 100*worse.mean(), .5): return no('a fraction is asked for, from 0 to 1.')
+    if near(answer, worse.sum()) or near(answer, 100*worse.mean(), .5):
+        return no('a fraction is asked for, from 0 to 1.')
     if near(answer, 1 - worse.mean()): return no('those are the patients who are not referred.')
     return no('take the worse eye of each patient, then the fraction with grade 2 or more.')
 

@@ -43,7 +43,7 @@ def _times_as_wide(answer, by_patient, by_image):
     "How many times as wide is the interval by patient as the one by image?"
     (a, b), (c, d) = (np.percentile(v, [2.5, 97.5]) for v in (by_patient, by_image))
     truth = (b - a)/(d - c)
-    if near(answer, truth, .02): return yes('by image one would have to examine more people to be as sure as one claims to be.')
+    if near(answer, truth, .02): return yes('who draws images claims to be surer than so few people allow.')
     if near(answer, 1/truth, .02): return no('the other way round: patients over images.')
     if near(answer, b - a) or near(answer, d - c): return no('that is one of the widths; divide one by the other.')
     if near(answer, (b - a) - (d - c)): return no('that is the difference of the widths; how many *times* as wide?')
@@ -59,7 +59,8 @@ def _accuracy_in_screening(answer, cm):
     if near(answer, float(accuracy.counts(cm))): return no('that is the accuracy on test, with the prevalence of test.')
     if near(answer, float(balanced_accuracy.counts(cm))): return no('that weights every grade alike: weight each with how common it is.')
     if near(answer, common[0]): return no('that is the accuracy of who never looks.')
-    if near(answer, float((np.diag(cm)/cm.sum(0).clip(1)*common).sum())): return no('divide by the rows, which are the true grades.')
+    by_column = np.diag(cm)/cm.sum(0).clip(1)
+    if near(answer, float((by_column*common).sum())): return no('divide by the rows, which are the true grades.')
     return no('of each grade the fraction that is found, times how common the grade is there, and the sum of that.')
 
 # %% ../../nbs/learn/34_lesson_4.ipynb #d6e5c1db

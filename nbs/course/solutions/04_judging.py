@@ -1,3 +1,4 @@
+# ruff: noqa: F821 (names of the lesson, in whose kernel each cell runs)
 # Solutions of lesson 4, "Judging". Try first: a hint folds out under every question.
 
 # %% 4.1
