@@ -33,12 +33,14 @@ ADDED = 'generated for training' # what the column `source` says of them
 
 # %% ../../nbs/report/20_demo.ipynb #a308a1cd
 def demo_records(extra:int=0, # synthetic images added to the training split
-                 seed:int=42 # of the split; the added patients are drawn from another seed
+                 seed:int=42, # of the split; the added patients are drawn from another seed
+                 *,
+                 grades:tuple=BALANCED # fractions of the grades among the added patients
                 )->pd.DataFrame: # records with splits
     "The sample's records, split by patient, with `extra` freshly generated images in the training split"
     records = split_records(load_records(sample_dir()), seed=seed)
     if not extra: return records
-    more = load_records(synth_dataset(extra, seed=seed + 1, prevalence=BALANCED))
+    more = load_records(synth_dataset(extra, seed=seed + 1, prevalence=grades))
     more = more.assign(split='train', patient='extra-' + more['patient'].astype(str), source=ADDED)
     both = pd.concat([records, more], ignore_index=True)
     both.attrs = dict(records.attrs)
