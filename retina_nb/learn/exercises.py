@@ -20,7 +20,7 @@ from fastcore.script import Param
 
 from ..core import RetinaError, SettingError
 from ..commands import call_parse, one_line_errors
-from ..disk import read_json
+from ..disk import read_json, write_table
 
 # %% ../../nbs/learn/10_exercises.ipynb #cadadd86
 @dataclass(frozen=True)
@@ -137,14 +137,24 @@ def progress(
 
 # %% ../../nbs/learn/10_exercises.ipynb #82984d7f
 def mark(
-    *notebooks, # paths of `.ipynb` files, executed and saved
+    *notebooks, # paths of `.ipynb` files, executed and saved, or folders of them
 )->pd.DataFrame: # a row a notebook, a column an exercise: 'right', 'not yet' or '' where it was not run; and how many are right
     "What the checks of each notebook said, read from its stored outputs; nothing is executed. Raises `RetinaError` for what is no notebook"
-    table = pd.DataFrame({str(p): _stored(p) for p in notebooks}).T.fillna('')
+    files = [f for p in notebooks for f in _handed_in(p)]
+    table = pd.DataFrame({str(p): _stored(p) for p in files}).T.fillna('')
     table = table[sorted(table.columns, key=lambda k: [int(n) for n in k.split('.')])]
-    return table.assign(right=(table == 'right').sum(axis=1))
+    return table.assign(right=(table == 'right').sum(axis=1).astype(int))
 
 # %% ../../nbs/learn/10_exercises.ipynb #c25c1c1a
+def _handed_in(path)->list:
+    "The notebooks of a folder and of the folders in it, or the one that a path names"
+    path = Path(path)
+    if not path.is_dir(): return [path]
+    found = sorted(p for p in path.rglob('*.ipynb') if not any(x.startswith('.') for x in p.relative_to(path).parts))
+    if not found: raise RetinaError(f'{path}: there is no notebook in this folder')
+    return found
+
+# %% ../../nbs/learn/10_exercises.ipynb #364fa806
 def _stored(path)->dict:
     "Exercise -> what was said of it, from the outputs of a notebook; the last one counts"
     nb = read_json(Path(path))
@@ -163,10 +173,10 @@ def _stored(path)->dict:
 @call_parse
 @one_line_errors
 def retina_mark(
-    notebooks:Param("notebooks that students handed in", str, nargs='+', opt=False), # paths
+    notebooks:Param("notebooks that students handed in, or folders of them", str, nargs='+', opt=False), # paths
     out:str='', # a CSV file to write; by default the table is printed only
 ):
     "What the checks said in each notebook of a class; nothing in them is executed"
-    table = mark(notebooks)
-    if out: table.to_csv(out)
+    table = mark(*notebooks)
+    if out: write_table(out, table.rename_axis('notebook').reset_index())
     print(table.to_string())

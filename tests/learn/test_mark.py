@@ -1,0 +1,58 @@
+"Marking a class: what is read from notebooks, what is refused, and the command"
+import json
+
+import pandas as pd
+import pytest
+
+from retina_nb.core import DataError, RetinaError
+from retina_nb.learn import mark
+
+def handed_in(path, said):
+    "A notebook with a check a cell, and what it said"
+    cells = [dict(cell_type='code', source=[f"answer = 1\ncheck('{n}', answer)"],
+                  outputs=[dict(output_type='execute_result', data={'text/plain': [f'{n} {s}: because.']})]*bool(s)) for n, s in said.items()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(cells=[dict(cell_type='markdown', source='7.3 right: not a check'), *cells])))
+    return path
+
+@pytest.fixture
+def group(tmp_path):
+    "Two students in folders of their own, one of them also with a lesson of ten and more, and an editor's copy"
+    handed_in(tmp_path/'ada'/'lesson.ipynb', {'6.1': 'right', '6.2': 'not yet', '6.10': 'right'})
+    handed_in(tmp_path/'=ben'/'lesson.ipynb', {'6.1': ''})
+    handed_in(tmp_path/'ada'/'.ipynb_checkpoints'/'lesson.ipynb', {'6.1': 'not yet'})
+    return tmp_path
+
+def test_a_folder_is_its_notebooks(group):
+    table = mark(group)
+    assert list(table.columns) == ['6.1', '6.2', '6.10', 'right'] and len(table) == 2
+    ada = table.loc[str(group/'ada'/'lesson.ipynb')]
+    assert ada.tolist() == ['right', 'not yet', 'right', 2]
+    assert table.right.sum() == 2
+    assert mark(group/'ada'/'lesson.ipynb').equals(table.loc[[ada.name]])
+
+def test_the_last_word_counts(tmp_path):
+    p = handed_in(tmp_path/'a.ipynb', {'6.1': 'right'})
+    nb = json.loads(p.read_text())
+    nb['cells'].append(dict(nb['cells'][-1], outputs=[dict(data={'text/plain': '6.1 not yet: look again.'})]))
+    p.write_text(json.dumps(nb))
+    assert mark(p)['6.1'].tolist() == ['not yet'] and mark(p).right.tolist() == [0]
+
+@pytest.mark.parametrize('text,error', [('not json', DataError), ('[1]', RetinaError), ('{"cells": 3}', RetinaError)])
+def test_what_is_no_notebook_is_named(tmp_path, text, error):
+    p = tmp_path/'odd.ipynb'
+    p.write_text(text)
+    with pytest.raises(error, match='odd.ipynb'): mark(p)
+
+def test_a_folder_without_notebooks_is_named(tmp_path):
+    with pytest.raises(RetinaError, match='there is no notebook'): mark(tmp_path)
+
+def test_the_command(group, typed):
+    r = typed('retina_mark', group/'ada', group/'=ben'/'lesson.ipynb', '--out', group/'marks.csv')
+    assert r.returncode == 0 and r.stdout.count('lesson.ipynb') == 2, r.stderr
+    table = pd.read_csv(group/'marks.csv')
+    assert table.columns[0] == 'notebook' and table.right.tolist() == [2, 0]
+
+def test_the_command_says_in_a_line_what_is_missing(tmp_path, typed):
+    r = typed('retina_mark', tmp_path/'nobody.ipynb')
+    assert r.returncode == 2 and len(r.stderr.strip().splitlines()) == 1 and 'nobody.ipynb: no such file' in r.stderr
