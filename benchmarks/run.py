@@ -35,10 +35,13 @@ def run_one(name, quick, folder, out):
     "In the process of one benchmark: run it, print its table, write its JSON"
     sys.path[:0] = [str(folder), str(HERE)]
     module = importlib.import_module(f'bench_{name}')
-    rows = list(module.bench(quick))
-    result = dict(name=name, what=module.__doc__, date=datetime.date.today().isoformat(), quick=quick,
+    store(name, module.__doc__, list(module.bench(quick)), quick, out)
+
+def store(name, what, rows, quick, out):
+    "Print the table of a benchmark and write its JSON"
+    result = dict(name=name, what=what, date=datetime.date.today().isoformat(), quick=quick,
                   threads=int(os.environ['OMP_NUM_THREADS']), machine=machine(), rows=rows)
-    print(f'\n## {name}\n\n{module.__doc__}\n\n{table(rows)}', flush=True)
+    print(f'\n## {name}\n\n{what}\n\n{table(rows)}', flush=True)
     out.mkdir(parents=True, exist_ok=True)
     tmp = out/f'{name}.json.tmp'
     tmp.write_text(json.dumps(result, indent=1, default=float) + '\n')

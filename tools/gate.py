@@ -75,10 +75,12 @@ def javascript():
 
 # --- the long ones
 def notebook_tests():
-    "nbdev_test on every notebook, slow cells included; one thread of computation for each worker, and one small model for those that need any"
+    """nbdev_test on every notebook but those of the course, which tests/course executes whole, solutions included; slow cells too. One
+    thread of computation for each worker, and one small model for those that need any"""
     workers = min(CPUS, 4)
     with tempfile.TemporaryDirectory() as d:
         status, lines = stream(PYTHON.with_name('nbdev_test'), '--n_workers', workers, '--flags', 'slow', '--do_print', '--timing',
+                               '--skip_folder_re', r'^[_.]|^course$',
                                env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers)), RETINA_NB_SHARED=d))
     if status or 'Success.' not in lines:
         raise Fault('  - nbdev_test failed, see above', 'Correct the notebook, and run it alone: .venv/bin/nbdev_test --path nbs/NAME.ipynb')
