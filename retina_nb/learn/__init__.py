@@ -11,6 +11,7 @@ from .. import core
 # %% ../../nbs/learn/index.ipynb #16d14217
 __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     capstone=['Capstone', 'Rubric', 'capstone_data', 'rubric', 'worth'],
+    contents=['lesson_lines', 'lesson_table', 'reading_minutes'],
     exercises=['Verdict', 'check', 'mark', 'progress', 'retina_mark'],
     material=['CREDIT', 'course_bundle', 'course_run', 'photographs'],
 ))

@@ -27,7 +27,7 @@ from ..disk import read_json, write_table
 class Verdict:
     "What `check` says of an answer: `right`, and a sentence; it is true where the answer is right"
     number:str # of the exercise
-    right:bool
+    right:bool # is the answer?
     said:str # why it is right, or what to look at
 
     def __bool__(self): return self.right
@@ -54,6 +54,7 @@ def yes(said:str)->tuple: # for a rule to return
     "The answer is right; `said` tells what follows from it"
     return True, said
 
+# %% ../../nbs/learn/10_exercises.ipynb #1c65cccb
 def no(said:str)->tuple: # for a rule to return
     "The answer is not right yet; `said` tells what to look at, never the answer"
     return False, said
@@ -73,7 +74,8 @@ def near(
 # %% ../../nbs/learn/10_exercises.ipynb #6281643e
 def _kind(x)->str:
     "What a thing is, in a word that a beginner knows"
-    names = {str: 'a text', bool: 'True or False', list: 'a list', tuple: 'a tuple', dict: 'a dictionary', set: 'a set', type(None): 'None'}
+    names = {str: 'a text', bool: 'True or False', list: 'a list', tuple: 'a tuple', dict: 'a dictionary', set: 'a set',
+             type(None): 'None'}
     if callable(x): return 'a function: call it with ()'
     return names.get(type(x), f'a {type(x).__name__}')
 
@@ -93,7 +95,8 @@ SAID = {} # number -> the last verdict in this session
 
 def _blank(x)->bool:
     "Is this, or a thing in it, still `...`?"
-    return x is ... or (isinstance(x, (list, tuple, set)) and any(e is ... for e in x)) or (isinstance(x, dict) and any(e is ... for e in x.values()))
+    held = x.values() if isinstance(x, dict) else x if isinstance(x, (list, tuple, set)) else (x,)
+    return any(e is ... for e in held)
 
 # %% ../../nbs/learn/10_exercises.ipynb #cabb18b3
 def rules_of(
@@ -103,8 +106,16 @@ def rules_of(
     try: import_module(f'retina_nb.learn.lesson_{lesson}')
     except ModuleNotFoundError as e:
         if e.name != f'retina_nb.learn.lesson_{lesson}': raise
-        if not any(k.split('.')[0] == str(lesson) for k in RULES): raise SettingError(f'{lesson}: no lesson has this number') from None
-    return {k: v for k, v in RULES.items() if k.split('.')[0] == str(lesson)}
+    found = {k: v for k, v in RULES.items() if k.split('.')[0] == str(lesson)}
+    if not found: raise SettingError(f'{lesson}: no lesson has this number')
+    return found
+
+# %% ../../nbs/learn/10_exercises.ipynb #710cc0ab
+def _judged(rule, answer, more)->tuple:
+    "What a rule says of an answer; a rule that stumbles says over what"
+    try: return rule(*answer, **more)
+    except RetinaError as e: return no(str(e))
+    except Exception as e: return no(f'{e or type(e).__name__}'.strip(' .') + '. Look at the form of the answer.')
 
 # %% ../../nbs/learn/10_exercises.ipynb #707ea0e9
 def check(
@@ -112,15 +123,13 @@ def check(
     *answer, # yours
     **more, # what the rule needs from the lesson, named there
 )->Verdict: # true where the answer is right; shown as a sentence
-    "Is this answer right, and if not, what is worth another look? Raises `SettingError` for a number that no exercise has"
+    "Is this answer right, and if not, what to look at? Raises `SettingError` where there is no such exercise"
     number = str(number).strip()
     rules = rules_of(number.split('.')[0])
-    if number not in rules: raise SettingError(f'{number}: no exercise has this number; there are {", ".join(sorted(rules))}')
-    if not answer or any(map(_blank, answer)): found = no('no answer yet: put yours in the place of ...')
-    else:
-        try: found = rules[number](*answer, **more)
-        except RetinaError as e: found = no(str(e))
-        except Exception as e: found = no(f'{e or type(e).__name__}'.strip().rstrip('.') + '. Look at the form of the answer.')
+    if number not in rules:
+        raise SettingError(f'{number}: no exercise has this number; there are {", ".join(sorted(rules))}')
+    given = answer and not any(map(_blank, answer))
+    found = _judged(rules[number], answer, more) if given else no('no answer yet: put yours in the place of ...')
     SAID[number] = v = Verdict(number, bool(found[0]), found[1])
     return v
 
@@ -138,8 +147,8 @@ def progress(
 # %% ../../nbs/learn/10_exercises.ipynb #82984d7f
 def mark(
     *notebooks, # paths of `.ipynb` files, executed and saved, or folders of them
-)->pd.DataFrame: # a row a notebook, a column an exercise: 'right', 'not yet' or '' where it was not run; and how many are right
-    "What the checks of each notebook said, read from its stored outputs; nothing is executed. Raises `RetinaError` for what is no notebook"
+)->pd.DataFrame: # a row a notebook, a column an exercise: 'right', 'not yet' or '' if not run; `right`: how many
+    "What the checks said, read from stored outputs; nothing is executed. Raises `RetinaError` for what is no notebook"
     files = [f for p in notebooks for f in _handed_in(p)]
     table = pd.DataFrame({str(p): _stored(p) for p in files}).T.fillna('')
     table = table[sorted(table.columns, key=lambda k: [int(n) for n in k.split('.')])]
@@ -170,6 +179,7 @@ def _stored(path)->dict:
     return found
 
 # %% ../../nbs/learn/10_exercises.ipynb #a20e586d
+# pyright: reportInvalidTypeForm=false
 @call_parse
 @one_line_errors
 def retina_mark(
