@@ -71,6 +71,7 @@ def lesson_lines(
     lines += ['|--:|:-----------|:--------------------------|--:|--:|--:|']
     for name, r in table.iterrows():
         took = '' if pd.isna(r.seconds) else f'{r.seconds:.0f}'
-        able = '<br>'.join(escape(s).replace('|', '&#124;') for s in r.able)
-        lines.append(f'| {int(str(name)[:2])} | [{r.title}]({name}) | {able} | {r.minutes} | {r.exercises} | {took} |')
+        title, *able = (escape(s).replace('|', '&#124;') for s in (r.title, *r.able))
+        able = '<br>'.join(able)
+        lines.append(f'| {int(str(name)[:2])} | [{title}]({name}) | {able} | {r.minutes} | {r.exercises} | {took} |')
     return '\n'.join(lines)

@@ -1,5 +1,5 @@
 "The lessons: each runs from top to bottom, its checks say no until something is answered, and yes to its solutions"
-import json, os, re
+import json, re
 from pathlib import Path
 
 import pytest
@@ -53,3 +53,11 @@ def test_its_checks(lesson, monkeypatch, tmp_path):
     for n, text in solutions(lesson).items():
         v = verdict(shell, text)
         assert v and v.number == n, f'the solution of {n}: {v}'
+
+@pytest.mark.parametrize('page', ['index', 'teachers'])
+def test_the_pages_around_them_run(page, monkeypatch):
+    "nbdev_test leaves this folder to these tests; they stand here because the network that lessons share is trained once a file"
+    monkeypatch.chdir(COURSE)
+    shell = CaptureShell(path=str(COURSE))
+    for c in cells(COURSE/f'{page}.ipynb'):
+        if c['cell_type'] == 'code': verdict(shell, source(c))
