@@ -18,9 +18,9 @@ def pytest_configure(config):
             os.environ.pop('RETINA_NB_SHARED', None)
         config.add_cleanup(_remove)
 
-LONG = 'train', 'deploy', 'report'  # wings whose files take minutes: first, so that the cores are done at about the same time
+LONG = 'course', 'train', 'deploy', 'report', 'tests', 'serve', 'explore'  # whose files take minutes: first, so that the cores end together
 
-def pytest_collection_modifyitems(items): items.sort(key=lambda i: i.path.parent.name not in LONG)
+def pytest_collection_modifyitems(items): items.sort(key=lambda i: LONG.index(f) if (f := i.path.parent.name) in LONG else len(LONG))
 
 @pytest.fixture(scope='session', autouse=True)
 def _own_cache(tmp_path_factory):

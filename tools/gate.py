@@ -14,6 +14,8 @@ from wheel_gate import install_faults, wheel_faults
 
 PYTHON = Path(sys.executable)
 CPUS = os.cpu_count() or 1
+MEMORY = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')//2**30  # of the machine, in GB
+WORKERS = max(1, min(CPUS, 8, MEMORY//3))  # of the long gates; one with torch, and what it starts, may take 3 GB
 
 class Fault(Exception): "A check found something: its faults and the sentence that says what to run"
 
@@ -77,22 +79,21 @@ def javascript():
 def notebook_tests():
     """nbdev_test on every notebook but those of the course, which tests/course executes whole, solutions included; slow cells too. One
     thread of computation for each worker, and one small model for those that need any"""
-    workers = min(CPUS, 4)
     with tempfile.TemporaryDirectory() as d:
-        status, lines = stream(PYTHON.with_name('nbdev_test'), '--n_workers', workers, '--flags', 'slow', '--do_print', '--timing',
+        status, lines = stream(PYTHON.with_name('nbdev_test'), '--n_workers', WORKERS, '--flags', 'slow', '--do_print', '--timing',
                                '--skip_folder_re', r'^[_.]|^course$',
-                               env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers)), RETINA_NB_SHARED=d))
+                               env=dict(OMP_NUM_THREADS=str(CPUS//WORKERS), RETINA_NB_SHARED=d))
     if status or 'Success.' not in lines:
         raise Fault('  - nbdev_test failed, see above', 'Correct the notebook, and run it alone: .venv/bin/nbdev_test --path nbs/NAME.ipynb')
     return 'Success.'
 
 def pytest_tests():
     "Every test, files spread over the cores; with --full also what of the package the tests of this process reach, which takes half as long again"
-    workers, full = min(CPUS, 4), '--full' in sys.argv
-    spread = ['-n', workers, '--dist', 'loadfile', '--no-loadscope-reorder'] if workers > 1 else []
+    full = '--full' in sys.argv
+    spread = ['-n', WORKERS, '--dist', 'loadfile', '--no-loadscope-reorder'] if WORKERS > 1 else []
     more = ['-m', '', '--cov=retina_nb', '--cov-report='] if full else []
     status, lines = stream(PYTHON, '-m', 'pytest', '-rs', '--durations=15', *spread, *more, 'tests',
-                           env=dict(OMP_NUM_THREADS=str(max(1, CPUS//workers))))
+                           env=dict(OMP_NUM_THREADS=str(CPUS//WORKERS)))
     last = next((s for s in reversed(lines) if re.search(r'\d+ passed.* in [\d.]+s', s)), '')
     if status or not last: raise Fault('  - pytest failed, see above', 'Correct it, and run it alone: .venv/bin/python -m pytest tests -k NAME')
     return last.strip('= ') + (f', {coverage()}' if full else '')
