@@ -6,7 +6,7 @@
 __all__ = ['COLUMNS', 'ReadingSession', 'lesion_masks', 'kind_colours', 'lesion_outlines']
 
 # %% ../../nbs/deploy/57_blind.ipynb #3a03bb6d
-import time
+import os, time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..addresses import is_url
 from ..core import DataError, RetinaError, SettingError, task_of, with_task
 from ..data.records import load_records
 from .pictures import SHOWN, _at_most, _jpeg, _png
-from ..disk import write_table
+from ..disk import file_to_write, write_table
 from ..image.read import read_image
 from ..locks import file_lock
 from ..measure.evaluation import evaluate
@@ -40,8 +40,11 @@ def _is_there(image)->bool:
 # %% ../../nbs/deploy/57_blind.ipynb #d43be6b5
 def _to_be_read(records, task)->tuple:
     "Records that can be read blind, and their task; a `DataError` names the first row that cannot"
+    k = 'a blind reading needs photographs, and labels to compare with at the end'
+    if not isinstance(records, pd.DataFrame | str | os.PathLike):
+        raise SettingError(f'records is a {type(records).__name__}: give a table, a folder or a label file; {k}')
     if not isinstance(records, pd.DataFrame): records = load_records(records, task or 'dr', warn=False)
-    task, k = task_of(records, task), 'a blind reading needs photographs, and labels to compare with at the end'
+    task = task_of(records, task)
     for c in ('image', 'label'):
         if c not in records: raise DataError(f'records: no column {c!r}; {k}')
     if not len(records): raise DataError(f'records: the table is empty; {k}')
@@ -61,6 +64,7 @@ COLUMNS = ('image', 'reader', 'grade', 'ungradable', 'seconds', 'read', 'shown')
 
 def _stored(path, reader)->tuple:
     "What a file of readings holds: this reader's rows, and those of the others; two empty tables where there is none"
+    file_to_write(path) # a folder, or a place where nothing can be written, is said before the first photograph
     if not path.is_file() or not path.stat().st_size: return (pd.DataFrame(columns=COLUMNS),)*2
     table = read_table(path)
     if not set(COLUMNS) <= set(table):
@@ -162,7 +166,7 @@ def read(
     if grade is not None and grade not in range(len(self.task)):
         raise SettingError(f'grade is {grade!r}: choose 0 to {len(self.task)-1}, or None where it cannot be graded')
     self._count()
-    image = self.row['image']
+    image, grade = self.row['image'], None if grade is None else int(grade)
     now = datetime.now(UTC).isoformat(timespec='seconds')
     kept = self.given | {image: dict(grade=grade, seconds=round(self.spent[image], 1), read=now)}
     self._store(kept)
@@ -204,17 +208,24 @@ def finish(self:ReadingSession):
     self._store(self.given, now)
     self.shown = now
 
+# %% ../../nbs/deploy/57_blind.ipynb #a7d3e915
+@patch
+def _judged(self:ReadingSession)->pd.DataFrame:
+    "The readings with their truth; before the end there is none to judge by"
+    if not self.shown: raise SettingError('the truth has not been shown yet: call finish() first')
+    return self.readings
+
 # %% ../../nbs/deploy/57_blind.ipynb #6c83aa66
 @patch
 def scores(self:ReadingSession)->dict: # as from `evaluate`
     "The readings against the truth, after the end"
-    return evaluate(self.readings)
+    return evaluate(self._judged())
 
 # %% ../../nbs/deploy/57_blind.ipynb #f3b3580b
 @patch
 def missed(self:ReadingSession)->pd.DataFrame: # place in the order, from 0; image, target, grade, seconds
     "The readings that are not the label, worst first, after the end; what could not be graded is none of them"
-    d = self.readings
+    d = self._judged()
     place = {i: k for k, i in enumerate(self.records['image'].iloc[self.order])}
     d = d.assign(place=d['image'].map(place)).dropna(subset=['target', 'grade'])
     off = (d['grade'] - d['target']).abs() if self.task.ordinal else (d['grade'] != d['target']).astype(int)

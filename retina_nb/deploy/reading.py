@@ -107,6 +107,7 @@ def result_html(
     if not len(graded): return f'<h2>Your reading</h2>{said}'
     import matplotlib.pyplot as plt
     ax = plot_confusion(graded, title='Rows true, columns yours')
+    ax.set_xlabel('yours (columns)')
     try: figure = picture(ax, 'Confusion matrix: rows are the true grade, columns the grade you gave')
     finally: plt.close(ax.figure)
     return f'<h2>Your reading</h2>{said}{figure}<p class="rnb-soft rnb-small-text">{escape(DISCLAIMER)}</p>'
@@ -147,7 +148,7 @@ class BlindReading(W.VBox):
     "Photographs graded one by one without their labels; the truth comes out at the end"
     def __init__(
         self,
-        records, # table with `image`, `label` and, where known, `patient`; what `load_records` takes; a `ReadingSession`
+        records, # table with `image`, `label` and, if known, `patient`; what `load_records` takes; a `ReadingSession`
         task=None, # what the labels mean; by default what the records say, else dr
         *,
         out='readings.csv', # file of the readings; what this reader has read there already is taken up

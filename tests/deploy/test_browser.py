@@ -1,13 +1,13 @@
 """The panel in a real browser: by Voila and in JupyterLab.
 
 Headless Chromium does what a user does. Where it is missing these tests are skipped; CHROMIUM names another one."""
-import os, re, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
+import re, shutil, subprocess, sys, time, urllib.error, urllib.request
 from pathlib import Path
 
 import numpy as np, pytest
 from PIL import Image
 
-from browsers import WAIT, chromium, free_port, in_browser
+from browsers import OVERLAPS, WAIT, chromium, contrast, faults_of, free_port, in_browser, in_panel, jupyterlab, run_all_cells, stop, with_axe
 from random_model import shared
 
 playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
@@ -62,11 +62,6 @@ def drawn_bundle(folder):
     write_sums(folder)
     return folder
 
-def stop(proc):
-    proc.send_signal(signal.SIGTERM)
-    try: proc.wait(20)
-    except subprocess.TimeoutExpired: proc.kill(); proc.wait()
-
 @pytest.fixture(scope='module')
 def voila(tmp_path_factory):
     """`retina_panel` as a user starts it: address, feedback file, folder it was started in. Room for a page a test: one that was
@@ -81,7 +76,6 @@ def voila(tmp_path_factory):
 
 def upload(page, *files): page.set_input_files('.rnb-file', [str(f) for f in files])
 def thumbs(page, n): page.wait_for_function(f"document.querySelectorAll('.rnb-thumb').length == {n}", timeout=WAIT)
-def in_panel(page, text): page.wait_for_function('t => document.querySelector(".rnb-panel")?.innerText.includes(t)', arg=text, timeout=WAIT)
 
 def open_panel(page, voila, **query):
     url = voila[0]
@@ -184,21 +178,6 @@ def test_voila_by_keyboard_wheel_zoom_sample_and_threshold(page, voila):
     for name in ('Map of', 'or correct to', 'Reason'): assert page.get_by_label(name).is_visible(), name
     assert page.get_by_role('button', name='Heat map').get_attribute('aria-pressed') == 'true'
 
-# What lies over what: every text, picture and control of the panel, fields that scroll as a whole, without those inside each other
-OVERLAPS = """() => {
-  const scrolls = e => e.closest('.rnb-table, .rnb-strip, .rnb-frame') ?? e;
-  const leaf = 'button, select, input, textarea, [role=slider], label, h1, h2, h3, p, li, b, span, code, img, figcaption, small';
-  const all = new Set([...document.querySelectorAll('.rnb-panel :is(' + leaf + ')')].map(scrolls));
-  const seen = [...all].map(e => [e, e.getBoundingClientRect()]).filter(([e, r]) => r.width > 2 && r.height > 2 && e.checkVisibility({visibilityProperty: true}));
-  const out = [];
-  seen.forEach(([a, r], i) => seen.slice(i + 1).forEach(([b, q]) => {
-    if (a.contains(b) || b.contains(a) || a.closest('.slider-container') || b.closest('.slider-container')) return;
-    const w = Math.min(r.right, q.right) - Math.max(r.left, q.left), h = Math.min(r.bottom, q.bottom) - Math.max(r.top, q.top);
-    if (w > 2 && h > 2) out.push([a.outerHTML.slice(0, 90), b.outerHTML.slice(0, 90), w, h]);
-  }));
-  return out;
-}"""
-
 @pytest.mark.parametrize('width', [1280, 800, 400])
 @pytest.mark.parametrize('theme', ['light','dark'])
 def test_voila_fits_the_page_and_nothing_covers_anything(page, voila, photos, width, theme):
@@ -217,15 +196,7 @@ def test_voila_fits_the_page_and_nothing_covers_anything(page, voila, photos, wi
     ink, ground = page.evaluate("[getComputedStyle(document.querySelector('.rnb-grade b')).color, getComputedStyle(document.querySelector('.rnb-card')).backgroundColor]")
     assert contrast(ink, ground) > 7
 
-AXE = Path(__file__).resolve().parents[2]/'node_modules'/'axe-core'/'axe.min.js'
-
-def faults_of(page)->list:
-    "What axe-core finds that is serious or critical"
-    page.evaluate(AXE.read_text(encoding='utf-8') + ';0')
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")['violations']
-    return [(v['id'], n['html'][:200], n['failureSummary']) for v in found if v['impact'] in ('serious','critical') for n in v['nodes']]
-
-@pytest.mark.skipif(not AXE.exists(), reason='axe-core is not installed here: make js-packages')
+@with_axe
 @pytest.mark.parametrize('theme', ['light','dark'])
 def test_axe_finds_no_serious_fault_in_any_state(page, voila, photos, theme):
     open_panel(page, voila, theme=theme)
@@ -266,13 +237,6 @@ def test_paper_has_one_page_a_patient(page, voila, photos):
 
 def apart(a, b): return a['x'] + a['width'] <= b['x'] or b['x'] + b['width'] <= a['x'] or a['y'] + a['height'] <= b['y'] or b['y'] + b['height'] <= a['y']
 
-def contrast(a, b):
-    def light(c):
-        c = np.array([int(o) for o in re.findall(r'\d+', c)[:3]])/255
-        return np.where(c <= .04045, c/12.92, ((c+.055)/1.055)**2.4) @ [.2126, .7152, .0722]
-    hi, lo = sorted((light(a), light(b)), reverse=True)
-    return (hi+.05)/(lo+.05)
-
 def test_voila_serves_the_panel_and_nothing_else(page, voila):
     url, _, token = voila[0].partition('?token=')
     open_panel(page, voila)
@@ -285,24 +249,9 @@ def test_voila_serves_the_panel_and_nothing_else(page, voila):
         else: assert 'panel_from_env' not in body and 'root:' not in body, path
 
 def test_jupyterlab(page, photos, tmp_path):
-    import nbformat
     code = f'from retina_nb.deploy import Grader, GradingPanel\nGradingPanel(Grader({str(shared()[1])!r}), feedback={str(tmp_path/"f.csv")!r})'
-    (tmp_path/'home').mkdir()
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3'))), tmp_path/'home'/'p.ipynb')
-    port, env = free_port(), os.environ | {k: str(tmp_path/'config') for k in ('JUPYTER_CONFIG_DIR','JUPYTERLAB_SETTINGS_DIR','JUPYTERLAB_WORKSPACES_DIR')}
-    proc = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', f'--port={port}', '--ip=127.0.0.1', '--IdentityProvider.token=t', '--allow-root',
-                             f'--ServerApp.root_dir={tmp_path/"home"}'], env=env, stdout=open(tmp_path/'log.txt', 'w'), stderr=subprocess.STDOUT)
-    try:
-        for _ in range(600):
-            try: socket.create_connection(('127.0.0.1', port), 1).close(); break
-            except OSError: time.sleep(.1)
-        page.goto(f'http://127.0.0.1:{port}/lab/tree/p.ipynb?token=t', wait_until='domcontentloaded')
-        page.wait_for_selector('.jp-Notebook .jp-Cell .cm-content'); page.wait_for_selector('text=/[|] Idle/')
-        for last in (False, False, True):   # JupyterLab loses a run that is asked for while the kernel is still connecting
-            page.click('.lm-MenuBar-itemLabel:has-text("Run")'); page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
-            try: page.wait_for_selector('.rnb-drop', timeout=WAIT if last else WAIT//4); break
-            except playwright.TimeoutError:
-                if last: raise
+    with jupyterlab(tmp_path, code) as url:
+        run_all_cells(page, url, '.rnb-drop')
         in_panel(page, 'No photograph yet')
         upload(page, photos/'large.png'); page.wait_for_selector('.rnb-photo'); page.wait_for_selector('.rnb-grade')
         page.click('button:has-text("Agree")'); in_panel(page, 'You agreed')
@@ -313,4 +262,3 @@ def test_jupyterlab(page, photos, tmp_path):
         assert page.evaluate("document.documentElement.classList.contains('rnb-prints')") is False   # the notebook prints as it always does
         assert page.evaluate(OVERLAPS) == []
         assert 'large.png' not in (tmp_path/'log.txt').read_text()
-    finally: stop(proc)

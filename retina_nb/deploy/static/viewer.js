@@ -561,12 +561,11 @@ function makeFocusKeeper(panel) {
 // meanwhile, as a digit would make a heading of the cell. A click leaves the focus with the photograph, and not with a
 // button that Enter would press once more.
 function listenToPanel(panel, stage, model) {
-  const keys = model.get("hotkeys");
-  if (!keys.length) return;
+  if (!model.get("hotkeys").length) return;
   panel.tabIndex = -1;
   panel.setAttribute("data-lm-suppress-shortcuts", "true");
   const press = (event) => {
-    const key = heardKey(event, keys);
+    const key = heardKey(event, model.get("hotkeys")); // none any more once a reading has ended
     if (!key) return;
     event.preventDefault();
     event.stopPropagation();
@@ -574,8 +573,18 @@ function listenToPanel(panel, stage, model) {
   };
   panel.addEventListener("keydown", press, true);
   panel.addEventListener("click", (event) => {
-    if (event.detail > 0 && !event.target.closest(`${TYPED}, summary, a`)) stage.box.focus({ preventScroll: true });
+    if (event.detail > 0 && !event.target.closest(`${TYPED}, summary, a`)) focusOn(panel, stage);
   });
+}
+
+// Gives the focus to the photograph; where none can be shown to the panel, so that its keys are heard all the same.
+function focusOn(panel, stage) {
+  (stage.box.checkVisibility() ? stage.box : panel).focus({ preventScroll: true });
+}
+
+// The same, where the focus is with neither a button nor a field, or with a photograph that has gone.
+function keepFocus(panel, stage) {
+  if ([document.body, panel, stage.box].includes(document.activeElement)) focusOn(panel, stage);
 }
 
 // Calls `f` with the panel that the viewer is a part of, once it is on the page; never where there is none.
@@ -586,7 +595,7 @@ function whenInPanel(root, f) {
 }
 
 function tendPanel(panel, root, model) {
-  const keepFocus = makeFocusKeeper(panel);
+  const refocus = makeFocusKeeper(panel);
   panel.addEventListener("click", (event) => {
     const message = rowMessage(event.target);
     if (!message) return;
@@ -595,7 +604,7 @@ function tendPanel(panel, root, model) {
   });
   watch(panel, () => {
     nameControls(panel);
-    keepFocus();
+    refocus();
   });
 }
 
@@ -669,8 +678,7 @@ function render({ model, el: root }) {
       if (m.reset) stage.reset();
       stage.show(m.panes, buffers);
       whole.hidden = !m.panes.length;
-      if (model.get("hotkeys").length && document.activeElement === document.body)
-        stage.box.focus({ preventScroll: true });
+      if (model.get("hotkeys").length) keepFocus(root.closest(".rnb-panel"), stage);
     },
     sheets: (m) => paper.show(m.sheets),
     print: () => paper.print(),
