@@ -190,7 +190,7 @@ def test_random_numbers_are_left_alone():
 
 # --- trained by hand
 
-@pytest.mark.parametrize('options', [dict(), dict(loss='regression', best=True), dict(loss='corn', ema=.9)], ids=str)
+@pytest.mark.parametrize('options', [dict(loss='corn', ema=.9), *(pytest.param(o, marks=pytest.mark.full) for o in (dict(), dict(loss='regression', best=True)))], ids=str)
 def test_a_learner_trained_by_hand_becomes_a_run(records, tmp_path, options):
     learn = make_learner(records, **TINY | options)
     with learn.no_bar(), learn.no_logging():
@@ -292,7 +292,7 @@ def _mutations(good, n, seed=0):
         out.append((f"{key}{'.' + inner if inner else ''} {'gone' if gone else value!r}", json.dumps(new)))
     return out
 
-@pytest.mark.parametrize('n', [36, pytest.param(1000, marks=pytest.mark.full)])
+@pytest.mark.parametrize('n', [20, pytest.param(1000, marks=pytest.mark.full)])
 def test_every_reader_of_a_run_understands_its_settings_or_refuses_them_in_one_line(n, run, tmp_path):
     from retina_nb.deploy import export
     from retina_nb.report.run_report import _checked
