@@ -104,6 +104,7 @@ def check_no_shortcut(n, seed, penalties):
     for C in penalties: assert linear_probe(X, y, C) < .35, C
     assert linear_probe(np.c_[X, y + np.random.default_rng(0).normal(0, .3, n)], y) > .7 # the probe does find a shortcut
 
+@pytest.mark.full # nbs/synth/25_probe asks 200 eyes
 def test_no_shortcut(): check_no_shortcut(500, 3, (.1, 1.))
 
 def test_colour_size_and_file_do_not_know_the_grade(tmp_path):
