@@ -38,7 +38,7 @@ def _people_to_see(answer, records):
     "How many of these patients have to be seen by an ophthalmologist?"
     grades = records['label'].groupby(records['patient'])
     worse, better, eyes = grades.max(), grades.min(), records['label']
-    if near(answer, (worse >= 2).sum()): return yes('a patient is referred for the worse eye, whatever the other shows.')
+    if near(answer, (worse >= 2).sum()): return yes('a patient is referred for the worse eye, whatever the other is.')
     slips = [((eyes >= 2).sum(), 'that is the number of eyes; a patient is referred once.'),
              ((better >= 2).sum(), 'those are the patients of whom both eyes are referable; one is enough.'),
              ((worse > 2).sum(), 'grade 2 is referable too.'),
@@ -58,8 +58,8 @@ def _strange_readers(always, higher, records):
         if near(always, np.mean(t == 0)): return no('the first: that is the fraction of right answers, not kappa.')
         return no('the first: how much of the cost does somebody save who says the same of every eye?')
     if near(higher, qwk(t, up)):
-        return yes('the first is often right and saves nothing; the second is nearly always wrong, keeps the order, and '
-                   'saves most of the cost. Kappa and the fraction of right answers are two questions.')
+        return yes('the first is often right and saves nothing; the second is nearly always wrong, keeps the order '
+                   'and saves most of the cost. Kappa and the fraction of right answers are two questions.')
     if near(higher, linear_kappa(t, up)): return no('the second: those are linear weights; ours grow with the square.')
     if near(higher, np.mean(t == up)): return no('the second: that is the fraction of right answers, not kappa.')
     return no('the second: one grade more than the truth for every eye, and a 4 stays a 4.')
@@ -85,6 +85,6 @@ def _own_reading(kappa, missed, session):
         return no('kappa: `qwk(truth, given)` of the columns `target` and `grade` of your readings.')
     if near(missed, ((t >= 2) & (g < 2)).sum()):
         return yes('these are yours. Two numbers, since a reader with a high kappa can still miss those who need care.')
-    if near(missed, ((t < 2) & (g >= 2)).sum()): return no('missed: those were referred for nothing, the other mistake.')
+    if near(missed, ((t < 2) & (g >= 2)).sum()): return no('missed: those were referred for nothing: the other slip.')
     if near(missed, (t != g).sum()): return no('missed: those are all wrong grades; to call a 3 a 2 still refers.')
     return no('missed: referable by `target` and not by `grade`, both for the same row.')
