@@ -41,6 +41,7 @@ def _grade(i, eye)->int:
     first = np.random.default_rng([_KEY, i]).choice(5, p=_GRADES)
     return draw_grades(patient_seed(_KEY, i), first=int(first))[eye == 'right']
 
+# %% ../../nbs/learn/50_capstone.ipynb #6d45348b
 def _eye(i, eye)->np.ndarray: # uint8 (H,W,3)
     "A sound photograph of it: drawn once, read from the cache from then on"
     seed, grade = patient_seed(_KEY, i), _grade(i, eye)
@@ -72,6 +73,7 @@ def _plant_drift(d, rng, machine):
     here = (d.machine_id == machine) & (d.day >= since)
     d.loc[here, ['fault', 'how']] = 'drift', str(rng.choice(['dark', 'blurred']))
 
+# %% ../../nbs/learn/50_capstone.ipynb #aa023590
 def _plant_crop(d, rng, machine):
     "The field of a batch is cut off, or squashed"
     days = np.unique(d[d.machine_id == machine].day)
@@ -86,6 +88,7 @@ def _plant_label(d, rng, machine):
     d.loc[here, 'label'] = (d.grade[here] + rng.choice([-1, 1])).clip(0, 4)
     d.loc[here, 'fault'] = 'label'
 
+# %% ../../nbs/learn/50_capstone.ipynb #28621c62
 def _with_leak(d, rng, machines, n=9):
     "The same with `n` patients of training who are in the test split once more"
     names = sorted(d.patient[d.machine_id.isin(machines) & (d.split == 'train')].unique())
@@ -152,10 +155,14 @@ def _spoiled(a, how, make)->np.ndarray:
 # %% ../../nbs/learn/50_capstone.ipynb #34c3c2c1
 COLUMNS = ['image', 'label', 'patient', 'eye', 'split', 'source', 'hospital', 'machine_id', 'age', 'taken']
 
-def _jpeg(a, quality=92)->bytes: return cv2.imencode('.jpg', a[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+def _jpeg(a, quality=92)->bytes:
+    return cv2.imencode('.jpg', a[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
-def _picture(r, how)->bytes: return _jpeg(_spoiled(_eye(r.pool, r.eye), how, MAKES[r.pool % 5]), 85 if how == 'again' else 92)
+# %% ../../nbs/learn/50_capstone.ipynb #ad933250
+def _picture(r, how)->bytes:
+    return _jpeg(_spoiled(_eye(r.pool, r.eye), how, MAKES[r.pool % 5]), 85 if how == 'again' else 92)
 
+# %% ../../nbs/learn/50_capstone.ipynb #31ae8fa2
 @dataclass(frozen=True)
 class Capstone:
     "A data set with faults: where it lies, and the seed from which `rubric` knows what is wrong with it"
@@ -196,10 +203,12 @@ def _named(finding, d)->set: # names of image files
     if isinstance(finding, pd.DataFrame): finding = finding['image'] if 'image' in finding else finding.index
     if isinstance(finding, (str, int)): finding = [finding]
     try: things = {Path(str(x)).name for x in finding}
-    except TypeError: raise DataError(f'a finding is a list, a name, or (machine, first day), not {type(finding).__name__}') from None
+    except TypeError:
+        raise DataError(f'a finding is a list, a name, or (machine, first day), not {type(finding).__name__}') from None
     known = {n: {n} for n in d.name}
     for c in ('patient', 'machine_id', 'hospital'): known |= {k: set(g) for k, g in d.groupby(c)['name']}
-    for x in sorted(things - set(known)): raise DataError(f'{x!r}: is no photograph, patient, machine or hospital of this data set')
+    for x in sorted(things - set(known)):
+        raise DataError(f'{x!r}: is no photograph, patient, machine or hospital of this data set')
     return set().union(*(known[x] for x in things))
 
 # %% ../../nbs/learn/50_capstone.ipynb #b1a5b23b
@@ -215,15 +224,19 @@ def _counted(fault, finding, d)->tuple: # named, right, all that there are
     return len(who), len(who & true), len(true)
 
 # %% ../../nbs/learn/50_capstone.ipynb #d9cf6bed
-_HINTS = dict(leak='photographs that are nearly the same, in two splits', label='grades by machine, and what a network says of them',
-              shortcut='what the ill photographs of training share, and those of the test split do not', crop='the shape of the field',
+_HINTS = dict(leak='photographs that are nearly the same, in two splits',
+              label='grades by machine, and what a network says of them',
+              shortcut='what the ill photographs of training share, and those of the test split do not',
+              crop='the shape of the field',
               drift='light and sharpness of each machine, day by day')
 
 def _say(fault, named, right, true)->str:
     "What to look at; never where"
     if not named: return f'Nothing was named. Look at {_HINTS[fault]}.'
     if not right: return f'None of what was named has this fault. Look at {_HINTS[fault]}.'
-    said = [] if right >= .9*named else ['Some of what was named has not this fault: what sets the clearest cases apart from it?']
+    said = []
+    if right < .9*named:
+        said.append('Some of what was named has not this fault: what sets the clearest cases apart from it?')
     if right < .9*true: said.append('There is more of it than was named.')
     return ' '.join(said) or 'Found.'
 
@@ -257,22 +270,24 @@ def _findings(findings)->dict:
     if not isinstance(findings, dict): raise SettingError(f'findings are a dictionary with {", ".join(FAULTS)}')
     for k in findings:
         if k not in FAULTS: raise SettingError(f'{k!r}: no fault has this name; there are {", ".join(FAULTS)}')
-    def _day(v): return tuple(v) if isinstance(v, list) and len(v) in (2, 3) and '-' in str(v[0]) and str(v[1])[:2] == '20' else v
+    def _day(v):
+        day = isinstance(v, list) and len(v) in (2, 3) and '-' in str(v[0]) and str(v[1])[:2] == '20'
+        return tuple(v) if day else v
     return {k: _day(v) for k, v in findings.items()}
 
 # %% ../../nbs/learn/50_capstone.ipynb #d5573ab9
 def rubric(
-    findings, # fault to what was found: photographs, patients, a machine, or (machine, first day, last day); or a JSON file
+    findings, # fault to photographs, patients, a machine, or (machine, first day, last day); or a JSON file
     seed:int, # of the data set
 )->Rubric: # the marks; the same findings get the same
-    "Mark what somebody found in the data set of a seed. What is not in it raises `DataError`, another fault `SettingError`"
+    "Mark what was found in the data set of a seed. What is not in it raises `DataError`, another fault `SettingError`"
     found, d = _findings(findings), _planned(seed)
     rows = [_mark_one(k, found.get(k), d) for k in FAULTS]
     return Rubric(pd.DataFrame(rows).set_index('fault'))
 
 # %% ../../nbs/learn/50_capstone.ipynb #97a85c69
 def _mended(d, named)->pd.DataFrame:
-    "The data set with what was named mended: label and `how` as they should be, and the leak's photographs out of training"
+    "The data set with what was named mended: label and `how` as they should be, the leak's photographs out of training"
     d, hit = d.copy(), pd.Series(False, index=d.index)
     for fault, names in named.items(): hit |= (d.fault == fault) & d.name.isin(names)
     d.loc[hit, 'label'], d.loc[hit & (d.fault != 'leak'), 'how'] = d.grade[hit], ''
@@ -304,7 +319,8 @@ def _judged(d, features)->dict:
     from retina_nb.measure.metrics import qwk
     from retina_nb.train.probe import linear_probe
     x, on = np.stack([features[k] for k in zip(d.pool, d.eye, d.how)]), ['test', 'sound', 'sign']
-    p = linear_probe(x, d.assign(image=d.name), d.known.to_numpy(bool), on=d.split.isin(on).to_numpy(), cs=(.01,), task='dr')
+    known, asked = d.known.to_numpy(bool), d.split.isin(on).to_numpy()
+    p = linear_probe(x, d.assign(image=d.name), known, on=asked, cs=(.01,), task='dr')
     part = d.set_index('name')['split'].reindex(p.image).to_numpy()
     names = 'its own test split', 'sound eyes', 'sound eyes with the sign'
     return {n: qwk(p.target[part == k], p.grade[part == k], 5) for n, k in zip(names, on)}
@@ -318,7 +334,8 @@ def worth(
     from retina_nb.learn.material import course_run
     d = _planned(seed)
     named = {k: _named(v, d) for k, v in _findings(findings).items()}
-    ways = {'as it came': {}, **{f'{k} mended': {k: v} for k, v in named.items() if v}, **({'all of it mended': named} if any(named.values()) else {})}
+    ways = {'as it came': {}, **{f'{k} mended': {k: v} for k, v in named.items() if v}}
+    if any(named.values()): ways['all of it mended'] = named
     held = _held_out(d.how[d.fault == 'shortcut'].iloc[0])
     ways = {n: pd.concat([_mended(d, w), held], ignore_index=True) for n, w in ways.items()}
     features = _shown(pd.concat(ways.values()), course_run())

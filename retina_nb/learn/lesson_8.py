@@ -18,6 +18,7 @@ def _parted(high, low)->float: # 0 to 1, a half by chance
     d = np.subtract.outer(np.asarray(high, float), np.asarray(low, float))
     return float((d > 0).mean() + (d == 0).mean()/2)
 
+# %% ../../nbs/learn/38_lesson_8.ipynb #8e997a6e
 def _scans(): return {t: [synth_scan(900 + i, i % 4, turned=t).image for i in range(10)] for t in (True, False)}
 
 # %% ../../nbs/learn/38_lesson_8.ipynb #9059e2f8
@@ -31,8 +32,8 @@ def _wedge(answer):
     except (TypeError, ValueError): return no('the function gives no single number for a scan: take a mean.')
     a, b = _parted(taken[True], taken[False]), _parted(seen[True], seen[False])
     if a < .1: return no('it is low for turned scans and high for the others: turn it round.')
-    if a < .95: return no(f'it orders {a:.0%} of the pairs rightly, where chance orders half. What is only in turned scans?')
-    return yes(f'it orders {a:.0%} of the pairs rightly as taken, and {b:.0%} as the network sees them, where chance is half.')
+    if a < .95: return no(f'it orders {a:.0%} of the pairs rightly, chance half. What is only in turned scans?')
+    return yes(f'it orders {a:.0%} of the pairs rightly as taken, {b:.0%} as the network sees them; chance is half.')
 
 # %% ../../nbs/learn/38_lesson_8.ipynb #a8daa0d6
 @exercise('8.2')
@@ -40,7 +41,8 @@ def _patients(answer, records):
     "How many training patients have a label when 10% are drawn?"
     from retina_nb.train.probe import draw_labels
     known = draw_labels(records, fraction=.1, seed=0)
-    if near(answer, records['patient'][known].nunique()): return yes('whole patients were drawn, of each class a tenth.')
+    if near(answer, records['patient'][known].nunique()):
+        return yes('whole patients were drawn, a tenth of each class.')
     if near(answer, known.sum()): return no('that counts scans. A patient with three scans is one patient.')
     if near(answer, records['patient'].nunique()): return no('those are all patients, of all parts.')
     return no('take the rows of `known[.1]` and count the different patients.')
@@ -51,7 +53,8 @@ def _missed(answer, predictions):
     "How many urgent scans are taken for a class that is not urgent?"
     urgent = list(get_task('oct').positive)
     true, said = predictions['target'].isin(urgent), predictions['grade'].isin(urgent)
-    if near(answer, (true & ~said).sum()): return yes('these are the mistakes that cost sight; no accuracy tells them from the others.')
+    if near(answer, (true & ~said).sum()):
+        return yes('these are the mistakes that cost sight; no accuracy tells them from the others.')
     if near(answer, (true & (predictions['grade'] != predictions['target'])).sum()):
         return no('that counts CNV taken for DME as well, and those are seen at once all the same.')
     if near(answer, (~true & said).sum()): return no('those are the others: not urgent, and sent on.')

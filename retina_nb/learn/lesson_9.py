@@ -13,7 +13,8 @@ from .exercises import exercise, no, yes
 # %% ../../nbs/learn/59_lesson_9.ipynb #78e79e5d
 def _found(fault, answer, data, follows)->tuple:
     "The verdict of the rubric on one finding; `follows` is said where it is right"
-    if not isinstance(data, Capstone): raise SettingError('data is what `capstone_data` returned: check(..., data=data)')
+    if not isinstance(data, Capstone):
+        raise SettingError('data is what `capstone_data` returned: check(..., data=data)')
     line = rubric({fault: answer}, data.seed).table.loc[fault]
     counted = f'{line.named} named, {line.precision:.0%} of them right, {line.recall:.0%} of all found.'
     if not line.found: return no(f'{line.look_at} ({counted})' if line.named else line.look_at)
