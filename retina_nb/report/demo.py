@@ -49,7 +49,7 @@ def demo_records(extra:int=0, # synthetic images added to the training split
 # %% ../../nbs/report/20_demo.ipynb #89098cef
 RECIPE = dict(arch='test_byobnet', size=160, start_size=96, epochs=12, bs=16, lr=4e-3, aug=.25, loss='ce', pretrained=False)
 EXTRA = 1200 # generated training images
-MINUTES = 'about three minutes on two cores' # where nothing else runs
+MINUTES = 'three to four minutes on two cores' # where nothing else runs
 
 # %% ../../nbs/report/20_demo.ipynb #68d4b8dc
 def _own(out):
