@@ -28,7 +28,7 @@ from .run_report import report
 from ..synth.dataset import sample_dir, synth_dataset
 
 # %% ../../nbs/report/20_demo.ipynb #1a9aa271
-BALANCED = (.05, .15, .30, .20, .30) # fractions of the grades among generated patients: more of those that are hard to tell
+BALANCED = (.05, .15, .30, .20, .30) # fractions of the grades among generated patients: more of the hard ones
 ADDED = 'generated for training' # what the column `source` says of them
 
 # %% ../../nbs/report/20_demo.ipynb #a308a1cd
@@ -47,7 +47,8 @@ def demo_records(extra:int=0, # synthetic images added to the training split
     return both
 
 # %% ../../nbs/report/20_demo.ipynb #89098cef
-RECIPE = dict(arch='test_byobnet', size=160, start_size=96, epochs=12, bs=16, lr=4e-3, aug=.25, loss='ce', pretrained=False)
+RECIPE = dict(arch='test_byobnet', size=160, start_size=96, epochs=12, bs=16, lr=4e-3, aug=.25,
+              loss='ce', pretrained=False)
 EXTRA = 1200 # generated training images
 MINUTES = 'three to four minutes on two cores' # where nothing else runs
 
