@@ -1,7 +1,7 @@
 # Solutions of lesson 3, "Training". Try first: a hint folds out under every question.
 
 # %% 3.1
-# One batch, one step; the loader already leaves the last batch out where it is not full.
+# One batch, one step. The last batch of an epoch is not full, and counts as a step too.
 steps = len(learn.dls.train)*same['epochs']
 check('3.1', steps, learn=learn)
 
