@@ -229,7 +229,7 @@ def missed(self:ReadingSession)->pd.DataFrame: # place in the order, from 0; ima
     place = {i: k for k, i in enumerate(self.records['image'].iloc[self.order])}
     d = d.assign(place=d['image'].map(place)).dropna(subset=['target', 'grade'])
     off = (d['grade'] - d['target']).abs() if self.task.ordinal else (d['grade'] != d['target']).astype(int)
-    worst = d[off > 0].assign(off=off).sort_values(['off', 'place'], ascending=[False, True])
+    worst = d.assign(off=off).query('off > 0').sort_values(['off', 'place'], ascending=[False, True])
     return worst[['place', 'image', 'target', 'grade', 'seconds']].reset_index(drop=True)
 
 # %% ../../nbs/deploy/57_blind.ipynb #b6b0af96

@@ -253,3 +253,13 @@ def test_a_file_that_cannot_be_written_is_said_and_the_reading_goes_on(records, 
     (tmp_path/'r.csv').rmdir()
     press(page, '2')
     assert page.session.current['grade'] == 2 and 'Not stored' not in page.said.value
+
+@pytest.mark.parametrize('left_out', [(), (3,)], ids=['all graded', 'one that cannot be graded'])
+def test_a_reader_who_is_always_right(records, tmp_path, wire, left_out):
+    "Nothing was missed: the truth is shown all the same, with every photograph in its order"
+    page = BlindReading(records, out=tmp_path/'r.csv')
+    read_all(page, [None if i in left_out else g for i, g in enumerate(truth(page.session))])
+    page.end.click()
+    assert page.session.shown and page.session.missed().empty
+    assert page.session.scores()['qwk']['value'] == 1
+    assert page._places() == list(range(N))
