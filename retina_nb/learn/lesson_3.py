@@ -13,10 +13,13 @@ from .exercises import exercise, near, no, yes
 def _steps(answer, learn):
     "How many steps does the whole training take?"
     batches, epochs = len(learn.dls.train), learn.config.epochs
-    if near(answer, batches*epochs): return yes('so few steps move the weights of a small network; real trainings take thousands.')
+    if near(answer, batches*epochs):
+        return yes('so few steps move the weights of a small network; real trainings take thousands.')
     if near(answer, batches): return no('those are the steps of one epoch.')
-    if near(answer, (batches - 1)*epochs): return no('the last batch of an epoch, though not full, is a step too.')
-    if near(answer, len(learn.dls.train_ds)*epochs): return no('those are pictures that were looked at; a step takes a whole batch.')
+    if near(answer, (batches - 1)*epochs):
+        return no('the last batch of an epoch, though not full, is a step too.')
+    if near(answer, len(learn.dls.train_ds)*epochs):
+        return no('those are pictures that were looked at; a step takes a whole batch.')
     return no('multiply the batches of an epoch by the epochs.')
 
 # %% ../../nbs/learn/33_lesson_3.ipynb #0ff40a50
@@ -25,10 +28,13 @@ def _gap(answer, run):
     "How large is the gap between validation and training loss at the last epoch?"
     h = run.history
     last, gaps = h.iloc[-1], h.valid_loss - h.train_loss
-    if near(answer, gaps.iloc[-1]): return yes('so much of what it knows is true of these pictures only.')
+    if near(answer, gaps.iloc[-1]):
+        return yes('so much of what it knows is true of these pictures only.')
     if near(answer, -gaps.iloc[-1]): return no('the other way round: validation minus training.')
-    if near(answer, last.valid_loss) or near(answer, last.train_loss): return no('that is one of the two losses; the gap is their difference.')
-    if near(answer, gaps.max()) or near(answer, gaps.iloc[0]): return no('that is the gap at another epoch; take the last one.')
+    if near(answer, last.valid_loss) or near(answer, last.train_loss):
+        return no('that is one of the two losses; the gap is their difference.')
+    if near(answer, gaps.max()) or near(answer, gaps.iloc[0]):
+        return no('that is the gap at another epoch; take the last one.')
     return no('take the last row of the history, and subtract the training loss from the validation loss.')
 
 # %% ../../nbs/learn/33_lesson_3.ipynb #2b23f005
@@ -36,10 +42,14 @@ def _gap(answer, run):
 def _for_half_the_width(answer, predictions):
     "How many test patients for an interval half as wide?"
     n, images = predictions.patient.nunique(), len(predictions)
-    if near(answer, 4*n, .05*4*n): return yes('certainty is dear: half the width, four times the patients.')
-    if near(answer, 2*n, .05*2*n) and 2*n != 4*n: return no('twice as many make it narrower by the square root of two only.')
-    if near(answer, 4*images, .05*4*images): return no('those would be images; two eyes of a patient are not two patients.')
-    if near(answer, 3*n, .05*3*n): return no('those are the patients to add, not all that are needed.')
+    if near(answer, 4*n, .05*4*n):
+        return yes('certainty is dear: half the width, four times the patients.')
+    if near(answer, 2*n, .05*2*n) and 2*n != 4*n:
+        return no('twice as many make it narrower by the square root of two only.')
+    if near(answer, 4*images, .05*4*images):
+        return no('those would be images; two eyes of a patient are not two patients.')
+    if near(answer, 3*n, .05*3*n):
+        return no('those are the patients to add, not all that are needed.')
     return no('by which factor must n grow for the square root of n to double?')
 
 # %% ../../nbs/learn/33_lesson_3.ipynb #5b416ad5
@@ -50,8 +60,12 @@ def _needed(answer, start, other):
     reached = (start.history.qwk >= goal).to_numpy()
     first = int(reached.argmax()) + 1 if reached.any() else len(reached)
     truth = first/all_of_them
-    if near(answer, truth): return yes('and the rest of the epochs is what the start was worth, on validation.')
-    if near(answer, (first - 1)/all_of_them): return no('epochs are counted from 1 here: the first one is work, too.')
-    if near(answer, 1 - truth): return no('that is the fraction that was saved; the fraction that was needed is asked for.')
-    if near(answer, first): return no('a fraction of all epochs of the other training is asked for.')
+    if near(answer, truth):
+        return yes('and the rest of the epochs is what the start was worth, on validation.')
+    if near(answer, (first - 1)/all_of_them):
+        return no('epochs are counted from 1 here: the first one is work, too.')
+    if near(answer, 1 - truth):
+        return no('that is the fraction that was saved; the fraction that was needed is asked for.')
+    if near(answer, first):
+        return no('a fraction of all epochs of the other training is asked for.')
     return no('find the first epoch that reaches the other one\'s last QWK on validation.')
