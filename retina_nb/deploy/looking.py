@@ -16,7 +16,7 @@ from .grader import Grader
 # %% ../../nbs/deploy/47_looking.ipynb #47cda28c
 def asks(
     grader, # whatever grades
-)->Callable|None: # uint8 (n,size,size,3) and the name of an output, to what the network says; None where it cannot be asked
+)->Callable|None: # uint8 (n,size,size,3) and the name of an output to what the network says; None: none to be asked
     "The network behind a grader, to be asked about changed pictures"
     session = getattr(grader, '_session', None)
     if not isinstance(grader, Grader) or not hasattr(session, 'get_outputs'): return None

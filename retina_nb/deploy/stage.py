@@ -39,7 +39,8 @@ class Stage:
                                      style=dict(description_width='auto')).add_class('rnb-grow')
         self.legend, self._still = W.HTML(), False
         W.jslink((self.opacity, 'value'), (viewer, 'opacity'))
-        for o in (self.view, self.enhanced, self.heat, self.heat_of, self.way): o.observe(lambda _: self._still or self.show(), 'value')
+        for o in (self.view, self.enhanced, self.heat, self.heat_of, self.way):
+            o.observe(lambda _: self._still or self.show(), 'value')
         rows = [self.view, self.enhanced, self.heat], [self.heat_of, self.way, self.opacity]
         self.mapped = W.VBox([W.Box(rows[1]).add_class('rnb-row'), self.legend]).add_class('rnb-mapped')
         self.controls = W.VBox([W.Box(rows[0]).add_class('rnb-row'), self.mapped]).add_class('rnb-looks')
@@ -121,8 +122,10 @@ def _activation(self:Stage, c)->tuple:
 def _occluded(self:Stage, c)->tuple:
     "Occlusion of a case, with how far it is"
     def _tell(done): self.viewer.send(dict(t='say', text=f'Covering the picture piece by piece: {done:.0%}'))
+    ask = asks(self.session.grader)
+    assert ask is not None, 'this way is offered only where the model can be asked'
     _tell(0)
-    try: m, n = occlusion_map(asks(self.session.grader), opened(c.pictures['seen']), self._map_of(c), tell=_tell)
+    try: m, n = occlusion_map(ask, opened(c.pictures['seen']), self._map_of(c), tell=_tell)
     finally: self.viewer.send(dict(t='say', text=''))
     return m[None], self.session.grader.preprocess.size/n
 

@@ -257,9 +257,13 @@ class Rubric:
     "Marks for what was found: `table` with a row a fault, and `points` of `total`"
     table:pd.DataFrame # fault; found, named, precision, recall, points, look_at
     @property
-    def points(self)->float: return float(self.table.points.sum())
+    def points(self)->float: # the sum over the faults
+        "What was reached"
+        return float(self.table.points.sum())
     @property
-    def total(self)->int: return POINTS*len(self.table)
+    def total(self)->int: # `POINTS` a fault
+        "What can be reached"
+        return POINTS*len(self.table)
     def __repr__(self): return f'{self.points:g} of {self.total} points\n{self.table.round(2).to_string()}'
     def _repr_html_(self): return f'<p><b>{self.points:g} of {self.total} points</b></p>{self.table.round(2).to_html()}'
 

@@ -18,7 +18,7 @@ def _referable_patients(answer, records):
     ill = records.label >= 2
     worse, eyes = ill.groupby(records.patient).max(), ill.groupby(records.patient).min()
     if near(answer, worse.mean()): return yes('more than of the images: two eyes are two chances to be referred.')
-    if near(answer, ill.mean()): return no('that is the fraction of the images; a patient counts once, with the worse eye.')
+    if near(answer, ill.mean()): return no('that is the fraction of images; a patient counts once, with the worse eye.')
     if near(answer, eyes.mean()): return no('those are the patients of whom both eyes are referable.')
     if near(answer, worse.sum()) or near(answer, 100*worse.mean(), .5):
         return no('a fraction is asked for, from 0 to 1.')

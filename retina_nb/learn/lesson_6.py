@@ -38,7 +38,7 @@ def _positives_for_half_a_point(answer):
     truth = math.ceil(1/HALF_A_POINT)
     if near(answer, truth): return yes('with fewer, the rule in truth says: not one more may be missed.')
     if near(answer, MIN_INT8): return no('that is how many images the trial asks for in all, positive or not.')
-    if near(answer, 1/.01): return no('a hundredth is what kappa may lose; half a point of sensitivity is half of that.')
+    if near(answer, 1/.01): return no('a hundredth is what kappa may lose; half a point of sensitivity is half that.')
     if near(answer, HALF_A_POINT): return no('that is the limit itself: how many images make a step of just that size?')
     return no('one image more that is missed, of n positive ones, lowers sensitivity by 1/n.')
 

@@ -80,4 +80,4 @@ def photographs(
         found = load_records(folder, warn=False)
         known = found[found['label_conflict'].astype(int) == 0] if 'label_conflict' in found else found
         return split_records(known.reset_index(drop=True), seed=seed)
-    if say: say('No real photographs here: set RETINA_NB_DATA to the folder that holds `idrid`, and run this cell again.')
+    if say: say('No real photographs here: set RETINA_NB_DATA to the folder that holds `idrid`, and run this again.')

@@ -156,7 +156,7 @@ def add_answers(api:FastAPI, service:Service):
 def add_heat_map(api:FastAPI, service:Service):
     "Where the model looked"
     png: Any = {200: dict(content={'image/png': {}}, description='with transparency, to be laid over the square that '
-                                      'the model saw; `Map-Note` in the header says how coarse it is, to be shown beside it')}
+                                      'the model saw; the header `Map-Note`, to be shown beside it, says how coarse')}
     @api.get('/v1/gradings/{id}/heat_map', tags=['gradings'], response_class=Response,
              responses=png | faults(404, 409, 413, 422))
     def get_heat_map(id:str, who:Visitor=READER):

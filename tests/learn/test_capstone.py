@@ -34,7 +34,7 @@ def test_the_folder_does_not_tell(capstone):
     assert not {'seed', 'fault', 'how', 'grade', 'twin', 'pool'} & set(head)
 
 def test_what_is_planted_is_there(capstone):
-    data, records, plan = capstone
+    _, records, plan = capstone
     plan = plan.loc[records.index]
     assert (records.label.astype(int) == plan.label).all()
     wrong = plan.fault == 'label'
@@ -49,7 +49,7 @@ def test_what_is_planted_is_there(capstone):
     assert abs(signs[~seen & (plan.split == 'test') & ill].mean() - signs[(plan.split == 'test') & ~ill].mean()) < .3
 
 def test_what_is_planted_can_be_seen(capstone):
-    data, records, plan = capstone
+    _, records, plan = capstone
     sound = plan.index[plan.fault == ''][:12]
     def of(names, k): return np.array([quality_measures(records.image[n])[k] for n in names])
     assert of(plan.index[plan.fault == 'crop'], 'coverage').max() < .7 < of(sound, 'coverage').min()
