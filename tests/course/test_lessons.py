@@ -1,5 +1,5 @@
 "The lessons: each runs from top to bottom, its checks say no until something is answered, and yes to its solutions"
-import json, re, zlib
+import ast, json, re, zlib
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,17 @@ def solutions(lesson):
     parts = re.split(r'^# %% (\d+\.\d+).*$', (COURSE/'solutions'/f'{lesson.stem}.py').read_text(encoding='utf-8'), flags=re.M)
     return dict(zip(parts[1::2], parts[2::2]))
 
+def given(code):
+    "Names to which a cell gives a value that is no ..."
+    def names(t): return {n.id for n in ast.walk(t) if isinstance(n, ast.Name)}
+    assigned = [n for n in ast.parse(code).body if isinstance(n, ast.Assign)]
+    return set().union(*(names(t) for n in assigned for t in n.targets if not any(getattr(e, 'value', 0) is ... for e in ast.walk(n.value))))
+
+def asked_for(code):
+    "Names that a cell takes from outside"
+    used = [n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Name)]
+    return {n.id for n in used} - {n.id for n in used if isinstance(n.ctx, ast.Store)}
+
 def verdict(shell, code):
     "Run a cell whose last line is a check, and what it said"
     shell.run(code)
@@ -42,6 +53,14 @@ def test_its_form(lesson):
         told = [t for t in texts if f'### Exercise {n}' in t]
         assert len(told) == 1 and '<details>' in told[0] and '</details>' in told[0], f'{n}: one cell with a question and a hint that folds out'
     assert set(solutions(lesson)) == set(names)
+
+@pytest.mark.parametrize('lesson', LESSONS, ids=lambda p: p.stem)
+def test_a_solution_takes_the_place_of_the_whole_cell(lesson):
+    "Who pastes it over the cell of the exercise loses nothing that the cell had set up"
+    for c in cells(lesson):
+        if c['cell_type'] == 'code' and (m := ASKS.search(source(c))):
+            lost = given(source(c)) & asked_for(solutions(lesson)[m[1]])
+            assert not lost, f'the solution of {m[1]} needs {", ".join(lost)} from the cell that it replaces'
 
 @pytest.mark.parametrize('lesson', RUN)
 def test_its_checks(lesson, monkeypatch, tmp_path):
