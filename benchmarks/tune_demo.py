@@ -23,7 +23,7 @@ from retina_nb.disk import read_json, write_json
 from retina_nb.measure.predictions import read_predictions
 from retina_nb.synth.dataset import sample_dir, synth_dataset
 
-OUT = Path(__file__).resolve().parent/'results'/'table_demo.json'
+OUT = Path(__file__).resolve().parent/'results'/'demo_recipes.json'
 ON = '500 drawn eyes of other seeds, never the test part of the sample'
 OLD = dict(arch='test_resnet', size=160, epochs=8, bs=32, lr=6e-3, loss='ce', pretrained=False) # the first demo's
 SMALL = OLD | dict(bs=16, lr=4e-3)

@@ -22,6 +22,19 @@ def chromium():
         yield b
         b.close()
 
+@contextlib.contextmanager
+def watched_page(browser):
+    "A page of somebody's own: its script errors in faults, the addresses it asked for in asked, what it got over WebSockets in got"
+    context = browser.new_context(viewport=dict(width=1280, height=900))
+    p = context.new_page()
+    p.set_default_timeout(WAIT)
+    p.faults, p.asked, p.got = [], [], []
+    p.on('pageerror', lambda e: p.faults.append(str(e)))
+    p.on('request', lambda r: p.asked.append(r.url))
+    p.on('websocket', lambda ws: ws.on('framereceived', lambda f: p.got.append(f if isinstance(f, bytes) else f.encode())))
+    try: yield p
+    finally: context.close()
+
 def stop(proc):
     proc.send_signal(signal.SIGTERM)
     try: proc.wait(20)

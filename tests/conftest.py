@@ -36,6 +36,16 @@ def _own_tasks():
     TASKS.clear()
     TASKS.update(before)
 
+@pytest.fixture(scope='module') # two of Playwright's at once cannot be in one process
+def browser():
+    from browsers import chromium
+    with chromium() as b: yield b
+
+@pytest.fixture
+def page(browser):
+    from browsers import watched_page
+    with watched_page(browser) as p: yield p
+
 @pytest.fixture(scope='session')
 def root()->Path: return ROOT
 

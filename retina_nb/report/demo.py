@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from ..core import DISCLAIMER, Run, RunError
+from ..core import DISCLAIMER, Run, RunError, need
 from ..commands import call_parse, next_command, one_line_errors
 from ..disk import new_folder, write_json
 from ..data.records import load_records
@@ -123,6 +123,7 @@ def run_demo(out='runs/demo', # the folder to make; an earlier demo there is rep
             )->Run: # the finished run, with `bundle/` and `report.html` in it
     "Data, label distribution, training, confusion matrix, export, a right answer and a mistake, a report"
     out, say, start = Path(out), say or (lambda *a: None), time.perf_counter()
+    need('torch') # before a minute of drawing
     _own(out)
     set_style()
     records = demo_records(EXTRA if extra is None else extra, seed)

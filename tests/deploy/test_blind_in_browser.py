@@ -5,7 +5,7 @@ import subprocess, sys
 
 import pandas as pd, pytest
 
-from browsers import OVERLAPS, WAIT, chromium, faults_of, free_port, in_browser, in_panel, jupyterlab, run_all_cells, stop, wait_for_port, with_axe
+from browsers import OVERLAPS, faults_of, free_port, in_browser, in_panel, jupyterlab, run_all_cells, stop, wait_for_port, with_axe
 
 pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
 pytest.importorskip('voila', reason='voila is not installed')
@@ -46,21 +46,6 @@ def voila(eyes, tmp_path_factory):
     wait_for_port(port)
     yield f'http://127.0.0.1:{port}/', out
     stop(proc)
-
-@pytest.fixture(scope='module')
-def browser():
-    with chromium() as b: yield b
-
-@pytest.fixture
-def page(browser):
-    context = browser.new_context(viewport=dict(width=1280, height=900))
-    p = context.new_page()
-    p.set_default_timeout(WAIT)
-    p.faults, p.got = [], []
-    p.on('pageerror', lambda e: p.faults.append(str(e)))
-    p.on('websocket', lambda ws: ws.on('framereceived', lambda f: p.got.append(f if isinstance(f, bytes) else f.encode())))
-    yield p
-    context.close()
 
 def open_reading(page, voila, reader, **query):
     "A reader's page, once the photograph is there"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 
-from browsers import OVERLAPS, WAIT, chromium, contrast, faults_of, free_port, in_browser, in_panel, jupyterlab, run_all_cells, stop, with_axe
+from browsers import OVERLAPS, WAIT, contrast, faults_of, free_port, in_browser, in_panel, jupyterlab, run_all_cells, stop, with_axe
 from random_model import shared
 
 playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
@@ -31,21 +31,6 @@ def photos(tmp_path_factory):
     (d/'visit').mkdir()
     for i in range(14): shutil.copy(d/'many'/f'eye{i:02}.jpg', d/'visit'/f'77_{"left" if i%2 else "right"}_{i}.jpg')
     return d
-
-@pytest.fixture(scope='module')
-def browser():
-    with chromium() as b: yield b
-
-@pytest.fixture
-def page(browser):
-    context = browser.new_context(viewport=dict(width=1280, height=900), accept_downloads=True)
-    p = context.new_page()
-    p.set_default_timeout(WAIT)
-    p.faults, p.asked = [], []
-    p.on('pageerror', lambda e: p.faults.append(str(e)))
-    p.on('request', lambda r: p.asked.append(r.url))
-    yield p
-    context.close()
 
 def drawn_bundle(folder):
     "The shared bundle as one that was trained on drawings and counted patients, so that badge and clinic are on the page"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from retina_nb.serve import Store
-from browsers import WAIT, chromium, free_port, in_browser
+from browsers import free_port, in_browser, in_panel, watched_page
 from clients import Client, picture
 from random_model import shared
 
@@ -76,23 +76,6 @@ def both(tmp_path_factory):
     yield b
     b.end()
 
-@pytest.fixture(scope='module')
-def browser():
-    with chromium() as b: yield b
-
-@pytest.fixture
-def page(browser):
-    context = browser.new_context(viewport=dict(width=1280, height=900))
-    p = context.new_page()
-    p.set_default_timeout(WAIT)
-    p.faults, p.asked = [], []
-    p.on('pageerror', lambda e: p.faults.append(str(e)))
-    p.on('request', lambda r: p.asked.append(r.url))
-    yield p
-    context.close()
-
-def in_panel(page, text): page.wait_for_function('t => document.querySelector(".rnb-panel")?.innerText.includes(t)', arg=text, timeout=WAIT)
-
 def told_of(p):
     "How the probabilities and the grade of a stored prediction might be written"
     ps = p.grading.probabilities
@@ -113,18 +96,8 @@ def test_from_upload_to_feedback_in_the_store(page, browser, both, tmp_path):
     with Store(both.db) as s: (p, _), = s.answers()
     assert p.grading.name in page.inner_text('.rnb-grade') and 'Example' not in repr(p)
 
-    context = browser.new_context(viewport=dict(width=1280, height=900))                                     # somebody else, elsewhere
-    try: read_blind(reader_page(context), both, p)
-    finally: context.close()
+    with watched_page(browser) as reader: read_blind(reader, both, p)                                        # somebody else, elsewhere
     assert not page.faults and all('guest_' not in u for u in page.asked)
-
-def reader_page(context):
-    r = context.new_page()
-    r.set_default_timeout(WAIT)
-    r.faults, r.got = [], []
-    r.on('pageerror', lambda e: r.faults.append(str(e)))
-    r.on('websocket', lambda ws: ws.on('framereceived', lambda f: r.got.append(f if isinstance(f, bytes) else f.encode())))
-    return r
 
 def read_blind(r, both, p):
     "A reader takes the case, sees nothing of the answer, gives a grade, and then sees the answer"

@@ -372,10 +372,11 @@ def test_tensorboard_draws_frozen_other_and_resumed_epochs_one_after_the_other(r
     assert [e.value for e in board.Scalars('qwk')] == pytest.approx(list(run.history.qwk), abs=1e-6)
     assert [(e.step, e.value) for e in board.Scalars('test_qwk')] == [(steps[-1], pytest.approx(run.metrics['qwk']['value']))]
 
-def test_two_processes_train_as_one(records, tmp_path):
+@pytest.mark.parametrize('epochs', [2, pytest.param(8, marks=pytest.mark.full)])
+def test_two_processes_train_as_one(records, tmp_path, epochs):
     "Through torchrun, over gloo: the same images once an epoch, scores as of one process within noise, and a resume"
     from retina_nb.train.training import train
-    common = ['--arch', 'test_resnet', '--size', '48', '--epochs', '8', '--no_pretrained', '--bs', '32', '--ema', '.9', '--best']
+    common = ['--arch', 'test_resnet', '--size', '48', '--epochs', str(epochs), '--no_pretrained', '--bs', '32', '--ema', '.9', '--best']
     full = split_records(load_records(sample_dir()), seed=42)
     full.to_csv(tmp_path/'all.csv', index=False)
     def two(*more):
@@ -383,16 +384,16 @@ def test_two_processes_train_as_one(records, tmp_path):
                                str(tmp_path/'all.csv'), '--out', str(tmp_path/'two'), *common, *more], capture_output=True, text=True, timeout=900, env={**os.environ, 'OMP_NUM_THREADS': '1'})
     p = two()
     assert p.returncode == 0, p.stderr[-3000:]
-    pair, one = Run(tmp_path/'two'), train(full, out=tmp_path/'one', arch='test_resnet', size=48, epochs=8, pretrained=False, bs=32, ema=.9, best=True, progress=False)
+    pair, one = Run(tmp_path/'two'), train(full, out=tmp_path/'one', arch='test_resnet', size=48, epochs=epochs, pretrained=False, bs=32, ema=.9, best=True, progress=False)
     assert pair.config['processes'] == 2 and pair.finished
     assert pair.predictions.image.tolist() == one.predictions.image.tolist()
     a, b = pair.metrics['qwk'], one.metrics['qwk']
-    assert max(a['ci95'][0], b['ci95'][0]) < min(a['ci95'][1], b['ci95'][1]) and abs(a['value'] - b['value']) < .2
+    if epochs == 8: assert max(a['ci95'][0], b['ci95'][0]) < min(a['ci95'][1], b['ci95'][1]) and abs(a['value'] - b['value']) < .2 # learned by then
     from retina_nb.train.prediction import predict
     again = predict(pair, pair.records[pair.records.split == 'test'], progress=False)
     np.testing.assert_allclose(again.p_1, pair.predictions.p_1, atol=1e-5)
     assert two('--resume').returncode == 0
-    with pytest.raises(RunError, match='processes=2'): train(full, out=tmp_path/'two', arch='test_resnet', size=48, epochs=8, pretrained=False, bs=32, ema=.9, best=True, progress=False, resume=True)
+    with pytest.raises(RunError, match='processes=2'): train(full, out=tmp_path/'two', arch='test_resnet', size=48, epochs=epochs, pretrained=False, bs=32, ema=.9, best=True, progress=False, resume=True)
 
 def test_shares_of_processes_cover_every_image_once():
     from retina_nb.train.distributed import _share
