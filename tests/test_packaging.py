@@ -1,5 +1,5 @@
 "What a user installs: extras, floors, the recipe for conda, and what is said where a package is missing"
-import configparser, re, shlex
+import configparser, re, shlex, subprocess, sys
 
 import pytest
 import yaml
@@ -130,3 +130,9 @@ def test_core_knows_what_the_extras_hold(wanted):
         names = {canonicalize_name(n) for n in owner.get(package, [package])} # ray is not in this environment
         assert names & {canonicalize_name(r.name) for r in wanted[extra]}, f'{package} is not in [{extra}]'
         assert not names & base, f'{package} is in the base'
+
+def test_python_that_starts_beside_the_checkout_finds_the_package(root, tmp_path):
+    "A clone is called retina_nb as the package is: from the folder above it, Python must not take the clone's folder for the package"
+    (tmp_path/'retina_nb').symlink_to(root, target_is_directory=True)
+    r = subprocess.run([sys.executable, '-c', 'import retina_nb.data; print(retina_nb.data.__file__)'], cwd=tmp_path, text=True, capture_output=True)
+    assert r.returncode == 0 and r.stdout.strip().endswith('__init__.py'), r.stdout + r.stderr

@@ -78,7 +78,7 @@ def make_venv(env, key):
 def install(env, root=ROOT):
     say('installing the pinned packages of constraints.txt')
     pip(env, '-c', root/'constraints.txt', *requirements(root), why='the packages could not be installed')
-    pip(env, '--no-deps', '--no-build-isolation', '--use-pep517', '-e', root, why='this checkout could not be installed')
+    pip(env, '--no-deps', '--no-build-isolation', '--use-pep517', '--config-settings', 'editable_mode=compat', '-e', root, why='this checkout could not be installed')
     run(python_of(env), '-m', 'pip', '--disable-pip-version-check', 'check', why='the installed packages do not fit together')
     run(python_of(env), '-c', PAIR, why='torch and torchvision do not match: both must come from the same place, as pinned')
 

@@ -123,7 +123,6 @@ def run_demo(out='runs/demo', # the folder to make; an earlier demo there is rep
             )->Run: # the finished run, with `bundle/` and `report.html` in it
     "Data, label distribution, training, confusion matrix, export, a right answer and a mistake, a report"
     out, say, start = Path(out), say or (lambda *a: None), time.perf_counter()
-    need('torch') # before a minute of drawing
     _own(out)
     set_style()
     records = demo_records(EXTRA if extra is None else extra, seed)
@@ -149,6 +148,7 @@ def retina_demo(out:str='runs/demo', # the folder to make; an earlier demo there
                 seed:int=42 # same seed, same result
                ):
     "The whole road on the synthetic sample: data, training, scores, export, two eyes graded, a report"
+    need('torch') # before a minute of drawing
     print(f'From drawn eyes to a bundle that grades: {MINUTES}.', flush=True)
     run_demo(out, seed=seed)
     next_command('retina_panel', Path(out)/'bundle')

@@ -39,6 +39,8 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     probe=['draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder'],
     ensemble=['mean_predictions', 'predict_ensemble', 'train_ensemble'],
     both_eyes=['fellow_eyes', 'predict_both_eyes', 'train_both_eyes'],
+    shift=['join_sources', 'leave_out', 'leave_source_out', 'plot_shift', 'retina_shift',
+        'seed_means'],
     pair_views=['VIEWS', 'Views', 'make_views', 'read_views', 'views_for'],
     contrast=['alignment', 'contrastive_accuracy', 'forward_in_parts', 'is_collapsed',
         'nt_xent', 'spread', 'uniformity', 'vicreg'],

@@ -66,6 +66,12 @@ from .ensemble import train_ensemble as train_ensemble
 from .both_eyes import fellow_eyes as fellow_eyes
 from .both_eyes import predict_both_eyes as predict_both_eyes
 from .both_eyes import train_both_eyes as train_both_eyes
+from .shift import join_sources as join_sources
+from .shift import leave_out as leave_out
+from .shift import leave_source_out as leave_source_out
+from .shift import plot_shift as plot_shift
+from .shift import retina_shift as retina_shift
+from .shift import seed_means as seed_means
 from .pair_views import VIEWS as VIEWS
 from .pair_views import Views as Views
 from .pair_views import make_views as make_views
@@ -88,4 +94,4 @@ from .self_training import plot_pretraining as plot_pretraining
 from .self_training import pretrain as pretrain
 from .self_training import retina_pretrain as retina_pretrain
 
-__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'Net', 'check_size', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'check_tracker', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'save_run', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'together', 'compare', 'differing', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'side_by_side', 'write_comparison', 'draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes', 'VIEWS', 'Views', 'make_views', 'read_views', 'views_for', 'alignment', 'contrastive_accuracy', 'forward_in_parts', 'is_collapsed', 'nt_xent', 'spread', 'uniformity', 'vicreg', 'PretrainConfig', 'make_encoder', 'make_pair_learner', 'neighbour_accuracy', 'PretrainRun', 'plot_pretraining', 'pretrain', 'retina_pretrain']
+__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'Net', 'check_size', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'check_tracker', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'save_run', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'together', 'compare', 'differing', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'side_by_side', 'write_comparison', 'draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes', 'join_sources', 'leave_out', 'leave_source_out', 'plot_shift', 'retina_shift', 'seed_means', 'VIEWS', 'Views', 'make_views', 'read_views', 'views_for', 'alignment', 'contrastive_accuracy', 'forward_in_parts', 'is_collapsed', 'nt_xent', 'spread', 'uniformity', 'vicreg', 'PretrainConfig', 'make_encoder', 'make_pair_learner', 'neighbour_accuracy', 'PretrainRun', 'plot_pretraining', 'pretrain', 'retina_pretrain']

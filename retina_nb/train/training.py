@@ -21,7 +21,7 @@ from ..data.records import describe_columns
 from ..measure.evaluation import evaluate
 from .checkpoint import Checkpoint
 from .callbacks import HalfPrecision, History, KeepBest, StopOnNaN
-from .config import TrainConfig
+from .config import TrainConfig, of_a_run
 from .options import known_options, names_of, takes
 from retina_nb.train.distributed import (by_first, one_voice, processes, program, rank, rank0_first, require_same,
     together, world)
@@ -96,6 +96,12 @@ def _let_go(learn):
     learn.model = learn.opt = None
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 
+# %% ../../nbs/train/55_training.ipynb #a3cfba92
+def _tell_start(config):
+    "Say at which rates a training goes on from an earlier run: they are others than from foreign weights"
+    if of_a_run(config.weights):
+        print(f'starts from {Path(config.weights).parent}: lr={config.lr:g}, lr_mult={config.lr_mult:g}', flush=True)
+
 # %% ../../nbs/train/55_training.ipynb #da8822ab
 def _fit_in_memory(build, learn, config, run, checkpoint, progress):
     "Fit the learner, or others with smaller batches when memory runs out; returns the last one"
@@ -140,6 +146,7 @@ def _train(records, config, facts, out, start, progress, cbs, track, track_uri):
         return make_learner(records, c, cbs=mine, dls=dls, start=not resumed, **more)
     learn = build(config, None) # may refuse; from here on there is something to keep
     run = open_run(out, config, facts, records)
+    if progress and not rank(): _tell_start(config)
     if track and not rank(): # one process tells for all
         mine.append(make_tracker(track, out, track_uri))
         learn.add_cb(mine[-1])

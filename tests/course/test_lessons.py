@@ -1,5 +1,5 @@
 "The lessons: each runs from top to bottom, its checks say no until something is answered, and yes to its solutions"
-import ast, json, re, zlib
+import ast, builtins, json, re, zlib
 from pathlib import Path
 
 import pytest
@@ -61,6 +61,22 @@ def test_a_solution_takes_the_place_of_the_whole_cell(lesson):
         if c['cell_type'] == 'code' and (m := ASKS.search(source(c))):
             lost = given(source(c)) & asked_for(solutions(lesson)[m[1]])
             assert not lost, f'the solution of {m[1]} needs {", ".join(lost)} from the cell that it replaces'
+
+def stored(code):
+    "Names that a cell gives a value to, by whatever way"
+    nodes = list(ast.walk(ast.parse(code)))
+    return ({n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+            | {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | {(a.asname or a.name).split('.')[0] for n in nodes
+               if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names})
+
+@pytest.mark.parametrize('lesson', LESSONS, ids=lambda p: p.stem)
+def test_solutions_know_every_name_that_they_use(lesson):
+    "From the lesson, or from an import of their own: a lesson that drops an import must not break its solutions"
+    code = [source(c) for c in cells(lesson) if c['cell_type'] == 'code']
+    known = set(dir(builtins)).union(*(stored(re.sub(r'^[!%].*$', '', c, flags=re.M)) for c in code if not c.startswith('%%')))
+    for n, text in solutions(lesson).items():
+        used = {m.id for m in ast.walk(ast.parse(text)) if isinstance(m, ast.Name)}
+        assert not (lost := used - known - stored(text)), f'the solution of {n} uses {", ".join(sorted(lost))}, which nothing defines'
 
 @pytest.mark.parametrize('lesson', RUN)
 def test_its_checks(lesson, monkeypatch, tmp_path):

@@ -2,6 +2,8 @@
 
 # %% 9.1
 # Names differ, pictures do not: the audit compares the pictures, and the records say whose they are.
+from retina_nb.data import audit_splits
+
 leaks = audit_splits(records)
 by_image = records.set_index('image')
 pair = [f for r in leaks.itertuples() for f in (r.file, r.other)]
@@ -16,6 +18,9 @@ check('9.2', machine, data=data)
 
 # %% 9.3
 # One frame for all, and only what is small: broad light and colour are taken off.
+import cv2, numpy as np
+from retina_nb.image import Preprocess
+
 pre = Preprocess(size=160)
 pictures = np.stack([pre(f) for f in records.image]).astype(np.float32)
 fine = pictures - np.stack([cv2.GaussianBlur(a, (0, 0), 8) for a in pictures])
@@ -45,6 +50,8 @@ check('9.4', crop, data=data)
 
 # %% 9.5
 # Every machine, measure and day: before against after, in units of the spread. Logarithms, as light is a factor.
+import numpy as np
+
 best = (0, '', '')
 for name, rows in seen[~seen.image.isin(crop)].groupby('machine_id'):
     for measure in ('brightness', 'sharpness'):
