@@ -23,7 +23,7 @@ from ..disk import file_to_write, write_table
 from ..image.read import read_image
 from ..locks import file_lock
 from ..measure.evaluation import evaluate
-from ..sheets import read_table
+from ..sheets import read_labels_csv
 
 # %% ../../nbs/deploy/57_blind.ipynb #81fc1356
 def _first_bad(records, bad)->str:
@@ -57,19 +57,20 @@ def _to_be_read(records, task)->tuple:
     if twice.any(): raise DataError(f'{_first_bad(records, twice)}: the image is there twice')
     gone = ~records['image'].map(_is_there).to_numpy(bool)
     if gone.any(): raise DataError(f'{_first_bad(records, gone)}: no such file')
-    return records.assign(label=label.astype(int)).reset_index(drop=True), task
+    return records.assign(label=label.astype(int), image=records['image'].map(str)).reset_index(drop=True), task
 
 # %% ../../nbs/deploy/57_blind.ipynb #2eb5f934
 COLUMNS = ('image', 'reader', 'grade', 'ungradable', 'seconds', 'read', 'shown') # of the file of readings
 
 def _stored(path, reader)->tuple:
-    "What a file of readings holds: this reader's rows, and those of the others; two empty tables where there is none"
+    "What a file of readings holds, as text: this reader's rows and those of the others; empty where there is none"
     file_to_write(path) # a folder, or a place where nothing can be written, is said before the first photograph
-    if not path.is_file() or not path.stat().st_size: return (pd.DataFrame(columns=COLUMNS),)*2
-    table = read_table(path)
+    if not path.is_file() or not path.stat().st_size: return (pd.DataFrame(columns=COLUMNS, dtype='str'),)*2
+    table, _, odd = read_labels_csv(path, empty=True) # text, so that a reader called 007 or NA stays one
+    for line, what in odd.items(): raise DataError(f'{path}: row {line}: {what}')
     if not set(COLUMNS) <= set(table):
         raise SettingError(f'{path}: exists and is no table of readings; choose another file (out=...), or delete it')
-    own = table['reader'].astype(str) == reader
+    own = table['reader'].str.strip() == reader
     return table[own], table[~own]
 
 # %% ../../nbs/deploy/57_blind.ipynb #2287043d
@@ -81,11 +82,30 @@ def _taken_up(rows, images, task, path)->dict: # image -> what was said of it
     out, twice = {}, rows['image'].duplicated().any()
     for r in rows.itertuples():
         grade, seconds = (pd.to_numeric(v, errors='coerce') for v in (r.grade, r.seconds))
-        none = pd.isna(r.grade) and not pd.isna(r.ungradable)
+        none = not r.grade and bool(r.ungradable)
         if twice or not (none or grade in range(len(task))) or not seconds >= 0:
             raise DataError(f'{path}: {r.image}: a reading is damaged or there twice; mend its line, or delete it')
         out[r.image] = dict(grade=None if none else int(grade), seconds=float(seconds), read=str(r.read))
     return out
+
+# %% ../../nbs/deploy/57_blind.ipynb #816762fd
+def _check_session(out, reader, seed):
+    "Raise a `SettingError` for what cannot be the settings of a session"
+    if not isinstance(out, str | os.PathLike) or is_url(out):
+        raise SettingError(f'out={out!r}: a file on this machine is needed')
+    if not isinstance(reader, str) or not reader.strip():
+        raise SettingError('reader is empty: readings belong to somebody')
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
+        raise SettingError(f'seed={seed!r}: a whole number of at least 0 is needed, or None for the order of the table')
+
+# %% ../../nbs/deploy/57_blind.ipynb #60a5fc06
+_SHOWN = 'the truth has been shown, so no reading can be changed; read again into another file (out=...)'
+
+def _line(image, reader, r, shown)->dict:
+    "A reading as a row of the file, in text"
+    grade, why = ('', 'reader') if r['grade'] is None else (str(r['grade']), '')
+    return dict(image=image, reader=reader, grade=grade, ungradable=why, seconds=str(r['seconds']), read=r['read'],
+                shown=shown)
 
 # %% ../../nbs/deploy/57_blind.ipynb #4cfa01e8
 class ReadingSession:
@@ -101,14 +121,14 @@ class ReadingSession:
         masks=None, # called with a row of records: kind of lesion -> (H,W) of bool; by default those of drawn eyes
         clock=time.monotonic, # seconds: how long a reading takes
     ):
+        _check_session(out, reader, seed)
         self.records, self.task = _to_be_read(records, task)
-        self.out, self.reader, self.masks, self._clock = Path(out), str(reader).strip(), masks or lesion_masks, clock
-        if not self.reader: raise SettingError('reader is empty: readings belong to somebody')
+        self.out, self.reader, self.masks, self._clock = Path(out), reader.strip(), masks or lesion_masks, clock
         n = len(self.records)
         self.order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
         rows = _stored(self.out, self.reader)[0]
         self.given = _taken_up(rows, self.records['image'], self.task, self.out)
-        self.shown = next((str(v) for v in rows['shown'].dropna()), '') # when the truth was shown; '' before
+        self.shown = max(rows['shown'], default='') # when the truth was shown; '' before
         self.spent = {i: r['seconds'] for i, r in self.given.items()}
         self.at, self._since = self.next_unread(-1) or 0, clock()
     def __len__(self): return len(self.records)
@@ -161,28 +181,27 @@ def read(
     grade:int|None, # None: it cannot be graded
 ):
     "Store a grade of the photograph in view, in place of an earlier one. Raises `SettingError` for what is no grade"
-    if self.shown: raise SettingError('the truth has been shown, so no reading can be changed; '
-                                      'read again into another file (out=...)')
-    if grade is not None and grade not in range(len(self.task)):
+    if self.shown: raise SettingError(_SHOWN)
+    if grade is not None and (isinstance(grade, bool) or not np.isscalar(grade) or grade not in range(len(self.task))):
         raise SettingError(f'grade is {grade!r}: choose 0 to {len(self.task)-1}, or None where it cannot be graded')
     self._count()
     image, grade = self.row['image'], None if grade is None else int(grade)
     now = datetime.now(UTC).isoformat(timespec='seconds')
-    kept = self.given | {image: dict(grade=grade, seconds=round(self.spent[image], 1), read=now)}
-    self._store(kept)
-    self.given = kept
+    self.given = self._store({image: dict(grade=grade, seconds=round(self.spent[image], 1), read=now)})
 
 # %% ../../nbs/deploy/57_blind.ipynb #49868e13
 @patch
-def _store(self:ReadingSession, given, shown=''):
-    "Write this reader's rows; those of others are taken as they stand in the file now"
-    rows = [dict(image=i, reader=self.reader, ungradable='reader' if r['grade'] is None else '', shown=shown, **r)
-            for i, r in given.items()]
-    mine = pd.DataFrame(rows, columns=COLUMNS).astype(dict(grade='Int64'))
+def _store(self:ReadingSession, said, shown='')->dict: # all that this reader has said
+    "Write what is said now; all else stays as it stands in the file, where a second session may have written"
     with file_lock(self.out) as real:
-        others = _stored(real, self.reader)[1]
-        if len(others): mine = pd.concat([others.astype(dict(grade='Int64')), mine], ignore_index=True)
-        write_table(real, mine[list(COLUMNS)])
+        own, others = _stored(real, self.reader)
+        if any(own['shown']): raise SettingError(_SHOWN)
+        given = self.given | _taken_up(own, self.records['image'], self.task, real) | said
+        rows = [_line(i, self.reader, r, shown) for i, r in given.items()]
+        more = own.set_index('image').drop(columns=list(COLUMNS[1:])) # columns that somebody added
+        mine = pd.DataFrame(rows, columns=COLUMNS).join(more, on='image')
+        write_table(real, pd.concat([others, mine], ignore_index=True).fillna(''))
+    return given
 
 # %% ../../nbs/deploy/57_blind.ipynb #a10694fd
 @patch(as_prop=True)
@@ -203,10 +222,12 @@ def readings(self:ReadingSession)->pd.DataFrame: # image, patient (where known),
 def finish(self:ReadingSession):
     "Show the truth of what was read; from now on nothing can be changed. Nothing read is a `DataError`"
     if self.shown: return
-    if not self.given: raise DataError('nothing has been read yet, so there is nothing to compare')
-    now = datetime.now(UTC).isoformat(timespec='seconds')
-    self._store(self.given, now)
-    self.shown = now
+    own, now = _stored(self.out, self.reader)[0], datetime.now(UTC).isoformat(timespec='seconds')
+    if any(own['shown']): # by another session
+        self.given, self.shown = _taken_up(own, self.records['image'], self.task, self.out), max(own['shown'])
+        return
+    if not self.given and not len(own): raise DataError('nothing has been read yet, so there is nothing to compare')
+    self.given, self.shown = self._store({}, now), now
 
 # %% ../../nbs/deploy/57_blind.ipynb #a7d3e915
 @patch

@@ -6,7 +6,7 @@
 __all__ = ['SHIFT_SCORES', 'join_sources', 'leave_out', 'leave_source_out', 'seed_means', 'plot_shift', 'retina_shift']
 
 # %% ../../nbs/train/85_shift.ipynb #10db6dac
-import warnings
+import re, warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from fastcore.script import Param, store_true
 from scipy import stats
 
-from ..core import DataError, Run, SettingError, Task, task_of
+from ..addresses import is_url
+from ..core import DataError, RunError, SettingError, Task, task_of
 from ..commands import call_parse, next_command, one_line_errors
 from ..disk import write_table
 from ..data.checks import require_usable
@@ -27,15 +28,36 @@ from .config import TrainConfig
 from .learner import as_records
 from .options import known_options, names_of, takes
 from .training import train
+from ..work import free_file, writable
 
 # %% ../../nbs/train/85_shift.ipynb #844ac378
 def _source(name, data, task, seed, skip_bad, size):
     "Usable records of one source, without its official test part"
+    for c in ('image', 'label', 'patient') if isinstance(data, pd.DataFrame) else ():
+        if c not in data: raise DataError(f'{name}: the records have no column {c!r}')
     records = as_records(data, task, seed=seed, size=size)
-    records = require_usable(records, task_of(records, task), skip_bad=skip_bad)
+    records = require_usable(records.reset_index(drop=True), task_of(records, task), skip_bad=skip_bad)
     if 'split' in records: records = records[records['split'] != 'test']
     if not len(records): raise DataError(f'{name}: all its images are of an official test part, which is not used here')
     return records.assign(source=name, split='', patient=name + '/' + records['patient'].astype(str))
+
+# %% ../../nbs/train/85_shift.ipynb #0424cae9
+def _folder(name)->str:
+    "The folder of a source's runs; a name that cannot be one is a `SettingError`"
+    ours = name.casefold() in ('shift.csv', 'figures')
+    if not ours and re.fullmatch(r'\w[\w .-]{0,79}', name) and name[-1] not in '. ': return name.replace(' ', '_')
+    raise SettingError(f'source {name!r}: a name is also a folder, so letters, digits, spaces, dots, - and _ make it, '
+                       'at most 80 of them')
+
+# %% ../../nbs/train/85_shift.ipynb #0746ebc0
+def _apart(names):
+    "Raise a `SettingError` for two names that would share a folder"
+    seen = {}
+    for n in names:
+        if (folder := _folder(n).casefold()) in seen:
+            raise SettingError(f'{seen[folder]!r} and {n!r}: two sources of one name, or of names so alike that they '
+                               'would share a folder')
+        seen[folder] = n
 
 # %% ../../nbs/train/85_shift.ipynb #4c45ef31
 _KEPT = 'image', 'label', 'patient', 'eye', 'source', 'split', 'task'
@@ -48,7 +70,9 @@ def join_sources(sources:dict, # name -> records, a folder, a CSV, the address o
                  size:int|None=None # pixels to train at, for images at addresses
                 )->pd.DataFrame: # records of all, with a column `source`; official test parts are left out
     "Several data sets as one table; fewer than two are a `SettingError`"
+    if not isinstance(sources, dict): raise SettingError(f'sources={sources!r:.80}: give a dict, name -> data set')
     if len(sources) < 2: raise SettingError(f'{len(sources)} source: to leave one out, at least two are needed')
+    _apart([str(k) for k in sources])
     parts = {str(k): _source(str(k), v, task, seed, skip_bad, size) for k,v in sources.items()}
     tasks = {k: task_of(p, task).name for k,p in parts.items()}
     if len(set(tasks.values())) > 1:
@@ -59,9 +83,19 @@ def join_sources(sources:dict, # name -> records, a folder, a CSV, the address o
     return out
 
 # %% ../../nbs/train/85_shift.ipynb #623c5d3a
+def _sources_of(records)->list:
+    "The names of a table's sources; a table without them is a `DataError`"
+    if not isinstance(records, pd.DataFrame) or 'source' not in records:
+        raise DataError("the records have no column 'source': make them with join_sources")
+    if (none := records['source'].isna()).any():
+        n = counted(int(none.sum()), 'image')
+        raise DataError(f"{n} without a source, the first {records['image'][none].iloc[0]}")
+    return list(dict.fromkeys(records['source']))
+
+# %% ../../nbs/train/85_shift.ipynb #2a78be71
 def _asked(records, names):
     "Raise a `SettingError` for a name that is none of the sources"
-    known = list(dict.fromkeys(records['source']))
+    known = _sources_of(records)
     for n in names:
         if n not in known: raise SettingError(f"no source is called {n!r}: there are {', '.join(known)}")
 
@@ -74,7 +108,8 @@ def leave_out(records:pd.DataFrame, # as from `join_sources`
               seed:int=42 # of that division
              )->pd.DataFrame: # records with `split`: test for the left-out source, train or valid for the others
     "Divide by source: nothing of the one that is left out is trained on"
-    others = [s for s in dict.fromkeys(records['source']) if s != name] if train_on is None else list(train_on)
+    if not 0 < valid < 1: raise SettingError(f'valid={valid}: give a fraction between 0 and 1')
+    others = [s for s in _sources_of(records) if s != name] if train_on is None else list(train_on)
     _asked(records, [name, *others])
     if not others or name in others: raise SettingError(f'{name}: it cannot be left out of a training on {others}')
     out, rest = records[records['source'] == name], records[records['source'].isin(others)]
@@ -84,6 +119,7 @@ def leave_out(records:pd.DataFrame, # as from `join_sources`
     if copies.any():
         n = counted(int(copies.sum()), 'image')
         warnings.warn(f'{n} of other sources lie in {name} too: not trained on', stacklevel=2)
+    if copies.all(): raise DataError(f"{', '.join(others)}: nothing is left to train on, all of it lies in {name} too")
     dealt = split_records(rest[~copies], (1 - valid, valid, 0.), seed=seed)
     both = pd.concat([dealt, out.assign(split='test')], ignore_index=True)
     both.attrs = records.attrs
@@ -109,13 +145,40 @@ def _shift_row(run, name, others, seed):
         row |= {k: v, f'{k}_low': low, f'{k}_high': high, f'own_{k}': _found(own, path)[0]}
     return row | dict(seconds=run.config['seconds'], run=str(run.path))
 
+# %% ../../nbs/train/85_shift.ipynb #d7115855
+def _check_table(table, columns):
+    "Raise a `DataError` for what is not a table of `leave_source_out`"
+    if not isinstance(table, pd.DataFrame) or not len(table):
+        raise DataError('no rows: give the table of leave_source_out')
+    for c in ('left_out', *columns):
+        if c not in table: raise DataError(f'the table has no column {c!r}: give that of leave_source_out')
+
 # %% ../../nbs/train/85_shift.ipynb #aec91ffa
 def _divided(table, left_out, train_on, seeds, seed):
     "Records for each source to leave out; what cannot be done is said before anything is trained"
-    if seeds < 1: raise SettingError(f'seeds={seeds}: at least one training is needed')
-    names = list(dict.fromkeys(table['source'])) if left_out is None else left_out
-    names = [names] if isinstance(names, str) else names
+    for k, v, low in (('seeds', seeds, 1), ('seed', seed, 0)):
+        if not isinstance(v, int) or v < low:
+            raise SettingError(f'{k}={v!r}: a whole number of at least {low} is needed')
+    names = _sources_of(table) if left_out is None else left_out
+    names = [names] if isinstance(names, str) else list(names)
+    if not names: raise SettingError('left_out is empty: name the sources to leave out')
+    _apart(_sources_of(table))
     return {name: leave_out(table, name, train_on=train_on, seed=seed) for name in names}
+
+# %% ../../nbs/train/85_shift.ipynb #e05bd604
+def _check_out(out):
+    "Raise a `RunError` for a place where no run folders can be made"
+    if not isinstance(out, (str, Path)) or not str(out).strip() or is_url(out):
+        raise RunError(f'{out!r}: a folder on this machine is needed (--out)')
+    if Path(out).is_file(): raise RunError(f'{out}: is a file; choose another --out')
+    writable(Path(out))
+
+# %% ../../nbs/train/85_shift.ipynb #9241dba7
+def _joined(sources, task, **how):
+    "One table of sources that are given as data sets, or as such a table; a task that contradicts it is a `DataError`"
+    if not isinstance(sources, pd.DataFrame): return join_sources(sources, task, **how)
+    task_of(sources, task)
+    return sources
 
 # %% ../../nbs/train/85_shift.ipynb #fcac222e
 @takes(TrainConfig)
@@ -132,14 +195,14 @@ def leave_source_out(sources, # name -> data set, as for `join_sources`; or the 
                     )->pd.DataFrame: # a row a source and seed: scores there with low and high, own_* on validation
     "Train without one source and test on it, each in its turn; runs that are finished are read, not trained again"
     known_options(kwargs, names_of(TrainConfig))
-    table, first, rows = sources, kwargs.pop('seed', 42), []
-    if not isinstance(table, pd.DataFrame):
-        table = join_sources(sources, task, seed=first, skip_bad=skip_bad, size=kwargs.get('size', 224))
+    first, rows = kwargs.pop('seed', 42), []
+    _check_out(out)
+    table = _joined(sources, task, seed=first, skip_bad=skip_bad, size=kwargs.get('size', 224))
     for name,records in _divided(table, left_out, train_on, seeds, first).items():
         others = list(dict.fromkeys(records['source'][records['split'] != 'test']))
         for seed in range(first, first + seeds):
             if progress: print(f"left out: {name}; trained on: {', '.join(others)}; seed {seed}", flush=True)
-            place = Path(out)/name.replace(' ', '_')/f'seed{seed}'
+            place = Path(out)/_folder(name)/f'seed{seed}'
             run = train(records, out=place, resume=True, seed=seed, progress=progress, **kwargs)
             rows.append(_shift_row(run, name, others, seed))
     return pd.DataFrame(rows)
@@ -149,7 +212,8 @@ def seed_means(table:pd.DataFrame, # as from `leave_source_out`
                scores=('qwk', 'auc', 'own_qwk', 'own_auc') # which
               )->pd.DataFrame: # a row a source: for each score its mean, and _low and _high; NaN with one seed
     "Means over the seeds of each source, with 95% intervals by Student's t"
-    out = {}
+    scores, out = [scores] if isinstance(scores, str) else list(scores), {}
+    _check_table(table, scores)
     for name,rows in table.groupby('left_out', sort=False):
         line = dict(seeds=len(rows))
         for k in scores:
@@ -169,7 +233,9 @@ def plot_shift(table, # as from `leave_source_out`
                score:str='qwk' # or 'auc', 'accuracy', 'macro_auc', 'sensitivity', 'specificity'
               )->Any: # the axes
     "For each source what runs that never saw it score on it (filled), and on the cameras that they know (hollow)"
-    if score not in SHIFT_SCORES: raise SettingError(f"score={score!r}: choose from {', '.join(SHIFT_SCORES)}")
+    if not isinstance(score, str) or score not in SHIFT_SCORES:
+        raise SettingError(f"score={score!r}: choose from {', '.join(SHIFT_SCORES)}")
+    _check_table(table, (score, f'own_{score}'))
     names = list(dict.fromkeys(table['left_out']))
     ax = new_axes(ax, (6.4, 1.4 + .5*len(names)))
     for r in table.itertuples():
@@ -226,6 +292,8 @@ def retina_shift(
     **kwargs # fields of `TrainConfig`
 ):
     "Train without one source and test on it, each in its turn: what a model is worth on a camera it has never seen"
+    _check_out(out)
+    free_file(Path(out)/'shift.csv', kinds=('.csv',))
     table = leave_source_out(_named(sources), out, left_out=left_out or None, train_on=train_on or None, seeds=seeds,
                              task=task, skip_bad=skip_bad, arch=arch, loss=loss, aug=aug,
                              pretrained=not no_pretrained, **kwargs)

@@ -263,3 +263,69 @@ def test_a_reader_who_is_always_right(records, tmp_path, wire, left_out):
     assert page.session.shown and page.session.missed().empty
     assert page.session.scores()['qwk']['value'] == 1
     assert page._places() == list(range(N))
+
+@pytest.mark.parametrize('reader', ['007', 'NA', 'nan', 'None', '1e3', '+5', 'null', '12', ' Anna '])
+def test_a_reader_of_any_name_finds_all_again(reader, records, tmp_path):
+    s = ReadingSession(records, out=tmp_path/'r.csv', reader=reader)
+    s.read(2); s.go(1); s.read(None)
+    again = ReadingSession(records, out=tmp_path/'r.csv', reader=reader)
+    assert again.given == s.given and len(again.given) == 2
+    again.go(2); again.read(1)
+    assert len((tmp_path/'r.csv').read_text().splitlines()) == 4 and set(again.readings.reader) == {reader.strip()}
+
+def test_two_sessions_of_one_reader_lose_nothing(records, tmp_path):
+    a, b = (ReadingSession(records, out=tmp_path/'r.csv') for _ in range(2))
+    a.read(0); a.go(1); a.read(1)
+    b.go(3); b.read(2)
+    assert len(b.given) == 3 and len(ReadingSession(records, out=tmp_path/'r.csv').given) == 3
+    a.go(3); a.read(4)                                                        # the same eye again: the last word counts
+    assert {i: r['grade'] for i, r in ReadingSession(records, out=tmp_path/'r.csv').given.items()} == {i: r['grade'] for i, r in a.given.items()}
+    assert sorted(r['grade'] for r in a.given.values()) == [0, 1, 4]
+
+def test_what_another_session_has_shown_is_not_read_any_more(records, tmp_path):
+    a, b = (ReadingSession(records, out=tmp_path/'r.csv') for _ in range(2))
+    a.read(0); a.finish()
+    before = (tmp_path/'r.csv').read_bytes()
+    with pytest.raises(SettingError, match='truth has been shown'): b.read(3)
+    assert (tmp_path/'r.csv').read_bytes() == before
+    b.finish()
+    assert b.shown == a.shown and b.given == a.given and (tmp_path/'r.csv').read_bytes() == before
+
+@pytest.mark.parametrize('row', ['x.jpg,bob,x,,1,,', 'x.jpg,bob,2.5,,1,,', 'x.jpg,bob,99,,soon,yesterday,', 'x.jpg,NA,,reader,,,'])
+def test_rows_of_others_stay_as_they_are(row, records, tmp_path):
+    "Damaged ones too, and columns that somebody added"
+    f = tmp_path/'r.csv'
+    f.write_text(f'image,reader,grade,ungradable,seconds,read,shown,note\n{row},"keep, me"\n')
+    BlindReading(records, out=f).read(2)
+    s = ReadingSession(records, out=f)
+    s.go(1); s.read(None)
+    lines = f.read_text().splitlines()
+    assert lines[1] == f'{row},"keep, me"' and len(lines) == 4 and lines[0].endswith(',note')
+
+def test_a_note_of_ones_own_row_stays(records, tmp_path):
+    f = tmp_path/'r.csv'
+    s = ReadingSession(records, out=f)
+    s.read(1)
+    t = pd.read_csv(f, dtype=str).assign(note='look again')
+    t.to_csv(f, index=False)
+    s.go(1); s.read(2)
+    assert pd.read_csv(f).note.tolist()[0] == 'look again' and len(pd.read_csv(f)) == 2
+
+@pytest.mark.parametrize('how', [dict(seed=-1), dict(seed='x'), dict(seed=1.5), dict(seed=True), dict(reader=None), dict(reader=3), dict(out=None), dict(out=3),
+                                 dict(out='s3://bucket/r.csv')])
+def test_a_setting_that_cannot_be_is_named(how, records, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingError, match=next(iter(how))): ReadingSession(records, **dict(out='r.csv') | how)
+    assert not list(tmp_path.iterdir())
+
+@pytest.mark.parametrize('grade', [True, 2.5, '2', pd.NA, np.array([1, 2]), [1], 5, -1])
+def test_what_is_no_grade_is_not_stored(grade, records, tmp_path):
+    s = ReadingSession(records, out=tmp_path/'r.csv')
+    with pytest.raises(SettingError, match='grade is'): s.read(grade)
+    assert not s.given and not (tmp_path/'r.csv').exists()
+
+def test_images_as_paths_are_found_again(records, tmp_path):
+    from pathlib import Path
+    of_paths = records.assign(image=records.image.map(Path))
+    ReadingSession(of_paths, out=tmp_path/'r.csv').read(1)
+    assert len(ReadingSession(of_paths, out=tmp_path/'r.csv').given) == 1

@@ -95,12 +95,49 @@ def test_what_cannot_be_done_is_said_before_anything_is_trained(joined, sources,
     refused(SettingError, 'no source is called .Nowhere.', train_on=['Nowhere'])
     refused(SettingError, 'cannot be left out', left_out=name, train_on=[name])
     refused(SettingError, 'cannot be left out', left_out=name, train_on=[])
-    refused(SettingError, 'seeds=0', seeds=0)
+    refused(SettingError, 'left_out is empty', left_out=[])
+    for bad in (0, -1, None, '2', 1.5): refused(SettingError, 'seeds=', seeds=bad)
+    for bad in (-1, 'x', None): refused(SettingError, 'seed=', seed=bad)
+    refused(DataError, 'dr', task='oct')
+    refused(DataError, '4 images without a source', sources=joined.assign(source=joined.source.where(joined.index > 3)))
+    refused(DataError, "no column 'source'", sources=joined.drop(columns='source'))
+    for column in ('image', 'label', 'patient'): refused(DataError, f'b: the records have no column .{column}.', sources=dict(a=sources[name], b=sources[name].drop(columns=column)))
+    for no_sources in (None, ['a', 'b'], 'photographs'): refused(SettingError, 'sources=', sources=no_sources)
+    refused(DataError, 'nothing is left to train on', sources=dict(a=sources[name], b=sources[name]))
     refused(SettingError, 'at least two', sources=dict(only=sources[name]))
     refused(SettingError, "did you mean 'epochs'", epoch=3)
     refused(DataError, 'sources of different tasks|of the task', sources=dict(a=sources[name].assign(task='dr'), b=sources[name].assign(task='oct', label=sources[name].label.clip(upper=3))))
     refused(DataError, 'no_such', sources=dict(a=tmp_path/'no_such', b=sources[name]))
-    with pytest.raises(SettingError, match='score='): plot_shift(pd.DataFrame(dict(left_out=['a'])), score='f1')
+
+@pytest.mark.parametrize('out', ['', ' ', 's3://bucket/x', None, 5])
+def test_a_place_that_is_no_folder_is_refused(out, joined, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match='a folder on this machine'): leave_source_out(joined, out, **TINY)
+    (tmp_path/'file').touch()
+    with pytest.raises(RunError, match='is a file'): leave_source_out(joined, 'file', **TINY)
+    assert [f.name for f in tmp_path.iterdir()] == ['file']
+
+@pytest.mark.parametrize('a, b, says', [('../../esc', 'b', 'a name is also a folder'), ('..', 'b', 'a name is also'), ('/tmp/abs', 'b', 'a name is also'), ('', 'b', 'a name is also'),
+                                        ('x'*300, 'b', 'a name is also'), ('shift.csv', 'b', 'a name is also'), ('Figures', 'b', 'a name is also'), ('a.', 'b', 'a name is also'),
+                                        ('x y', 'x_y', 'would share a folder'), ('Hill', 'hill', 'would share a folder'), (1, '1', 'two sources of one name')])
+def test_names_that_cannot_be_folders_are_refused(a, b, says, sources, tmp_path):
+    tables = list(sources.values())
+    with pytest.raises(SettingError, match=says): leave_source_out({a: tables[0], b: tables[1]}, tmp_path/'out', **TINY)
+    assert not list(tmp_path.iterdir())
+
+def test_a_table_that_is_none_of_ours_is_refused(tried):
+    for f in (seed_means, plot_shift):
+        for bad in (None, [], {}, tried[1][:0]):
+            with pytest.raises(DataError, match='no rows'): f(bad)
+        with pytest.raises(DataError, match="no column 'left_out'"): f(tried[1].drop(columns='left_out'))
+        with pytest.raises(DataError, match="no column 'own_qwk'"): f(tried[1].drop(columns='own_qwk'))
+    for score in ('f1', ['qwk'], None):
+        with pytest.raises(SettingError, match='score='): plot_shift(tried[1], score=score)
+    assert list(seed_means(tried[1], 'qwk')) == ['seeds', 'qwk', 'qwk_low', 'qwk_high']
+
+def test_rows_may_be_numbered_as_they_like(sources):
+    a, b = list(sources.values())[:2]
+    assert len(join_sources(dict(a=a.set_axis([0]*len(a)), b=b))) == len(a) + len(b)
 
 def test_a_task_of_ones_own(tmp_path, sources):
     two = Task('seen', ('clear', 'lesions'), positive='lesions')
