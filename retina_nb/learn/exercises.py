@@ -7,7 +7,7 @@ __all__ = ['RULES', 'SAID', 'Verdict', 'exercise', 'yes', 'no', 'near', 'same', 
            'retina_mark']
 
 # %% ../../nbs/learn/10_exercises.ipynb #a6dfc099
-import re
+import inspect, re
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
@@ -66,8 +66,9 @@ def near(
     by:float=.005, # how far off still counts: two decimals, rounded
 )->bool: # whether it is near
     "Is this a number, and the right one? Anything that is no number raises `TypeError` with a sentence"
-    if isinstance(answer, (np.ndarray, pd.Series)) and answer.size == 1: answer = answer.item()
-    if isinstance(answer, (bool, np.bool_)) or not isinstance(answer, Number) or isinstance(answer, complex):
+    if isinstance(answer, (np.ndarray, pd.Series, pd.DataFrame)) and answer.size == 1:
+        answer = np.asarray(answer).item()
+    if isinstance(answer, (bool, np.bool_, complex, np.complexfloating)) or not isinstance(answer, Number):
         raise TypeError(f'a number is asked for, and this is {_kind(answer)}')
     return bool(abs(float(answer) - truth) <= by)
 
@@ -113,9 +114,11 @@ def rules_of(
 # %% ../../nbs/learn/10_exercises.ipynb #710cc0ab
 def _judged(rule, answer, more)->tuple:
     "What a rule says of an answer; a rule that stumbles says over what"
+    try: inspect.signature(rule).bind(*answer, **more)
+    except TypeError as e: return no(f'check was called otherwise than in the cell of the exercise: {e}.')
     try: return rule(*answer, **more)
     except RetinaError as e: return no(str(e))
-    except Exception as e: return no(f'{e or type(e).__name__}'.strip(' .') + '. Look at the form of the answer.')
+    except Exception as e: return no((str(e) or type(e).__name__).strip(' .') + '. Look at the form of the answer.')
 
 # %% ../../nbs/learn/10_exercises.ipynb #707ea0e9
 def check(
@@ -141,7 +144,7 @@ def progress(
     lessons = [str(lesson)] if lesson is not None else sorted({k.split('.')[0] for k in SAID}, key=int)
     rules = {k: r for l in lessons for k, r in rules_of(l).items()}
     told = {k: '' if k not in SAID else 'right' if SAID[k] else 'not yet' for k in rules}
-    rows = [(k, (r.__doc__ or '').splitlines()[0], told[k]) for k, r in sorted(rules.items())]
+    rows = [(k, (r.__doc__ or '').partition('\n')[0], told[k]) for k, r in sorted(rules.items())]
     return pd.DataFrame(rows, columns=['exercise', 'question', 'answer']).set_index('exercise')
 
 # %% ../../nbs/learn/10_exercises.ipynb #82984d7f
@@ -149,6 +152,7 @@ def mark(
     *notebooks, # paths of `.ipynb` files, executed and saved, or folders of them
 )->pd.DataFrame: # a row a notebook, a column an exercise: 'right', 'not yet' or '' if not run; `right`: how many
     "What the checks said, read from stored outputs; nothing is executed. Raises `RetinaError` for what is no notebook"
+    if not notebooks: raise SettingError('no notebook is named: give paths of notebooks, or folders of them')
     files = [f for p in notebooks for f in _handed_in(p)]
     table = pd.DataFrame({str(p): _stored(p) for p in files}).T.fillna('')
     table = table[sorted(table.columns, key=lambda k: [int(n) for n in k.split('.')])]
@@ -157,11 +161,24 @@ def mark(
 # %% ../../nbs/learn/10_exercises.ipynb #c25c1c1a
 def _handed_in(path)->list:
     "The notebooks of a folder and of the folders in it, or the one that a path names"
+    if not isinstance(path, (str, Path)): raise SettingError(f'{path!r}: the path of a notebook or of a folder is needed')
     path = Path(path)
     if not path.is_dir(): return [path]
-    found = sorted(p for p in path.rglob('*.ipynb') if not any(x.startswith('.') for x in p.relative_to(path).parts))
+    found = sorted(p for p in path.rglob('*.ipynb') if p.is_file() and not any(x.startswith('.') for x in p.relative_to(path).parts))
     if not found: raise RetinaError(f'{path}: there is no notebook in this folder')
     return found
+
+# %% ../../nbs/learn/10_exercises.ipynb #92931dff
+def _asked(cell)->list:
+    "The exercises that a cell checks"
+    return re.findall(r"\bcheck\(\s*['\"](\d{1,3}\.\d{1,3})['\"]", ''.join(cell.get('source', ())))
+
+# %% ../../nbs/learn/10_exercises.ipynb #3df23290
+def _said(cell)->dict:
+    "Exercise -> what its check said; of an exercise that the cell does not check, nothing counts"
+    texts = [''.join(o.get('data', {}).get('text/plain', ())) for o in cell.get('outputs', ())]
+    found = [re.match(r'([\d.]+) (right|not yet): ', t) for t in texts]
+    return {m[1]: m[2] for m in found if m and m[1] in _asked(cell)}
 
 # %% ../../nbs/learn/10_exercises.ipynb #364fa806
 def _stored(path)->dict:
@@ -172,10 +189,9 @@ def _stored(path)->dict:
     found = {}
     for c in cells:
         if not isinstance(c, dict) or c.get('cell_type') != 'code': continue
-        for n in re.findall(r"\bcheck\(\s*['\"](\d+\.\d+)['\"]", ''.join(c.get('source', ()))): found.setdefault(n, '')
-        for o in c.get('outputs', ()):
-            said = ''.join(o.get('data', {}).get('text/plain', ()))
-            if m := re.match(r'(\d+\.\d+) (right|not yet): ', said): found[m[1]] = m[2]
+        try: found |= {n: found.get(n, '') for n in _asked(c)} | _said(c)
+        except (TypeError, AttributeError):
+            raise RetinaError(f'{path}: is no notebook: cell {cells.index(c)} is damaged') from None
     return found
 
 # %% ../../nbs/learn/10_exercises.ipynb #a20e586d
