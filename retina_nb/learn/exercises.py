@@ -161,10 +161,12 @@ def mark(
 # %% ../../nbs/learn/10_exercises.ipynb #c25c1c1a
 def _handed_in(path)->list:
     "The notebooks of a folder and of the folders in it, or the one that a path names"
-    if not isinstance(path, (str, Path)): raise SettingError(f'{path!r}: the path of a notebook or of a folder is needed')
+    if not isinstance(path, (str, Path)):
+        raise SettingError(f'{path!r}: the path of a notebook or of a folder is needed')
     path = Path(path)
     if not path.is_dir(): return [path]
-    found = sorted(p for p in path.rglob('*.ipynb') if p.is_file() and not any(x.startswith('.') for x in p.relative_to(path).parts))
+    found = sorted(p for p in path.rglob('*.ipynb') if p.is_file()
+                   and not any(x.startswith('.') for x in p.relative_to(path).parts))
     if not found: raise RetinaError(f'{path}: there is no notebook in this folder')
     return found
 

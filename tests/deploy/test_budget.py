@@ -284,7 +284,7 @@ def test_one_operator_is_short(what):
     open_session(s, 1).run(['l'], IMAGE)
     took = time.process_time() - start
     print(f'{what}: {took:.2f} s')
-    assert took < 8
+    assert took < 20 # seconds of the processor; 3 were seen at most, beside much other work
 
 def _many(s, op, n, size, by, *weights, how='Mul', **at):
     "n operators of one kind, none of them equal to another, so that the runtime works out all of them"
@@ -309,7 +309,7 @@ def test_opening_is_short(what):
     open_session(s, 1)
     took = time.process_time() - start
     print(f'{what}: {took:.2f} s')
-    assert took < 12
+    assert took < 30 # 8 were seen at most, beside much other work
 
 @pytest.mark.skipif(sys.platform not in ('linux', 'darwin') or platform.machine() != 'x86_64', reason='set on these only')
 @pytest.mark.parametrize('threads', [1, 2])
