@@ -154,11 +154,12 @@ def _rows(job, files, grader)->list:
     many = [_Coming(ahead, i) for i in range(len(files))]
     try:
         graded = grader.grade_many(many, workers=job['threads'], grade_anyway=job['grade_anyway'])
-        for i, (f, g) in enumerate(zip(files, graded, strict=True)):
-            if ahead.failed: raise ahead.failed
-            if isinstance(g, Ungraded) and '(MemoryError' in g.error: raise MemoryError(f'over {f.name}')
-            name = shown_name(shown_url(where.at(f.name) if where else f.name))
-            rows.append(g.to_row() | dict(file=name, **ahead.found[i], **more))
+        with closing(graded): # left to the garbage collector, its threads could be waited for inside a thread's start
+            for i, (f, g) in enumerate(zip(files, graded, strict=True)):
+                if ahead.failed: raise ahead.failed
+                if isinstance(g, Ungraded) and '(MemoryError' in g.error: raise MemoryError(f'over {f.name}')
+                name = shown_name(shown_url(where.at(f.name) if where else f.name))
+                rows.append(g.to_row() | dict(file=name, **ahead.found[i], **more))
     finally: ahead.close()
     if ahead.failed: raise ahead.failed
     reader.settle(len(files))

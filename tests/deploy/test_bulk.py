@@ -540,3 +540,19 @@ def test_what_the_command_says(bundle, photos, tmp_path, typed):
         assert r.returncode == 2 and says in r.stderr and r.stdout == '' and r.stderr.count('\n') == 1, r
     r = typed('retina_grade', bundle, photos, photos, '--engine', 'local', '--out', tmp_path/'x')
     assert r.returncode == 2 and '2 are named' in r.stderr and not (tmp_path/'x').exists()
+
+def test_a_shard_that_stops_leaves_no_grading_behind(bundle, eyes, tmp_path, s3, monkeypatch):
+    "What is left to the garbage collector ends its threads wherever that runs: inside another thread's start it would wait for ever"
+    write_all(f'{s3}/eyes', eyes)
+    made, grade_many = [], Grader.grade_many
+    def kept(*args, **kw): made.append(grade_many(*args, **kw)); return made[-1]
+    monkeypatch.setattr(Grader, 'grade_many', kept)
+    store = type(place_at(s3))
+    read = store.read
+    def cut(self, name, *args):
+        if name.endswith('.png'): raise StorageError(self.at(name), 'it cannot be reached', 'unreachable')
+        return read(self, name, *args)
+    monkeypatch.setattr(store, 'read', cut)
+    plan = plan_shards(f'{s3}/eyes', tmp_path/'out', bundle=bundle, per_shard=4)
+    assert any('it cannot be reached' in grade_shard(j)['error'] for j in plan.left())
+    assert made and all(g.gi_frame is None for g in made)      # closed, not forgotten
