@@ -6,7 +6,7 @@
 __all__ = ['PATIENCE', 'listen_on', 'to_journal', 'server_of', 'Running']
 
 # %% ../../nbs/serve/89_listening.ipynb #77260703
-import json, logging, socket, threading, time
+import contextlib, json, logging, socket, threading, time, warnings
 from typing import Any
 
 import uvicorn
@@ -47,12 +47,18 @@ class _ToJournal(logging.Handler):
         self.journal('server', level=record.levelname.lower(), said=' '.join(said.split()), error=error)
 
 # %% ../../nbs/serve/89_listening.ipynb #7137f2af
+@contextlib.contextmanager
 def to_journal(journal:Journal # that of the one service of this process
               ):
-    "Let what any library warns of be a line of the journal, where it would be a text on stderr between the others"
+    "Within, what any library warns of is a line of the journal: on stderr its text would stand between the others"
+    root, before, line = logging.getLogger(), warnings.showwarning, _ToJournal(journal)
     logging.captureWarnings(True)
-    root = logging.getLogger()
-    root.handlers = [h for h in root.handlers if not isinstance(h, _ToJournal)] + [_ToJournal(journal)]
+    caught = warnings.showwarning is not before # else they were caught already, and stay so
+    root.addHandler(line)
+    try: yield
+    finally:
+        root.removeHandler(line)
+        if caught: logging.captureWarnings(False)
 
 # %% ../../nbs/serve/89_listening.ipynb #d892f54c
 _h11 = h11_impl.h11 # the very library that uvicorn uses

@@ -109,8 +109,7 @@ def _entry(ip, names, origins, guests)->Entry:
 def _stand(app, s, ip, name, said, page, dicom):
     "Say where an application listens, and run it, with what stands beside it"
     service, url = app.state.service, _address(ip, s.getsockname()[1])
-    to_journal(service.journal)
-    with _dicom(app, *dicom) as heard, page(url) as beside:
+    with to_journal(service.journal), _dicom(app, *dicom) as heard, page(url) as beside:
         print(f'{name} is served at {url} ({said}); {url}/docs lists what can be asked; answers are kept in '
               f'{service.store.name}{heard}; stop with Ctrl-C\n{DISCLAIMER}', flush=True)
         _run(server_of(app, service.journal), s, beside)

@@ -1,5 +1,5 @@
 "C-STORE against the real service: what is stored and what never is, the same object twice, objects and bytes of every kind, the end"
-import contextlib, functools, io, os, random, re, shutil, socket, subprocess, sys, time, zlib
+import contextlib, functools, io, logging, os, random, re, shutil, socket, subprocess, sys, time, zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np, pydicom, pytest
@@ -394,6 +394,7 @@ def test_command(bundle, tmp_path, monkeypatch):
         with pytest.raises(SettingError, match=why), _dicom(None, where, peers): pass
     with socket.create_server(('127.0.0.1', 0)) as s, pytest.raises(SettingError, match='Address already in use.*--dicom'):
         _serve(dicom=s.getsockname()[1])
+    assert not [h for h in logging.getLogger().handlers if type(h).__module__ == 'retina_nb.serve.listening'] # nothing is left behind
     for name in [m for m in sys.modules if m.split('.')[0] == 'pynetdicom' or m.endswith(('.dicom_intake', 'serve.objects'))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, 'pynetdicom', None) # as if it were not installed

@@ -1,0 +1,162 @@
+"""Another camera: train without one source of photographs and test on it, with one change of the recipe at a time
+
+    python benchmarks/shift.py [--only ARM ...] [--seeds 3]
+
+IDRiD (413 photographs of the training part) and 157 photographs of 79 EyePACS patients are left out in turn, by patient; drawn eyes are
+trained on and never tested on. Every finished training is kept in --runs, so a command that was stopped goes on, and two commands can
+share the arms. Results go to benchmarks/results/table_shift.json, without a picture or a name of one. Nothing of an official test part
+is used. Real data is found through RETINA_NB_DATA."""
+import argparse, datetime, itertools, json, os
+from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+import numpy as np, pandas as pd, torch
+
+from retina_nb.core import Run
+from retina_nb.disk import write_json
+from retina_nb.image.judged import quality_table
+from retina_nb.measure.evaluation import evaluate
+from retina_nb.train.ensemble import mean_predictions
+from retina_nb.train.model import build_model, grade_records
+from retina_nb.train.shift import join_sources, leave_source_out
+from retina_nb.train.training import train
+from long import data, mean_interval
+from run import machine
+
+RESULT = Path(__file__).parent/'results'/'table_shift.json'
+REAL, DRAWN = ('idrid', 'eyepacs'), 'drawn'
+RECIPE = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False)
+N_DRAWN = 600
+SCORES = 'qwk', 'auc', 'sensitivity', 'specificity', 'own_qwk', 'own_auc'
+AS_FOREIGN = dict(lr=1e-3, lr_mult=10.)
+
+# --- what is compared: what to train on besides the other real source, what to start from, and what else is changed
+ARMS = {
+    'random weights': dict(),
+    'drawn eyes among the photographs': dict(drawn=True),
+    'weights of drawn eyes': dict(start=True),
+    'weights of drawn eyes, at the rates of foreign ones': dict(start=True, **AS_FOREIGN),
+    'weights of drawn eyes, augmentation 2': dict(start=True, aug=2.),
+    'weights of drawn eyes, CLAHE': dict(start=True, contrast='clahe'),
+    'weights of drawn eyes, no contrast step': dict(start=True, contrast='none'),
+    'drawn eyes only': dict(alone=True),
+    'drawn eyes only, augmentation 2': dict(alone=True, aug=2.),
+    'drawn eyes only, no contrast step': dict(alone=True, contrast='none'),
+}
+
+class Found:
+    "Results as they come, in one JSON file that two commands may share"
+    def __init__(self, file): self.file, self.d = file, json.loads(file.read_text()) if file.is_file() else dict(name='shift', runs={})
+    def look(self):
+        "What there is by now: another command may have added to it"
+        if self.file.is_file(): self.d['runs'] = json.loads(self.file.read_text())['runs'] | self.d['runs']
+        return self.d['runs']
+    def add(self, row): self.look()[f"{row['arm']}/{row['left_out']}/{row['seed']}"] = row
+    def save(self, **more):
+        self.d |= dict(what=' '.join(__doc__.split('\n\n')[2].split()), recipe={k: v for k, v in RECIPE.items() if k != 'progress'}, drawn=N_DRAWN,
+                       date=datetime.date.today().isoformat(), machine=machine(), threads=torch.get_num_threads()) | more
+        write_json(self.file, self.d)
+
+# --- one arm
+
+def drawn_run(runs, seed, changes):
+    "A training on drawn eyes alone, to start from or to be tested as it is"
+    same = {k: v for k, v in changes.items() if k in ('contrast', 'size', 'arch', 'aug')}
+    name = '_'.join(['start', *(f'{k}{v}' for k, v in same.items())])
+    return train(f'synth:{N_DRAWN}', out=runs/name/f'seed{seed}', seed=seed, resume=True, **RECIPE | same)
+
+def tried(arm, name, seed, table, runs):
+    "The row of one arm, one source that is left out and one seed"
+    changes, there = dict(ARMS[arm]), table[table['source'] == name]
+    drawn, start, alone = (changes.pop(k, False) for k in ('drawn', 'start', 'alone'))
+    if alone:
+        run, others = drawn_run(runs, seed, changes), DRAWN
+        seen = grade_records(build_model(run.config, run.path/'model.safetensors'), there, progress=False)
+        own = evaluate(run.predictions_valid, 'dr', threshold=run.config.get('operating_point'))
+        row = dict(left_out=name, trained_on=DRAWN, seed=seed, images=len(there)) | score(seen, run) | {f'own_{k}': v for k, v in short(own).items()}
+    else:
+        weights = dict(weights=drawn_run(runs, seed, {k: v for k, v in changes.items() if k != 'aug'}).path/'model.safetensors') if start else {}
+        others = [r for r in REAL if r != name] + [DRAWN]*drawn
+        place = runs/arm.replace(' ', '_').replace(',', '')
+        row = leave_source_out(table, place, left_out=name, train_on=others, seeds=1, seed=seed, **RECIPE | weights | changes).iloc[0].to_dict()
+        run, seen = Run(row.pop('run')), None
+    extra = beside(run, there)
+    if seen is None: seen = run.predictions
+    seen.to_csv(kept(runs, arm, name, seed), index=False) # stays with the runs: rows of patients are nobody's result
+    return row | dict(arm=arm, extra=extra, seconds=run.config['seconds'])
+
+def kept(runs, arm, name, seed): return runs/f"predictions {arm} {name} {seed}.csv".replace(',', '').replace(' ', '_')
+
+def score(p, run): return short(evaluate(p, 'dr', threshold=run.config.get('operating_point')))
+
+def beside(run, records):
+    "What the same weights say with eight views of each photograph, and with normalisation learned anew from the unseen source's photographs"
+    def model(): return build_model(run.config, run.path/'model.safetensors')
+    return {'eight views': score(grade_records(model(), records, progress=False, tta=True), run),
+            'batch statistics of the unseen source': score(grade_records(adapted(model(), records), records, progress=False), run)}
+
+def short(scores): return dict(qwk=scores['qwk']['value'], auc=scores['referable']['auc']['value'], sensitivity=scores['referable']['sensitivity']['value'],
+                               specificity=scores['referable']['specificity']['value'])
+
+def adapted(model, records):
+    "AdaBN (Li et al. 2016, arXiv:1603.04779): means and variances of batch normalisation from photographs without their labels"
+    from retina_nb.train.loader import prepare
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for m in norms: m.reset_running_stats(); m.momentum = None; m.train()
+    images = prepare(records, model.preprocess, progress=False)
+    with torch.inference_mode():
+        for j in range(0, len(images), 64): model(torch.from_numpy(np.array(images[j:j+64])))
+    return model.eval()
+
+# --- what it comes to
+
+def summary(rows):
+    "Means over the seeds with 95% intervals, for each arm and source, and the gain over random weights with the same seeds"
+    out, t = {}, pd.DataFrame(rows)
+    base = t[t['arm'] == 'random weights'].set_index(['left_out', 'seed'])
+    for (arm, name), g in t.groupby(['arm', 'left_out'], sort=False):
+        here = {k: mean_interval(g[k]) for k in SCORES}
+        for way in g['extra'].iloc[0]: here[way] = {k: mean_interval([e[way][k] for e in g['extra']]) for k in ('qwk', 'auc', 'sensitivity', 'specificity')}
+        pairs = [(r, base.loc[name, r.seed]) for r in g.itertuples() if (name, r.seed) in base.index]
+        if pairs and arm != 'random weights': here['gain'] = {k: mean_interval([getattr(a, k) - b[k] for a, b in pairs]) for k in ('qwk', 'auc')}
+        out.setdefault(arm, {})[name] = here
+    return out
+
+def together(rows, runs):
+    "The mean of the seeds' probabilities, which is a model of its own"
+    out = {}
+    for (arm, name), g in pd.DataFrame(rows).groupby(['arm', 'left_out'], sort=False):
+        tables = [pd.read_csv(f, dtype=dict(patient=str)) for seed in g['seed'] if (f := kept(runs, arm, name, seed)).is_file()]
+        if len(tables) < 2: continue
+        s = evaluate(mean_predictions(tables), 'dr')
+        out.setdefault(arm, {})[name] = dict(qwk=s['qwk'], auc=s['referable']['auc'], accuracy=s['accuracy'], seeds=len(tables))
+    return out
+
+def what_shifts(table):
+    "Percentiles of the measures of quality by source, and the grades"
+    out = {}
+    for name, g in table.groupby('source', sort=False):
+        q = quality_table(g, task='dr').select_dtypes('number').drop(columns='score').quantile((.05, .25, .5, .75, .95))
+        out[name] = dict(images=len(g), patients=int(g['patient'].nunique()), grades=g['label'].value_counts().sort_index().tolist(),
+                         measures={k: q[k].round(4).tolist() for k in q}) # 5th, 25th, 50th, 75th and 95th percentile
+    return out
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--runs', type=Path, default=Path('runs/shift'))
+    p.add_argument('--seeds', type=int, default=3)
+    p.add_argument('--only', nargs='*', choices=ARMS)
+    a = p.parse_args()
+    torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+    table = join_sources(dict(idrid=data()/'idrid', eyepacs=data()/'eyepacs-small', drawn=f'synth:{N_DRAWN}'), 'dr', seed=42)
+    found = Found(RESULT)
+    for seed, arm, name in itertools.product(range(a.seeds), a.only or ARMS, REAL): # seed by seed, so that what is stopped early can be read
+        if f'{arm}/{name}/{seed}' in found.look(): continue
+        row = tried(arm, name, seed, table, a.runs)
+        found.add(row)
+        found.save()
+        print(seed, arm, name, {k: round(row[k], 3) for k in SCORES}, {k: (round(v['qwk'], 3), round(v['auc'], 3)) for k, v in row['extra'].items()}, flush=True)
+    rows = list(found.look().values())
+    found.save(summary=summary(rows), ensembles=together(rows, a.runs), sources=found.d.get('sources') or what_shifts(table))
+
+if __name__ == '__main__': main()
