@@ -192,7 +192,8 @@ def whole_problems(
     above=(), # `DataFolder`s above the data set's, down from the one that was given, each with its own files only
 )->list: # dicts with `file`, `row`, `kind` and `what`
     "What is wrong with the data set as a whole"
-    found,extra = _missing(raw, folder.root), layout.unlisted(folder, raw) if carriers else []
+    found, masks = _missing(raw, folder.root), {f'{folder.root}/{m}' for m in raw.get('mask', ())}
+    extra = [f for f in layout.unlisted(folder, raw) if f not in masks] if carriers else [] # masks have their row
     if extra:
         n = counted(len(extra), 'image is', 'images are')
         what = f'{n} in the folder without a row in a label file or a class folder; this is the first'

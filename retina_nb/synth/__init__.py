@@ -18,5 +18,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
            'look_statistics'],
     dataset=['SYNTH_VERSION', 'patient_seed', 'plan_synth', 'retina_sample', 'sample_dir', 'synth_dataset',
              'synth_truth', 'write_sample', 'write_synth'],
+    varied=['LESION_GROUPS', 'VARIED_PREVALENCE', 'lesion_bits', 'other_camera', 'varied_dataset', 'varied_eye',
+            'write_varied'],
     scan=['SCAN_VERSION', 'SynthScan', 'scan_dataset', 'synth_scan', 'write_scans'],
 ))

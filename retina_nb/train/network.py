@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import SettingError
+from . import lesion_network # noqa: F401, it tells timm of `lesion_net`
 
 # %% ../../nbs/train/20_network.ipynb #9ce43846
 def _check_arch(arch):
