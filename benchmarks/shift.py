@@ -3,7 +3,7 @@
     python benchmarks/shift.py [--only ARM ...] [--seeds 3]
 
 IDRiD (413 photographs of the training part) and 157 photographs of 79 EyePACS patients are left out in turn, by patient; drawn eyes are
-trained on and never tested on. Every finished training is kept in --runs, so a command that was stopped goes on, and two commands can
+trained on and never tested on, those whose lesions are marked with other cameras, lights and files (`synth.varied`). Every finished training is kept in --runs, so a command that was stopped goes on, and two commands can
 share the arms. Results go to benchmarks/results/table_shift.json, without a picture or a name of one. Nothing of an official test part
 is used. Real data is found through RETINA_NB_DATA."""
 import argparse, datetime, itertools, json, os
@@ -18,7 +18,10 @@ from retina_nb.image.judged import quality_table
 from retina_nb.measure.evaluation import evaluate
 from retina_nb.train.ensemble import mean_predictions
 from retina_nb.train.model import build_model, grade_records
-from retina_nb.train.shift import join_sources, leave_source_out
+from retina_nb.synth.varied import varied_dataset
+from retina_nb.train.lesions import train_lesions
+from retina_nb.train.probe_run import train_probe
+from retina_nb.train.shift import join_sources, leave_out, leave_source_out
 from retina_nb.train.training import train
 from long import data, mean_interval
 from run import machine
@@ -26,22 +29,17 @@ from run import machine
 RESULT = Path(__file__).parent/'results'/'table_shift.json'
 REAL, DRAWN = ('idrid', 'eyepacs'), 'drawn'
 RECIPE = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False)
-N_DRAWN = 600
+N_DRAWN, N_MARKED = 600, 1000
 SCORES = 'qwk', 'auc', 'sensitivity', 'specificity', 'own_qwk', 'own_auc'
-AS_FOREIGN = dict(lr=1e-3, lr_mult=10.)
 
 # --- what is compared: what to train on besides the other real source, what to start from, and what else is changed
 ARMS = {
     'random weights': dict(),
-    'drawn eyes among the photographs': dict(drawn=True),
-    'weights of drawn eyes': dict(start=True),
-    'weights of drawn eyes, at the rates of foreign ones': dict(start=True, **AS_FOREIGN),
-    'weights of drawn eyes, augmentation 2': dict(start=True, aug=2.),
-    'weights of drawn eyes, CLAHE': dict(start=True, contrast='clahe'),
-    'weights of drawn eyes, no contrast step': dict(start=True, contrast='none'),
     'drawn eyes only': dict(alone=True),
-    'drawn eyes only, augmentation 2': dict(alone=True, aug=2.),
-    'drawn eyes only, no contrast step': dict(alone=True, contrast='none'),
+    'weights of drawn eyes': dict(start=True),
+    'marked lesions, all layers trained': dict(tuned=True),
+    'marked lesions': dict(lesions=True),
+    'marked lesions, drawn eyes only': dict(lesions=True, alone=True),
 }
 
 class Found:
@@ -59,31 +57,40 @@ class Found:
 
 # --- one arm
 
-def drawn_run(runs, seed, changes):
+def drawn_run(runs, seed):
     "A training on drawn eyes alone, to start from or to be tested as it is"
-    same = {k: v for k, v in changes.items() if k in ('contrast', 'size', 'arch', 'aug')}
-    name = '_'.join(['start', *(f'{k}{v}' for k, v in same.items())])
-    return train(f'synth:{N_DRAWN}', out=runs/name/f'seed{seed}', seed=seed, resume=True, **RECIPE | same)
+    return train(f'synth:{N_DRAWN}', out=runs/'start'/f'seed{seed}', seed=seed, resume=True, **RECIPE)
+
+def marker(runs, seed):
+    "The weights of a network that marks lesions, trained on drawn eyes alone"
+    return train_lesions(out=runs/'marker'/f'seed{seed}', n=N_MARKED, seed=seed, resume=True, progress=False).path/'model.safetensors'
+
+def marked_run(runs, seed):
+    "Grades of drawn eyes from their marked lesions: no photograph has been seen"
+    return probed(str(varied_dataset(N_MARKED, seed)), runs/'marked_drawn'/f'seed{seed}', runs, seed)
+
+def probed(records, out, runs, seed):
+    "The last layer after a network that marks lesions; a finished run is read"
+    if (out/'metrics.json').is_file(): return Run(out)
+    return train_probe(records, weights=marker(runs, seed), out=out, seed=seed, progress=False)
 
 def tried(arm, name, seed, table, runs):
     "The row of one arm, one source that is left out and one seed"
-    changes, there = dict(ARMS[arm]), table[table['source'] == name]
-    drawn, start, alone = (changes.pop(k, False) for k in ('drawn', 'start', 'alone'))
-    if alone:
-        run, others = drawn_run(runs, seed, changes), DRAWN
-        seen = grade_records(build_model(run.config, run.path/'model.safetensors'), there, progress=False)
-        own = evaluate(run.predictions_valid, 'dr', threshold=run.config.get('operating_point'))
-        row = dict(left_out=name, trained_on=DRAWN, seed=seed, images=len(there)) | score(seen, run) | {f'own_{k}': v for k, v in short(own).items()}
+    how, there, others = ARMS[arm], table[table['source'] == name], [r for r in REAL if r != name]
+    place = runs/arm.replace(' ', '_').replace(',', '')
+    if how.get('alone'):
+        run, others = marked_run(runs, seed) if how.get('lesions') else drawn_run(runs, seed), [DRAWN]
+    elif how.get('lesions'): run = probed(leave_out(table, name, train_on=others, seed=seed), place/name/f'seed{seed}', runs, seed)
     else:
-        weights = dict(weights=drawn_run(runs, seed, {k: v for k, v in changes.items() if k != 'aug'}).path/'model.safetensors') if start else {}
-        others = [r for r in REAL if r != name] + [DRAWN]*drawn
-        place = runs/arm.replace(' ', '_').replace(',', '')
-        row = leave_source_out(table, place, left_out=name, train_on=others, seeds=1, seed=seed, **RECIPE | weights | changes).iloc[0].to_dict()
-        run, seen = Run(row.pop('run')), None
-    extra = beside(run, there)
-    if seen is None: seen = run.predictions
+        start = dict(weights=drawn_run(runs, seed).path/'model.safetensors') if how.get('start') else {}
+        if how.get('tuned'): start = dict(arch='lesion_net', size=256, epochs=8, lr_mult=100., weights=marker(runs, seed))
+        leave_source_out(table, place, left_out=name, train_on=others, seeds=1, seed=seed, **RECIPE | start)
+        run = Run(place/name/f'seed{seed}')
+    seen = grade_records(build_model(run.config, run.path/'model.safetensors'), there, progress=False)
+    own = evaluate(run.predictions_valid, 'dr', threshold=run.config.get('operating_point'))
     seen.to_csv(kept(runs, arm, name, seed), index=False) # stays with the runs: rows of patients are nobody's result
-    return row | dict(arm=arm, extra=extra, seconds=run.config['seconds'])
+    row = dict(arm=arm, left_out=name, trained_on=', '.join(others), seed=seed, images=len(there), seconds=run.config['seconds'])
+    return row | score(seen, run) | {f'own_{k}': v for k, v in short(own).items()} | dict(extra=beside(run, there))
 
 def kept(runs, arm, name, seed): return runs/f"predictions {arm} {name} {seed}.csv".replace(',', '').replace(' ', '_')
 
@@ -141,6 +148,26 @@ def what_shifts(table):
                          measures={k: q[k].round(4).tolist() for k in q}) # 5th, 25th, 50th, 75th and 95th percentile
     return out
 
+def dice_of(runs, seeds):
+    "Overlap of marks and masks on the drawn test part, by seed"
+    files = {seed: runs/'marker'/f'seed{seed}'/'metrics.json' for seed in range(seeds)}
+    return {seed: json.loads(f.read_text())['dice'] for seed, f in files.items() if f.is_file()}
+
+def overlay(runs, table, seed=0):
+    "The first photograph of each grade of IDRiD, and what a network marks that has seen none: a picture for the documentation"
+    import matplotlib.pyplot as plt
+    from retina_nb.image import read_image
+    from retina_nb.train.lesions import lesion_maps, plot_lesions
+    first = table[table['source'] == 'idrid'].sort_values('image').drop_duplicates('label').sort_values('label')
+    fig, axs = plt.subplots(2, len(first), figsize=(2.6*len(first), 3.9), layout='constrained')
+    for ax, row in zip(axs.T, first.itertuples()):
+        photo = read_image(row.image, short_side=512)
+        ax[0].imshow(photo)
+        ax[0].set_title(f'grade {row.label}', fontsize=9)
+        ax[0].set_axis_off()
+        plot_lesions(photo, lesion_maps(runs/'marker'/f'seed{seed}', photo), ax[1], legend=row.label == 3)
+    fig.savefig(Path(__file__).parent.parent/'nbs'/'images'/'idrid_lesions.png', dpi=80, facecolor='white')
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--runs', type=Path, default=Path('runs/shift'))
@@ -157,6 +184,7 @@ def main():
         found.save()
         print(seed, arm, name, {k: round(row[k], 3) for k in SCORES}, {k: (round(v['qwk'], 3), round(v['auc'], 3)) for k, v in row['extra'].items()}, flush=True)
     rows = list(found.look().values())
-    found.save(summary=summary(rows), ensembles=together(rows, a.runs), sources=found.d.get('sources') or what_shifts(table))
+    if (a.runs/'marker').is_dir(): overlay(a.runs, table)
+    found.save(dice=dice_of(a.runs, a.seeds), summary=summary(rows), ensembles=together(rows, a.runs), sources=found.d.get('sources') or what_shifts(table))
 
 if __name__ == '__main__': main()

@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = core.attach(__name__, submod_attrs=dict(
     compare_runs=['compare', 'differing', 'paired', 'plot_curves_by_arch', 'plot_runs',
         'retina_compare', 'side_by_side', 'write_comparison'],
     probe=['draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder'],
+    probe_run=['PROBE_CS', 'fit_head', 'retina_probe', 'train_probe'],
     ensemble=['mean_predictions', 'predict_ensemble', 'train_ensemble'],
     both_eyes=['fellow_eyes', 'predict_both_eyes', 'train_both_eyes'],
     marked=['LesionConfig', 'marked_records', 'prepare_marked', 'read_mask'],

@@ -124,8 +124,8 @@ def _body_and_contract(model)->tuple: # `LesionNet`, `Preprocess`
 
 # %% ../../nbs/train/87_lesions.ipynb #15feb345
 def _other_network(where, arch):
-    return RunError(f'{where}its network is {arch}, which marks no lesions; train one that does with '
-                    '--arch lesion_net --weights, from the weights of retina_lesions')
+    return RunError(f'{where}its network is {arch}, which marks no lesions; one that does comes from retina_lesions, '
+                    'and grades with it from retina_probe')
 
 # %% ../../nbs/train/87_lesions.ipynb #2327c6a3
 def plot_lesion_training(run, # a run of `train_lesions`, or its history
@@ -271,5 +271,4 @@ def retina_lesions(
     dice = ', '.join(f'{k} {v:.2f}' for k, v in run.metrics['dice'].items())
     print(f"{run.metrics['n_images']} images; overlap of marks and masks (Dice) on {run.metrics['test_images']} others: "
           f'{dice}', f'run: {run.path}', sep='\n')
-    next_command('retina_train', 'DATA', arch='lesion_net', size=run.config['size'], weights=run.path/'model.safetensors',
-                 out=f'{run.path}_graded')
+    next_command('retina_probe', 'DATA', run.path, out=f'{run.path}_graded')

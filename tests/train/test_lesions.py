@@ -10,7 +10,7 @@ from retina_nb.deploy import Grader, export
 from retina_nb.image import Preprocess
 from retina_nb.synth import LESION_GROUPS, varied_eye, write_varied
 from retina_nb.train import (LesionConfig, Net, encode, lesion_dice, lesion_maps, lesion_statistics, marked_records, model_cost, plot_lesions,
-                             predict, prepare_marked, read_mask, train, train_lesions)
+                             predict, prepare_marked, read_mask, train, train_lesions, train_probe)
 
 SMALL = dict(size=96, piece=64, epochs=2, bs=8, progress=False)
 
@@ -166,7 +166,7 @@ def test_files_bytes_and_arrays_are_marked_alike(marker, photo, tmp_path):
 
 def test_networks_that_mark_nothing(eyes, tmp_path, photo):
     other = train(eyes, out=tmp_path/'r', arch='test_resnet', size=64, epochs=1, pretrained=False, progress=False)
-    with pytest.raises(RunError, match=r'its network is test_resnet.*--arch lesion_net'): lesion_maps(other, photo)
+    with pytest.raises(RunError, match=r'its network is test_resnet.*retina_lesions'): lesion_maps(other, photo)
     with pytest.raises(RunError, match='no config.json|not a run'): lesion_maps(tmp_path, photo)
     for bad in (None, 3, {}):
         with pytest.raises(SettingError, match='a run, its folder'): lesion_maps(bad, photo)
@@ -206,6 +206,11 @@ def test_the_scale_is_that_of_the_training_pictures(marker, eyes):
     f = encode(r[r.split == 'train'], marker)
     assert np.abs(f.mean(0)).max() < .3 and (f.std(0) < 1.5).all()
 
+def test_a_probe_on_it_keeps_its_marks(marker, eyes, photo, tmp_path):
+    run = train_probe(eyes, weights=marker, out=tmp_path/'probe', progress=False)
+    a, b = lesion_maps(marker, photo), lesion_maps(run, photo)
+    assert all(np.abs(a[k] - b[k]).max() < 1e-5 for k in LESION_GROUPS) and run.config['arch'] == 'lesion_net'
+
 @pytest.mark.parametrize('int8', [False, True])
 def test_it_can_be_shipped(graded, tmp_path, photo, int8):
     bundle, file = export(graded, tmp_path/'bundle', int8=int8), _as_png(photo, tmp_path/'p.png')
@@ -221,4 +226,4 @@ def test_commands(tmp_path):
     write_varied(tmp_path/'eyes', 30, size=96)
     r = run('eyes', '--out', 'made', '--size', 64, '--piece', 32, '--epochs', 1, '--bs', 8)
     assert r.returncode == 0, r.stderr
-    assert 'Dice' in r.stdout and '--arch lesion_net' in r.stdout and 'made/model.safetensors' in r.stdout
+    assert 'Dice' in r.stdout and 'retina_probe DATA made --out made_graded' in r.stdout
