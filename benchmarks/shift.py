@@ -90,7 +90,7 @@ def tried(arm, name, seed, table, runs):
     own = evaluate(run.predictions_valid, 'dr', threshold=run.config.get('operating_point'))
     seen.to_csv(kept(runs, arm, name, seed), index=False) # stays with the runs: rows of patients are nobody's result
     row = dict(arm=arm, left_out=name, trained_on=', '.join(others), seed=seed, images=len(there), seconds=run.config['seconds'])
-    return row | score(seen, run) | {f'own_{k}': v for k, v in short(own).items()} | dict(extra=beside(run, there))
+    return row | score(seen, run) | {f'own_{k}': v for k, v in short(own).items()} | dict(extra=beside(run, there) if not seed else {})
 
 def kept(runs, arm, name, seed): return runs/f"predictions {arm} {name} {seed}.csv".replace(',', '').replace(' ', '_')
 
@@ -123,7 +123,8 @@ def summary(rows):
     base = t[t['arm'] == 'random weights'].set_index(['left_out', 'seed'])
     for (arm, name), g in t.groupby(['arm', 'left_out'], sort=False):
         here = {k: mean_interval(g[k]) for k in SCORES}
-        for way in g['extra'].iloc[0]: here[way] = {k: mean_interval([e[way][k] for e in g['extra']]) for k in ('qwk', 'auc', 'sensitivity', 'specificity')}
+        for way in g['extra'].iloc[0]: # looked at with the first seed only
+            here[way] = {k: mean_interval([e[way][k] for e in g['extra'] if way in e]) for k in ('qwk', 'auc', 'sensitivity', 'specificity')}
         pairs = [(r, base.loc[name, r.seed]) for r in g.itertuples() if (name, r.seed) in base.index]
         if pairs and arm != 'random weights': here['gain'] = {k: mean_interval([getattr(a, k) - b[k] for a, b in pairs]) for k in ('qwk', 'auc')}
         out.setdefault(arm, {})[name] = here

@@ -37,10 +37,17 @@ from .dataset import synth_dataset as synth_dataset
 from .dataset import synth_truth as synth_truth
 from .dataset import write_sample as write_sample
 from .dataset import write_synth as write_synth
+from .varied import LESION_GROUPS as LESION_GROUPS
+from .varied import VARIED_PREVALENCE as VARIED_PREVALENCE
+from .varied import lesion_bits as lesion_bits
+from .varied import other_camera as other_camera
+from .varied import varied_dataset as varied_dataset
+from .varied import varied_eye as varied_eye
+from .varied import write_varied as write_varied
 from .scan import SCAN_VERSION as SCAN_VERSION
 from .scan import SynthScan as SynthScan
 from .scan import scan_dataset as scan_dataset
 from .scan import synth_scan as synth_scan
 from .scan import write_scans as write_scans
 
-__all__ = ['Anatomy', 'CAMERAS', 'Camera', 'HOSPITALS', 'Look', 'draw_look', 'KINDS', 'Mark', 'QUADRANTS', 'Scene', 'draw_scene', 'empty_scene', 'grade_from_lesions', 'place_lesions', 'plan_lesions', 'quadrant', 'vessel_tree', 'PREVALENCE', 'SynthEye', 'draw_grades', 'plot_truth', 'synth_eye', 'synth_patient', 'band_statistics', 'boosted_probe', 'file_statistics', 'global_statistics', 'linear_probe', 'look_statistics', 'SYNTH_VERSION', 'patient_seed', 'plan_synth', 'retina_sample', 'sample_dir', 'synth_dataset', 'synth_truth', 'write_sample', 'write_synth', 'SCAN_VERSION', 'SynthScan', 'scan_dataset', 'synth_scan', 'write_scans']
+__all__ = ['Anatomy', 'CAMERAS', 'Camera', 'HOSPITALS', 'Look', 'draw_look', 'KINDS', 'Mark', 'QUADRANTS', 'Scene', 'draw_scene', 'empty_scene', 'grade_from_lesions', 'place_lesions', 'plan_lesions', 'quadrant', 'vessel_tree', 'PREVALENCE', 'SynthEye', 'draw_grades', 'plot_truth', 'synth_eye', 'synth_patient', 'band_statistics', 'boosted_probe', 'file_statistics', 'global_statistics', 'linear_probe', 'look_statistics', 'SYNTH_VERSION', 'patient_seed', 'plan_synth', 'retina_sample', 'sample_dir', 'synth_dataset', 'synth_truth', 'write_sample', 'write_synth', 'LESION_GROUPS', 'VARIED_PREVALENCE', 'lesion_bits', 'other_camera', 'varied_dataset', 'varied_eye', 'write_varied', 'SCAN_VERSION', 'SynthScan', 'scan_dataset', 'synth_scan', 'write_scans']

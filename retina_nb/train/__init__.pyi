@@ -12,6 +12,9 @@ from .losses import GradeLoss as GradeLoss
 from .losses import Regression as Regression
 from .losses import SoftQWK as SoftQWK
 from .losses import make_loss as make_loss
+from .lesion_network import LesionNet as LesionNet
+from .lesion_network import lesion_net as lesion_net
+from .lesion_network import lesion_statistics as lesion_statistics
 from .network import Net as Net
 from .network import check_size as check_size
 from .network import load_weights as load_weights
@@ -60,12 +63,28 @@ from .probe import encode as encode
 from .probe import knn_predictions as knn_predictions
 from .probe import linear_probe as linear_probe
 from .probe import load_encoder as load_encoder
+from .probe_run import PROBE_CS as PROBE_CS
+from .probe_run import fit_head as fit_head
+from .probe_run import retina_probe as retina_probe
+from .probe_run import train_probe as train_probe
 from .ensemble import mean_predictions as mean_predictions
 from .ensemble import predict_ensemble as predict_ensemble
 from .ensemble import train_ensemble as train_ensemble
 from .both_eyes import fellow_eyes as fellow_eyes
 from .both_eyes import predict_both_eyes as predict_both_eyes
 from .both_eyes import train_both_eyes as train_both_eyes
+from .marked import LesionConfig as LesionConfig
+from .marked import marked_records as marked_records
+from .marked import prepare_marked as prepare_marked
+from .marked import read_mask as read_mask
+from .lesions import LESION_COLOURS as LESION_COLOURS
+from .lesions import lesion_dice as lesion_dice
+from .lesions import lesion_maps as lesion_maps
+from .lesions import make_lesion_learner as make_lesion_learner
+from .lesions import plot_lesion_training as plot_lesion_training
+from .lesions import plot_lesions as plot_lesions
+from .lesions import retina_lesions as retina_lesions
+from .lesions import train_lesions as train_lesions
 from .shift import join_sources as join_sources
 from .shift import leave_out as leave_out
 from .shift import leave_source_out as leave_source_out
@@ -94,4 +113,4 @@ from .self_training import plot_pretraining as plot_pretraining
 from .self_training import pretrain as pretrain
 from .self_training import retina_pretrain as retina_pretrain
 
-__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'Net', 'check_size', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'check_tracker', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'save_run', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'together', 'compare', 'differing', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'side_by_side', 'write_comparison', 'draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes', 'join_sources', 'leave_out', 'leave_source_out', 'plot_shift', 'retina_shift', 'seed_means', 'VIEWS', 'Views', 'make_views', 'read_views', 'views_for', 'alignment', 'contrastive_accuracy', 'forward_in_parts', 'is_collapsed', 'nt_xent', 'spread', 'uniformity', 'vicreg', 'PretrainConfig', 'make_encoder', 'make_pair_learner', 'neighbour_accuracy', 'PretrainRun', 'plot_pretraining', 'pretrain', 'retina_pretrain']
+__all__ = ['Blur', 'Tint', 'augmentations', 'loaders', 'prepare', 'sample_weights', 'Corn', 'CrossEntropy', 'Focal', 'GradeLoss', 'Regression', 'SoftQWK', 'make_loss', 'LesionNet', 'lesion_net', 'lesion_statistics', 'Net', 'check_size', 'load_weights', 'model_cost', 'GradingModel', 'build_model', 'grade_records', 'predictions_table', 'views', 'processes', 'Checkpoint', 'load_checkpoint', 'save_checkpoint', 'Accumulate', 'EMA', 'GrowSize', 'HalfPrecision', 'History', 'KeepBest', 'StopOnNaN', 'epoch_metrics', 'check_tracker', 'make_tracker', 'register', 'TrainConfig', 'make_learner', 'split_for_training', 'retina_train', 'train', 'save_run', 'evaluate_run', 'load_model', 'predict', 'retina_evaluate', 'together', 'compare', 'differing', 'paired', 'plot_curves_by_arch', 'plot_runs', 'retina_compare', 'side_by_side', 'write_comparison', 'draw_labels', 'encode', 'knn_predictions', 'linear_probe', 'load_encoder', 'PROBE_CS', 'fit_head', 'retina_probe', 'train_probe', 'mean_predictions', 'predict_ensemble', 'train_ensemble', 'fellow_eyes', 'predict_both_eyes', 'train_both_eyes', 'LesionConfig', 'marked_records', 'prepare_marked', 'read_mask', 'LESION_COLOURS', 'lesion_dice', 'lesion_maps', 'make_lesion_learner', 'plot_lesion_training', 'plot_lesions', 'retina_lesions', 'train_lesions', 'join_sources', 'leave_out', 'leave_source_out', 'plot_shift', 'retina_shift', 'seed_means', 'VIEWS', 'Views', 'make_views', 'read_views', 'views_for', 'alignment', 'contrastive_accuracy', 'forward_in_parts', 'is_collapsed', 'nt_xent', 'spread', 'uniformity', 'vicreg', 'PretrainConfig', 'make_encoder', 'make_pair_learner', 'neighbour_accuracy', 'PretrainRun', 'plot_pretraining', 'pretrain', 'retina_pretrain']

@@ -6,6 +6,8 @@
 __all__ = ['lesion_statistics', 'LesionNet', 'lesion_net']
 
 # %% ../../nbs/train/18_lesion_network.ipynb #7b8d5422
+from itertools import pairwise
+
 import timm, torch, torch.nn.functional as F
 from torch import nn
 
@@ -44,7 +46,7 @@ class LesionNet(nn.Module):
                 ):
         super().__init__()
         self.default_cfg = dict(input_size=(n_in, 256, 256)) # as timm's networks say it
-        pairs = list(zip(widths, widths[1:]))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList([_block(n_in, widths[0], 2),
                                    *(nn.Sequential(_block(a, b, 2), _block(b, b)) for a, b in pairs)])
         self.up = nn.ModuleList(_block(a + b, a) for a, b in reversed(pairs))

@@ -26,7 +26,7 @@ from ..image.read import read_image
 from ..synth.varied import LESION_GROUPS
 from .config import Phase, _at_least, _check_kinds, _task_keys
 from .loader import BatchDL
-from .options import known_options, names_of
+from .options import names_of
 from .pretext import normaliser
 from ..work import Progress
 
@@ -84,7 +84,7 @@ def of_run(cls:LesionConfig, config:dict # a run's `config.json`, which holds mu
 
 # %% ../../nbs/train/86_marked.ipynb #1896732a
 def marked_records(data # a folder with `records.csv`, a CSV, or a table with `image`, `mask` and `patient`
-                  )->pd.DataFrame: # the same with `split`; paths of masks as they can be opened
+                  )->pd.DataFrame: # the same with `split`; masks by their whole path
     "Records whose lesions are marked; what lacks a mask is a `DataError`"
     df = data if isinstance(data, pd.DataFrame) else load_records(str(data), 'dr', warn=False)
     for c in ('image', 'mask', 'patient'):
@@ -93,7 +93,7 @@ def marked_records(data # a folder with `records.csv`, a CSV, or a table with `i
     if df['mask'].isna().any(): raise DataError(f"{df['image'][df['mask'].isna()].iloc[0]}: has no mask")
     root = Path(df.attrs.get('root') or '.')
     root = root.parent if root.is_file() else root
-    out = df.assign(mask=[str(m if Path(m).is_absolute() else root/m) for m in df['mask'].astype(str)])
+    out = df.assign(mask=[str((root/m).absolute()) for m in df['mask'].astype(str)]) # once found, always found
     for m in out['mask']:
         if not Path(m).is_file(): raise DataError(f'{m}: no such mask')
     out.attrs = df.attrs

@@ -21,7 +21,7 @@ from .by_hand import save_run
 from .config import TrainConfig
 from .learner import as_records, make_learner, split_for_training
 from .model import views
-from .options import known_options, names_of
+from .options import known_options
 from .probe import encode
 from .run_folder import check_place
 from ..work import Progress
@@ -63,6 +63,7 @@ def _classes(z, y, k, c):
 
 # %% ../../nbs/train/79_probe_run.ipynb #c232532a
 PROBE_CS = .001, .01, .1, 1. # freedoms that are tried
+_ENOUGH = 3000 # pictures: more of them tell a few hundred weights nothing new
 _FITTING = 'task', 'arch', 'size', 'contrast', 'crop', 'fit', 'channels', 'weights', 'seed', 'split_seed', 'bs'
 
 def _config(weights, task, kwargs)->TrainConfig:
@@ -77,10 +78,10 @@ def _config(weights, task, kwargs)->TrainConfig:
     return TrainConfig(**same | kwargs | dict(task=task, weights=str(file), loss=loss, epochs=1, aug=0., lr=1.))
 
 # %% ../../nbs/train/79_probe_run.ipynb #79fd6924
-def _seen(images, config, net, progress):
-    "Features of all views (v*n, d), one view after the other"
+def _seen(images, ways, net, progress):
+    "Features of several views (v*n, d), one view after the other"
     def turned(view): return view(torch.from_numpy(np.asarray(images))).contiguous().numpy()
-    with Progress('looking at views', len(ways := views(config.task)), show=progress) as p:
+    with Progress('looking at views', len(ways), show=progress) as p:
         out = []
         for view in ways:
             out.append(encode(turned(view), net))
@@ -123,8 +124,10 @@ def train_probe(records, # a table, a folder, a CSV, synth:N
                                  seed=config.data_seed, skip_bad=skip_bad)
     start, learn = time.perf_counter(), make_learner(records, config.through_cache(records), progress=progress)
     parts = []
-    for dl in learn.dls.loaders: parts += [_seen(dl.dataset.images, config, learn.model, progress), dl.dataset.labels.numpy()]
-    x, y, xv, yv = parts[0], np.tile(parts[1], len(views(config.task))), parts[2][:len(parts[3])], parts[3]
+    ways = views(config.task)[:max(1, _ENOUGH//len(learn.dls.train_ds))]
+    for dl, of in zip(learn.dls.loaders, (ways, ways[:1])):
+        parts += [_seen(dl.dataset.images, of, learn.model, progress), dl.dataset.labels.numpy()]
+    x, y, xv, yv = parts[0], np.tile(parts[1], len(ways)), *parts[2:]
     def loss(c):
         _fitted(learn.model, x, y, config, c)
         return _losses(learn, xv, yv)['loss']

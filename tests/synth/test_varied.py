@@ -1,5 +1,5 @@
 "Eyes drawn for transfer: the truth stays the truth, and nothing but the lesions tells the grade"
-import cv2, numpy as np, pandas as pd, pytest
+import cv2, numpy as np, pytest
 from pathlib import Path
 
 from retina_nb.core import DataError, SettingError

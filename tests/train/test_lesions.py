@@ -1,11 +1,10 @@
 "Marks of lesions: what is learned from, what a run holds, what it marks, and what is refused"
-import json, shutil, subprocess, sys
-from pathlib import Path
+import subprocess, sys
 
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 
-from retina_nb.core import DataError, Run, RunError, SettingError
+from retina_nb.core import DataError, RunError, SettingError
 from retina_nb.deploy import Grader, export
 from retina_nb.image import Preprocess
 from retina_nb.synth import LESION_GROUPS, varied_eye, write_varied
@@ -109,6 +108,13 @@ def test_parts_are_dealt_by_patient_where_there_are_none(eyes):
     r = marked_records(marked_records(eyes).drop(columns='split'))
     assert set(r['split']) == {'train', 'valid', 'test'} and (r.groupby('patient')['split'].nunique() == 1).all()
 
+def test_masks_are_found_from_anywhere(eyes, monkeypatch, tmp_path):
+    "A folder by its relative name, read twice, and from another folder afterwards"
+    monkeypatch.chdir(eyes.parent)
+    r = marked_records('eyes')
+    monkeypatch.chdir(tmp_path)
+    assert marked_records(r)['mask'].tolist() == r['mask'].tolist() == marked_records(eyes)['mask'].tolist()
+
 # --- runs
 
 def test_a_run_holds_what_a_run_holds(marker):
@@ -195,7 +201,7 @@ def test_dice_of_the_masks_themselves_is_one(eyes, marker, monkeypatch):
 def test_grades_start_from_the_very_weights(marker, eyes):
     from retina_nb.train import load_encoder
     from safetensors.torch import load_file
-    net, pre = load_encoder(marker)
+    net, _ = load_encoder(marker)
     held = load_file(marker.path/'model.safetensors')
     assert all(torch.equal(v, held[f'net.{k}']) for k, v in net.state_dict().items() if k.startswith('body.'))
     f = encode(marked_records(eyes).head(6), marker)
