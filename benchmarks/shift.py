@@ -149,10 +149,10 @@ def what_shifts(table):
                          measures={k: q[k].round(4).tolist() for k in q}) # 5th, 25th, 50th, 75th and 95th percentile
     return out
 
-def dice_of(runs, seeds):
+def dice_of(runs):
     "Overlap of marks and masks on the drawn test part, by seed"
-    files = {seed: runs/'marker'/f'seed{seed}'/'metrics.json' for seed in range(seeds)}
-    return {seed: json.loads(f.read_text())['dice'] for seed, f in files.items() if f.is_file()}
+    files = sorted((runs/'marker').glob('seed*/metrics.json'))
+    return {f.parent.name.removeprefix('seed'): json.loads(f.read_text())['dice'] for f in files}
 
 def overlay(runs, table, seed=0):
     "The first photograph of each grade of IDRiD, and what a network marks that has seen none: a picture for the documentation"
@@ -186,6 +186,6 @@ def main():
         print(seed, arm, name, {k: round(row[k], 3) for k in SCORES}, {k: (round(v['qwk'], 3), round(v['auc'], 3)) for k, v in row['extra'].items()}, flush=True)
     rows = list(found.look().values())
     if (a.runs/'marker').is_dir(): overlay(a.runs, table)
-    found.save(dice=dice_of(a.runs, a.seeds), summary=summary(rows), ensembles=together(rows, a.runs), sources=found.d.get('sources') or what_shifts(table))
+    found.save(dice=dice_of(a.runs), summary=summary(rows), ensembles=together(rows, a.runs), sources=found.d.get('sources') or what_shifts(table))
 
 if __name__ == '__main__': main()

@@ -260,7 +260,7 @@ def plot_lesions(photo, # a path, bytes, or uint8 (H,W,3)
 @one_line_errors
 @takes(LesionConfig, but=('task', 'channels'))
 def retina_lesions(
-    data:Param('a folder or CSV of marked photographs (a column `mask`); by default eyes are drawn', str, nargs='?')=None,
+    data:Param('a folder or CSV of marked photographs (a column `mask`); by default eyes are drawn', str, opt=False, nargs='?')=None,
     out:str='runs/lesions', # the run folder to make
     n:int=1000, # eyes to draw, where no data is given
     resume:store_true=False, # continue what is in the run folder
