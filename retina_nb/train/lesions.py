@@ -154,8 +154,8 @@ def _finish(run, learn, config, records, seconds):
     dice = lesion_dice(run, records)
     run.seal()
     about = dict(n_images=len(records), n_patients=int(records['patient'].nunique()), seed=config.seed)
-    write_json(run.path/'metrics.json', about | dict(task=config.task.name, test_images=int((records['split'] == 'test').sum()),
-                                                     dice=dice['dice'].round(4).to_dict()))
+    about |= dict(task=config.task.name, test_images=int((records['split'] == 'test').sum()))
+    write_json(run.path/'metrics.json', about | dict(dice=dice['dice'].round(4).to_dict()))
     (run.path/'checkpoint.safetensors').unlink(missing_ok=True)
 
 # %% ../../nbs/train/87_lesions.ipynb #592e3090
@@ -176,7 +176,8 @@ def _train_lesions(records, config, facts, out, progress, cbs):
     "The part of `train_lesions` that takes time, once everything has been checked"
     start, history = time.perf_counter(), History(out/'history.csv')
     checkpoint = Checkpoint(out/'checkpoint.safetensors', history)
-    learn = make_lesion_learner(records, config, cbs=[history, checkpoint, StopOnNaN(), *(cbs or [])], progress=progress)
+    mine = [history, checkpoint, StopOnNaN(), *(cbs or [])]
+    learn = make_lesion_learner(records, config, cbs=mine, progress=progress)
     open_run(out, config, facts, records)
     run = PretrainRun(out)
     with _told(out, history, config):
@@ -251,7 +252,8 @@ def plot_lesions(photo, # a path, bytes, or uint8 (H,W,3)
         if not (m >= threshold).any(): continue
         ax.contour(m, levels=[threshold], colors=[LESION_COLOURS[name]], linewidths=.9)
         ax.plot([], [], color=LESION_COLOURS[name], label=name)
-    if legend and ax.get_legend_handles_labels()[0]: ax.legend(fontsize=7, loc='lower left', facecolor='.3', labelcolor='w')
+    if legend and ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=7, loc='lower left', facecolor='.3', labelcolor='w')
     ax.set_axis_off()
     return ax
 
@@ -260,7 +262,7 @@ def plot_lesions(photo, # a path, bytes, or uint8 (H,W,3)
 @one_line_errors
 @takes(LesionConfig, but=('task', 'channels'))
 def retina_lesions(
-    data:Param('a folder or CSV of marked photographs (a column `mask`); by default eyes are drawn', str, opt=False, nargs='?')=None,
+    data:Param('marked photographs, a folder or CSV with a column `mask`', str, opt=False, nargs='?')=None, # drawn eyes
     out:str='runs/lesions', # the run folder to make
     n:int=1000, # eyes to draw, where no data is given
     resume:store_true=False, # continue what is in the run folder
@@ -269,6 +271,6 @@ def retina_lesions(
     "Train a network that marks lesions, on drawn eyes or on DATA: weights for a grading to start from, in a run folder"
     run = train_lesions(data, out=out, n=n, resume=resume, **kwargs)
     dice = ', '.join(f'{k} {v:.2f}' for k, v in run.metrics['dice'].items())
-    print(f"{run.metrics['n_images']} images; overlap of marks and masks (Dice) on {run.metrics['test_images']} others: "
-          f'{dice}', f'run: {run.path}', sep='\n')
+    print(f"{run.metrics['n_images']} images; overlap of marks and masks (Dice) on "
+          f"{run.metrics['test_images']} others: {dice}", f'run: {run.path}', sep='\n')
     next_command('retina_probe', 'DATA', run.path, out=f'{run.path}_graded')

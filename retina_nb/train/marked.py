@@ -180,8 +180,7 @@ class MarkedPictures:
         y, x = torch.randint(0, self.marks.shape[1] - half + 1, (2,)).tolist()
         turns, mirror = torch.randint(0, 4, (1,)).item(), torch.rand(1).item() < .5
         def cut(a, k):
-            a = np.rot90(a[i,k*y:k*(y+half),k*x:k*(x+half)], turns)
-            return a[:,::-1] if mirror else a
+            return np.rot90(a[i,k*y:k*(y+half),k*x:k*(x+half)], turns)[:,::-1 if mirror else 1]
         return cut(self.images, 2), cut(self.marks, 1)
     def batch(self, idxs):
         "Several at once: normalised (n,3,h,w), and marks (n,c,h/2,w/2) between 0 and 1"
@@ -204,7 +203,8 @@ def marked_loaders(records:pd.DataFrame, # from `marked_records`
         both = prepare_marked(records[records['split'] == part], pre, progress=progress)
         ds = MarkedPictures(*both, pre, *((config.piece, config.jitter) if train else ()))
         ds.split_idx = int(not train)
-        dls.append(BatchDL(ds, bs=min(config.bs, len(ds)), shuffle=train, drop_last=train, num_workers=0, device=device))
+        dls.append(BatchDL(ds, bs=min(config.bs, len(ds)), shuffle=train, drop_last=train, num_workers=0,
+                           device=device))
     return DataLoaders(*dls, device=device)
 
 # %% ../../nbs/train/86_marked.ipynb #1108e387

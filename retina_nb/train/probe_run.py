@@ -92,7 +92,8 @@ def _seen(images, ways, net, progress):
 @torch.no_grad()
 def _fitted(net, x, y, config, c):
     "The network with the last layer that logistic regression gives"
-    if not isinstance(net.head, torch.nn.Linear): raise SettingError(f'{net.arch}: has no last layer that could learn alone')
+    if not isinstance(net.head, torch.nn.Linear):
+        raise SettingError(f'{net.arch}: has no last layer that could learn alone')
     w, b = fit_head(x, y, len(config.task), ordinal=config.task.ordinal, c=c)
     net.head.weight.copy_(torch.from_numpy(w))
     net.head.bias.copy_(torch.from_numpy(b))
@@ -104,7 +105,8 @@ def _losses(learn, x, y)->dict:
     "Loss, accuracy and kappa of the last layer as it is, on features"
     raw, labels = learn.model.head(torch.from_numpy(x)), torch.from_numpy(y)
     said, k = learn.loss_func.probs(raw).argmax(1).numpy(), learn.loss_func.k
-    return dict(loss=float(learn.loss_func(raw, labels)), accuracy=float(accuracy(y, said, k)), qwk=float(qwk(y, said, k)))
+    return dict(loss=float(learn.loss_func(raw, labels)), accuracy=float(accuracy(y, said, k)),
+                qwk=float(qwk(y, said, k)))
 
 # %% ../../nbs/train/79_probe_run.ipynb #1024e45e
 def train_probe(records, # a table, a folder, a CSV, synth:N
@@ -114,7 +116,7 @@ def train_probe(records, # a table, a folder, a CSV, synth:N
                 task:str|Task|None=None, # a task, its name or JSON file; None takes that of the records
                 skip_bad:bool=False, # leave out what cannot be read instead of stopping
                 progress:bool=True, # progress bars
-                **kwargs # `arch`, `size`, `contrast`, `channels`, where they are not those of the run; `seed`, `split_seed`
+                **kwargs # `arch`, `size`, `contrast`, `channels`, where not those of the run; `seed`, `split_seed`
                )->Run: # finished and sealed. Bad data is a `DataError`, a bad option a `SettingError`
     "Train the last layer alone, exactly, after a frozen network: a run like any other, in seconds"
     named = isinstance(records, (str, Path))
