@@ -9,7 +9,6 @@ __all__ = ['LESION_COLOURS', 'make_lesion_learner', 'lesion_dice', 'plot_lesion_
 # %% ../../nbs/train/87_lesions.ipynb #d46ef214
 # pyright: reportInvalidTypeForm=false
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -211,14 +210,6 @@ def train_lesions(data=None, # a folder, a CSV or a table of marked photographs;
         PretrainRun(out).check()
         return PretrainRun(out)
 
-# %% ../../nbs/train/87_lesions.ipynb #b104eb2a
-@contextmanager
-def _as_it_was(body):
-    "Evaluation, and afterwards the mode that was before"
-    was = body.training
-    try: yield body.eval()
-    finally: body.train(was)
-
 # %% ../../nbs/train/87_lesions.ipynb #655611c8
 @torch.inference_mode()
 def lesion_maps(model, # a run of `train_lesions`, a run of grades with arch='lesion_net', its folder or its model
@@ -229,7 +220,7 @@ def lesion_maps(model, # a run of `train_lesions`, a run of grades with arch='le
     photo = photo if isinstance(photo, np.ndarray) else read_image(photo)
     square, frame = pre.square(photo)
     x = torch.from_numpy(pre.finish(square)).permute(2,0,1)[None].float()/255
-    with _as_it_was(body): p = body.maps(normaliser(pre)(x))[0].sigmoid().numpy()
+    p = body.maps(normaliser(pre)(x))[0].sigmoid().numpy()
     return {name: frame.back(m) for name, m in zip(LESION_GROUPS, p)}
 
 # %% ../../nbs/train/87_lesions.ipynb #52fac54d

@@ -200,8 +200,9 @@ def marked_loaders(records:pd.DataFrame, # from `marked_records`
     dls, pre = [], config.preprocess
     for part in ('train', 'valid'):
         train = part == 'train'
-        both = prepare_marked(records[records['split'] == part], pre, progress=progress)
-        ds = MarkedPictures(*both, pre, *((config.piece, config.jitter) if train else ()))
+        images, marks = prepare_marked(records[records['split'] == part], pre, progress=progress)
+        piece, jitter = (config.piece, config.jitter) if train else (0, 0.)
+        ds = MarkedPictures(images, marks, pre, piece, jitter)
         ds.split_idx = int(not train)
         dls.append(BatchDL(ds, bs=min(config.bs, len(ds)), shuffle=train, drop_last=train, num_workers=0,
                            device=device))
@@ -220,7 +221,7 @@ class DiceOfGroups(Metric):
     "Dice over all pictures at once: of one group, or their mean"
     def __init__(self, group:int=None # index into `LESION_GROUPS`; None: the mean
                 ):
-        self.group, self.both, self.all = group, 0., 0.
+        self.group, self.both, self.all = group, torch.zeros(len(LESION_GROUPS)), torch.zeros(len(LESION_GROUPS))
     @property
     def name(self): return 'dice' if self.group is None else f'dice_{list(LESION_GROUPS)[self.group]}'
     def reset(self): self.both = self.all = torch.zeros(len(LESION_GROUPS))
