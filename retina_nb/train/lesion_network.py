@@ -61,11 +61,8 @@ class LesionNet(nn.Module):
         for step, there in zip(self.up, reversed(seen[:-1])):
             x = step(torch.cat([F.interpolate(x, size=there.shape[-2:]), there], 1))
         return self.last(x)
-    def forward_features(self, x:torch.Tensor # (n, n_in, h, w)
-                        )->torch.Tensor: # (n, 8c)
-        "What is counted in the maps, brought to one scale"
-        return self.scale(lesion_statistics(self.maps(x)))
-    def forward(self, x): return self.forward_features(x)
+    def forward(self, x): return self.scale(lesion_statistics(self.maps(x)))
+    forward_features = forward # as timm's networks call it
 
 # %% ../../nbs/train/18_lesion_network.ipynb #3e47c608
 @timm.models.register_model
