@@ -29,7 +29,6 @@ from ..synth.varied import LESION_GROUPS, varied_dataset
 # %% ../../nbs/train/87_lesions.ipynb #8e1e79c7
 from .callbacks import History, StopOnNaN
 from .checkpoint import Checkpoint
-from .lesion_network import LesionNet
 from .marked import (DiceOfGroups, LesionConfig, MarkedPictures, MarkLoss,
     marked_loaders, marked_records, prepare_marked)
 from .model import GradingModel
@@ -118,7 +117,7 @@ def _body_and_contract(model)->tuple: # `LesionNet`, `Preprocess`
         else: net, pre = (m := load_model(model)).net, m.preprocess
     elif isinstance(model, GradingModel): net, pre = model.net, model.preprocess
     else: raise SettingError(f'{model!r:.80}: a run, its folder or a GradingModel is needed')
-    if not isinstance(net.body, LesionNet): raise _other_network(where, net.arch)
+    if net.arch != 'lesion_net': raise _other_network(where, net.arch)
     return net.body.eval(), pre
 
 # %% ../../nbs/train/87_lesions.ipynb #15feb345
