@@ -2,7 +2,7 @@
 
     python benchmarks/long.py retinamnist   28 px, official split (by image: eyes of a patient in both parts): recipe chosen on validation, 5 seeds on test,
                                             from random weights and after synthetic pretraining
-    python benchmarks/long.py idrid         5-fold by image on 413 photographs at 128 px: from random weights, after synthetic pretraining, the plain fastai recipe
+    python benchmarks/long.py idrid         5-fold by image on 413 photographs at 128 px: from random weights, after synthetic pretraining, on marked lesions, the plain fastai recipe
     python benchmarks/long.py xray          chest X-rays: pneumonia against normal, and bacterial against viral
     python benchmarks/long.py oct           few labels on OCT scans, with and without a first stage that needs none: few_labels.py
     python benchmarks/long.py fundus        the same question on IDRiD: a first stage without labels, alone and before synthetic pretraining
@@ -19,7 +19,7 @@ import numpy as np, pandas as pd, torch
 from PIL import Image
 from scipy import stats
 
-from retina_nb.core import get_task, set_seed
+from retina_nb.core import Run, get_task, set_seed
 from retina_nb.disk import write_json
 from retina_nb.data.records import load_records
 from retina_nb.data.checks import require_usable
@@ -28,6 +28,9 @@ from retina_nb.measure.metrics import qwk
 from retina_nb.train.model import build_model, grade_records
 from retina_nb.data.split import kfold, split_records
 from retina_nb.synth.dataset import sample_dir
+from retina_nb.train.ensemble import mean_predictions
+from retina_nb.train.lesions import train_lesions
+from retina_nb.train.probe_run import train_probe
 from retina_nb.train.self_training import pretrain
 from retina_nb.train.training import train
 from fastai.callback.core import Callback, CancelFitException
@@ -108,6 +111,34 @@ def untuned(run, records):
     model = build_model(run.config, run.path/'model.safetensors')
     return values(evaluate(grade_records(model, records, progress=False), 'dr', n_boot=10)) | dict(n_images=len(records))
 
+# --- marked lesions (benchmarks/shift.py holds them against other cameras)
+
+N_MARKED = 1000
+
+def marker(runs, seed):
+    "The weights of a network that marks lesions, trained on drawn eyes alone"
+    return train_lesions(out=runs/'marker'/f'seed{seed}', n=N_MARKED, seed=seed, resume=True, progress=False).path/'model.safetensors'
+
+def probed(records, out, runs, seed):
+    "The last layer after a network that marks lesions; a finished run is read"
+    if (out/'metrics.json').is_file(): return Run(out)
+    return train_probe(records, weights=marker(runs, seed), out=out, seed=seed, progress=False)
+
+def decoded_once():
+    "Every photograph is prepared once for each contract, however many folds ask for it: memory for the time of a benchmark"
+    from retina_nb.train import loader, model
+    ready, prepared = {}, loader.prepare
+    def prepare(records, pre, **kwargs):
+        keys = [(str(f), pre) for f in records['image']]
+        new = records[[k not in ready for k in keys]].drop_duplicates('image')
+        if len(new): ready.update(zip([(str(f), pre) for f in new['image']], prepared(new, pre, **kwargs)))
+        return np.stack([ready[k] for k in keys])
+    loader.prepare = model.prepare = prepare
+
+def all_views(run, records):
+    "Predictions of the test part, averaged over the views of each photograph"
+    return grade_records(build_model(run.config, run.path/'model.safetensors'), records[records['split'] == 'test'], progress=False, tta=True)
+
 # --- RetinaMNIST
 
 RETINAMNIST = {
@@ -147,14 +178,13 @@ def retinamnist(a):
     def tuned(name, start, out, data, seed, synth_seed):
         more = dict(weights=synth(name, start, synth_seed).path/'model.safetensors', lr=3e-3, lr_mult=1.) if RETINAMNIST_STARTS[start] else {}
         return fit(name, f'{name}_from_{start}_{out}', data, seed, **more)
-    def views(run, data): return grade_records(build_model(run.config, run.path/'model.safetensors'), data[data['split'] == 'test'], progress=False, tta=True)
     def folds(name, start):
         "Pooled scores of five folds over the parts that are not test, of one view and of eight"
         one, eight = [], []
         for i,fold in enumerate(kfold(records, k=5, seed=42, valid=.1)):
             fold.attrs = records.attrs
             run = tuned(name, start, f'fold{i}', fold, i, 0)
-            one.append(run.predictions); eight.append(views(run, fold))
+            one.append(run.predictions); eight.append(all_views(run, fold))
         return {'one view': values(evaluate(pd.concat(one), 'dr', n_boot=10)), 'eight views': values(evaluate(pd.concat(eight), 'dr', n_boot=10))}
 
     choice = {}
@@ -168,7 +198,7 @@ def retinamnist(a):
         if RETINAMNIST_STARTS[start]: store.do(f'before tuning/{start}/{seed}', lambda: untuned(synth(best, start, seed), records[records['split'] != 'test']))
     last = '10,000 synthetic'
     if last in starts:
-        for seed in seeds: store.do(f'test/{last}, eight views/{seed}', lambda: values(evaluate(views(tuned(best, last, str(seed), records, seed, seed), records), 'dr', n_boot=10)) | dict(part='test'))
+        for seed in seeds: store.do(f'test/{last}, eight views/{seed}', lambda: values(evaluate(all_views(tuned(best, last, str(seed), records, seed, seed), records), 'dr', n_boot=10)) | dict(part='test'))
     store.save() # with what another command has added
     def over(what): return [store.d['runs'][f'{what}/{s}'] for s in range(5) if f'{what}/{s}' in store.d['runs']]
     def summary(rows): return {k: mean_interval([r[k] for r in rows]) for k in SCORES}
@@ -184,8 +214,9 @@ def retinamnist(a):
 # --- IDRiD
 
 def idrid(a):
-    "Five folds by image, since the set names no patients, identical photographs together; every photograph is graded once. The recipe was chosen on these folds (real_search.py chooses within them). Per arm: QWK of each fold and pooled scores. Random weights and synthetic pretraining over further seeds (--seeds), on the same folds"
-    store, records = Store('idrid', idrid.__doc__), load_records(data()/'idrid', warn=False)
+    """Five folds by image, since the set names no patients, identical photographs together; every photograph is graded once. The recipe was chosen on these folds (real_search.py chooses within them). Per arm: QWK of each fold and pooled scores. All but the plain recipe over further seeds (--seeds), on the same folds.
+    'marked lesions': `retina_probe` with its defaults after `retina_lesions` with its own, which has seen drawn eyes only and is another training for each seed; 'eight views': the same models, their probabilities averaged over the turns and reflections of a photograph; 'three markers': the mean probabilities of the first three seeds, eight views each"""
+    store, records = Store('idrid', ' '.join(idrid.__doc__.split())), load_records(data()/'idrid', warn=False)
     recipe = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False)
     synth = lambda s: train('synth:600', out=a.runs/'idrid'/f'synth{s or ""}', resume=True, seed=s, **recipe)
     def ours(fold, out, seed, weights=None):
@@ -194,11 +225,17 @@ def idrid(a):
     arms = {'plain fastai': lambda fold,out,i,s: plain(fold, 128, 12, 42+i), 'random weights': lambda fold,out,i,s: ours(fold, out, 42+i+100*s),
             'synthetic pretraining': lambda fold,out,i,s: ours(fold, out, 42+i+100*s, synth(s).path/'model.safetensors')}
     key = lambda arm,i,s=0: f'{arm}/{i}' + (f'/seed{s}' if s else '')
+    place = lambda arm,i,s: a.runs/'idrid'/key(arm, i, s).replace(' ', '_').replace('/', '_')
+    def marked(fold, i, s): return probed(fold, place('marked lesions', i, s), a.runs, s)
+    def eight(fold, i, s): return all_views(marked(fold, i, s), fold)
+    decoded_once()
+    arms |= {'marked lesions': lambda fold,out,i,s: marked(fold, i, s).predictions, 'marked lesions, eight views': lambda fold,out,i,s: eight(fold, i, s),
+             'marked lesions, three markers': lambda fold,out,i,s: mean_predictions([eight(fold, i, j) for j in range(3)])}
     for s,arm,(i,fold) in itertools.product(range(a.seeds), a.only or arms, list(enumerate(kfold(records, k=5, seed=42)))):
-        if s and arm == 'plain fastai': continue
+        if s and arm in ('plain fastai', 'marked lesions, three markers'): continue
         fold.attrs = records.attrs
         def one():
-            p = arms[arm](fold, a.runs/'idrid'/key(arm, i, s).replace(' ', '_').replace('/', '_'), i, s)
+            p = arms[arm](fold, place(arm, i, s), i, s)
             return dict(qwk=float(qwk(p.target, p.grade, 5)), predictions=p.drop(columns=[c for c in p if c not in ('image', 'patient', 'target', 'grade') and not c.startswith('p_')])
                         .assign(image=lambda d: d.image.map(lambda f: Path(f).name)).round(5).to_dict('list'))
         store.do(key(arm, i, s), one)
@@ -212,17 +249,24 @@ def idrid(a):
         summary[arm] = dict(folds=mean_interval([f['qwk'] for f in folds]), qwk=s['qwk'], accuracy=s['accuracy'], referable_auc=s['referable']['auc'], majority=s['majority'])
     from retina_nb.measure.comparison import compare_models
     table = lambda arm: pd.concat([pd.DataFrame(store.d['runs'][f'{arm}/{i}']['predictions']) for i in range(5)], ignore_index=True)
+    against = ('plain fastai', 'random weights'), ('random weights', 'synthetic pretraining'), ('synthetic pretraining', 'marked lesions')
     pairs = {f'{y} minus {x}': compare_models(table(x), table(y), 'dr').query("score in ('qwk', 'accuracy', 'referable.auc')").to_dict('records')
-             for x,y in (('plain fastai', 'random weights'), ('random weights', 'synthetic pretraining')) if x in summary and y in summary}
-    def pooled_qwk(arm, s):
-        "QWK of all five folds with one seed, or None where it has not been run"
-        folds = [store.d['runs'].get(key(arm, i, s)) for i in range(5)]
-        if None in folds: return None
-        p = pd.concat([pd.DataFrame(f['predictions']) for f in folds])
-        return float(qwk(p.target, p.grade, 5))
-    seeds = [(x, y) for s in range(100) if None not in (x := pooled_qwk('random weights', s), y := pooled_qwk('synthetic pretraining', s))]
-    store.save(summary=summary, paired=pairs, seeds={'random weights': mean_interval([x for x,_ in seeds]), 'synthetic pretraining': mean_interval([y for _,y in seeds]),
-                                                     'gain': mean_interval([y - x for x,y in seeds])} if seeds else {},
+             for x,y in against if x in summary and y in summary}
+    def by_seed(arm):
+        "QWK of all five folds together, for each seed that has been run"
+        runs, out = store.d['runs'], {}
+        for s in range(100):
+            folds = [runs[k] for i in range(5) if (k := key(arm, i, s)) in runs]
+            if len(folds) < 5: continue
+            p = pd.concat([pd.DataFrame(f['predictions']) for f in folds])
+            out[s] = float(qwk(p.target, p.grade, 5))
+        return out
+    kappas = {arm: q for arm in arms if len(q := by_seed(arm)) > 1}
+    def gain(of, over):
+        both = [kappas[of][s] - kappas[over][s] for s in kappas[of] if s in kappas[over]] if {of, over} <= set(kappas) else []
+        return mean_interval(both) if both else None
+    store.save(summary=summary, paired=pairs, seeds={arm: mean_interval(list(q.values())) for arm,q in kappas.items()} | dict(gain=gain('synthetic pretraining', 'random weights')),
+               gains={f'{of} over {over}': gain(of, over) for of in kappas for over in ('random weights', 'synthetic pretraining') if of != over},
                **({} if a.only else dict(before_tuning={k: mean_interval([g[k] for g in before]) for k in SCORES})))
     for what,s in store.d['seeds'].items(): print(what, {k: np.round(v, 3).tolist() for k,v in s.items() if v})
     for arm,s in summary.items(): print(arm, {k: (round(s[k]['value'], 3), s[k]['ci95']) for k in ('qwk', 'accuracy', 'referable_auc')})

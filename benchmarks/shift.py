@@ -19,17 +19,15 @@ from retina_nb.measure.evaluation import evaluate
 from retina_nb.train.ensemble import mean_predictions
 from retina_nb.train.model import build_model, grade_records
 from retina_nb.synth.varied import varied_dataset
-from retina_nb.train.lesions import train_lesions
-from retina_nb.train.probe_run import train_probe
 from retina_nb.train.shift import join_sources, leave_out, leave_source_out
 from retina_nb.train.training import train
-from long import data, mean_interval
+from long import N_MARKED, data, marker, mean_interval, probed
 from run import machine
 
 RESULT = Path(__file__).parent/'results'/'table_shift.json'
 REAL, DRAWN = ('idrid', 'eyepacs'), 'drawn'
 RECIPE = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False)
-N_DRAWN, N_MARKED = 600, 1000
+N_DRAWN = 600
 SCORES = 'qwk', 'auc', 'sensitivity', 'specificity', 'own_qwk', 'own_auc'
 
 # --- what is compared: what to train on besides the other real source, what to start from, and what else is changed
@@ -61,18 +59,9 @@ def drawn_run(runs, seed):
     "A training on drawn eyes alone, to start from or to be tested as it is"
     return train(f'synth:{N_DRAWN}', out=runs/'start'/f'seed{seed}', seed=seed, resume=True, **RECIPE)
 
-def marker(runs, seed):
-    "The weights of a network that marks lesions, trained on drawn eyes alone"
-    return train_lesions(out=runs/'marker'/f'seed{seed}', n=N_MARKED, seed=seed, resume=True, progress=False).path/'model.safetensors'
-
 def marked_run(runs, seed):
     "Grades of drawn eyes from their marked lesions: no photograph has been seen"
     return probed(str(varied_dataset(N_MARKED, seed)), runs/'marked_drawn'/f'seed{seed}', runs, seed)
-
-def probed(records, out, runs, seed):
-    "The last layer after a network that marks lesions; a finished run is read"
-    if (out/'metrics.json').is_file(): return Run(out)
-    return train_probe(records, weights=marker(runs, seed), out=out, seed=seed, progress=False)
 
 def tried(arm, name, seed, table, runs):
     "The row of one arm, one source that is left out and one seed"
