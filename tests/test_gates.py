@@ -270,6 +270,21 @@ def _stub(folder, name, text):
     (folder/name).write_text(f'#!{sys.executable}\n{text}\n')
     (folder/name).chmod(0o755)
 
+def test_long_notebooks_take_turns(root, tmp_path, monkeypatch):
+    names = [p.stem for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+    assert all(names.count(n) == 1 for n in gate.LONG_PAGES) # by their names they are told from all others
+    (tmp_path/'retina_nb').mkdir()
+    monkeypatch.setattr(gate, 'ROOT', tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['gate.py'])
+    out = []
+    for i in range(30):
+        (tmp_path/'retina_nb/_modidx.py').write_text(f'# {i}')
+        out.append(tuple(gate.left_out()))
+        assert gate.left_out() == list(out[-1]) and len(out[-1]) == len(gate.LONG_PAGES)*2//3
+    assert len(set(out)) == 3 and all(any(n not in o for o in out) for n in gate.LONG_PAGES) # each has its turn
+    monkeypatch.setattr(sys, 'argv', ['gate.py', '--full'])
+    assert gate.left_out() == []
+
 @pytest.mark.parametrize('text,ok', [("print('Success.')", True), ("print('nothing was tested')", False), ("print('Success.'); raise SystemExit(1)", False)])
 def test_nbdev_test_gate(tmp_path, monkeypatch, capsys, text, ok):
     _stub(tmp_path, 'nbdev_test', text)

@@ -1,9 +1,9 @@
 """Everything that must hold before a commit, in order, stopping at the first that does not: python tools/gate.py [--full] [GATE...]
 
 Run by `make test`. GATE names some of them to run alone: modules notebooks fresh readme layers lint signatures javascript (in
-seconds), nbdev_test pytest site wheel (in minutes), and install (by name or with --full only: it fills some 7 GB). --full includes the long tests (pytest marker `full`).
+seconds), nbdev_test pytest site wheel (in minutes), and install (by name or with --full only: it fills some 7 GB). --full includes the long tests (pytest marker `full`) and every long notebook.
 --list-faults WING lists all that the quick ones find in a wing's notebooks and modules."""
-import os, re, subprocess, sys, tempfile, time
+import os, re, subprocess, sys, tempfile, time, zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,12 +76,25 @@ def javascript():
     held([s for s in (r.stdout + r.stderr).splitlines() if s.strip()][-30:] if r.returncode else [], 'Correct it, and run it alone: make js')
 
 # --- the long ones
+# Notebooks that take a minute or more of a core each, half of the time of all: one in three of them is drawn, anew when any module changes,
+# and all of them with --full. What is stored in them is as fresh as the code in any case: the gate `fresh` says so
+LONG_PAGES = ('20_demo', '84_watched', '20_scoring', '46_baselines', '48_few_labels', '55_several_gpus', '55_training', '70_compare_runs', '78_uploads',
+              '85_shift', '87_lesions', '90_both_eyes')
+
+def left_out():
+    "The long notebooks whose turn it is not"
+    if '--full' in sys.argv: return []
+    turn = zlib.crc32((ROOT/'retina_nb'/'_modidx.py').read_bytes()) % 3
+    return [name for i, name in enumerate(LONG_PAGES) if i % 3 != turn]
+
 def notebook_tests():
-    """nbdev_test on every notebook but those of the course, which tests/course executes whole, solutions included; slow cells too. One
-    thread of computation for each worker, and one small model for those that need any"""
+    """nbdev_test on the notebooks, but for those of the course, which tests/course executes whole, solutions included, and long ones whose
+    turn it is not; slow cells too. One thread of computation for each worker, and one small model for those that need any"""
+    skipped = left_out()
+    if skipped: print('left to make test-full this time:', *skipped, flush=True)
     with tempfile.TemporaryDirectory() as d:
         status, lines = stream(PYTHON.with_name('nbdev_test'), '--n_workers', WORKERS, '--flags', 'slow', '--do_print', '--timing',
-                               '--skip_folder_re', r'^[_.]|^course$',
+                               '--skip_folder_re', r'^[_.]|^course$', '--skip_file_re', '|'.join(['^[_.]', *(rf'^{name}\.ipynb$' for name in skipped)]),
                                env=dict(OMP_NUM_THREADS=str(CPUS//WORKERS), RETINA_NB_SHARED=d))
     if status or 'Success.' not in lines:
         raise Fault('  - nbdev_test failed, see above', 'Correct the notebook, and run it alone: .venv/bin/nbdev_test --path nbs/NAME.ipynb')

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest, torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]/'benchmarks'))
-import gpu # noqa: E402
+import gpu
 
 def recipe(monkeypatch, *args):
     monkeypatch.setattr(sys, 'argv', ['gpu.py', *map(str, args)])
