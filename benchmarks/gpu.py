@@ -10,9 +10,9 @@ Photographs are found through RETINA_NB_DATA; what a part needs and does not fin
 a command that was stopped goes on. Results go to benchmarks/results/gpu.json with the name of the chip. --quick is the same code in a few
 minutes of a processor, on drawn eyes: its results stay with its runs, and say nothing about a GPU.
 
-To carry to a machine without a network: `pip download -d wheels -c constraints.txt --only-binary :all: ".[all]"` on one that has the same Python
-and system, then `pip install --no-index --find-links wheels ".[all]"`. Where the GPU's own build of PyTorch is installed already, leave torch and
-torchvision out of the wheels: `pip install --no-deps` of the others takes what is there.
+To carry to a machine without a network: `pip download -d wheels -c constraints.txt ".[all]"` on one that has the same Python and system, then
+`pip install wheels/*.whl` there. Where a GPU's own build of PyTorch is installed already, take torch, torchvision, triton and nvidia_* out of
+the folder, and install the others with `--no-deps`.
 
 --estimate prints the minutes to expect. They are arithmetic, not measured: pictures trained on a second as timm published them for ResNet-50 in
 half precision on one RTX 3090 (1,218 at 224 px; https://github.com/huggingface/pytorch-image-models/blob/main/results), fewer at 512 px by
