@@ -10,6 +10,9 @@ sys.path.insert(0, str(ROOT/'tools'))  # tests of the gate import its checks
 def pytest_configure(config):
     if d := os.environ.get('RETINA_NB_DATA'): os.environ['RETINA_NB_DATA'] = str(Path(d).absolute())
     os.environ.setdefault('MPLBACKEND', 'Agg')
+    if sys.prefix != sys.base_prefix: # whoever starts the tests, with an activated environment or not, they find the same programs
+        own = Path(sys.executable).parent
+        os.environ['PATH'] = os.pathsep.join(p for p in os.environ['PATH'].split(os.pathsep) if Path(p).absolute() != own)
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//2)))
     if 'RETINA_NB_SHARED' not in os.environ: # the model of random_model.py is made once for all workers, which inherit this
         os.environ['RETINA_NB_SHARED'] = folder = tempfile.mkdtemp(prefix='retina_nb_tests_')

@@ -1,5 +1,4 @@
 "A probe as a run: the last layer is the best one, the network stays, and what comes of it is an ordinary run"
-import subprocess
 
 import numpy as np, pytest, torch
 from safetensors.torch import load_file
@@ -107,8 +106,8 @@ def test_what_is_there_is_kept(first, probe, records, tmp_path):
     with pytest.raises(DataError): train_probe(records.assign(label=None), weights=first, out=tmp_path/'r', progress=False)
     assert not (tmp_path/'r').exists()
 
-def test_command(first, tmp_path):
-    def run(*args): return subprocess.run(['retina_probe', *map(str, args)], capture_output=True, text=True, cwd=tmp_path, timeout=600)
+def test_command(first, tmp_path, command):
+    def run(*args): return command('retina_probe', *args, cwd=tmp_path)
     r = run(sample_dir(), 'no/run')
     assert r.returncode == 2 and 'no such weights' in r.stderr and 'Traceback' not in r.stderr
     r = run(sample_dir(), first.path, '--out', 'made')
