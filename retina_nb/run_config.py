@@ -18,7 +18,7 @@ _KINDS = dict(
     whole='size epochs bs seed split_seed channels freeze_epochs patience start_size accumulate processes best_epoch '
           'steps',
     number='lr smoothing lr_mult ema seconds peak_memory_mb parameters flops',
-    flag='pretrained best channels_last compile softmax fellow by_hand',
+    flag='pretrained best channels_last compile softmax fellow by_hand cross_fitted',
     list='classes metrics own members shares memory',
     object='task_detail preprocess data calibration operating_point versions trained_on')
 _KIND_OF = {key: kind for kind, keys in _KINDS.items() for key in keys.split()}

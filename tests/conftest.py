@@ -1,5 +1,6 @@
 "What the tests share: the checkout, the real data where there is some, and a cache that is not the user's"
-import contextlib, io, os, runpy, shutil, subprocess, sys, tempfile
+import contextlib, io, os, runpy, shutil, subprocess, sys, tempfile, zlib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,24 @@ def pytest_configure(config):
 
 LONG = 'course', 'train', 'deploy', 'report', 'tests', 'serve', 'explore'  # whose files take minutes: first, so that the cores end together
 
-def pytest_collection_modifyitems(items): items.sort(key=lambda i: LONG.index(f) if (f := i.path.parent.name) in LONG else len(LONG))
+def in_turn(items, turn):
+    "Of a test that is marked `turns(n)` every n-th case, other ones for another `turn`; of all other tests each"
+    seen, out = Counter(), []
+    for i in items:
+        if mark := i.get_closest_marker('turns'):
+            name, n = i.nodeid.split('[')[0], mark.args[0]
+            seen[name] += 1
+            if (seen[name] + turn + zlib.crc32(name.encode())) % n: continue
+        out.append(i)
+    return out
+
+def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda i: LONG.index(f) if (f := i.path.parent.name) in LONG else len(LONG))
+    whole = [Path(a).absolute() for a in config.args] == [ROOT/'tests'] # who names a file or a case wants all of it
+    if not whole or config.option.keyword or config.option.markexpr != 'not full': return
+    kept = in_turn(items, zlib.crc32((ROOT/'retina_nb'/'_modidx.py').read_bytes())) # drawn anew when any module changes
+    config.hook.pytest_deselected(items=list({*items} - {*kept}))
+    items[:] = kept
 
 @pytest.fixture(scope='session', autouse=True)
 def _own_cache(tmp_path_factory):

@@ -141,7 +141,8 @@ def _agree(file, want, got, tol, what):
 STORED = .05 # in probability: what a GPU or half precision may have changed between the end of the training and now
 
 def _stored(run)->dict:
-    "What the run wrote down about its validation images: name to probabilities"
+    "What the run wrote down about its validation images: name to probabilities; nothing if others than its model said it"
+    if run.config.get('cross_fitted'): return {}
     try: df = run.predictions_valid
     except RunError: return {}
     cols = [c for c in df if c.startswith('p_') and c[2:].isdigit()]

@@ -36,14 +36,17 @@ def _taken_over(learn):
 def save_run(learn:Learner, # from `make_learner`, trained in whatever way
              out, # the run folder to make
              *,
+             valid:pd.DataFrame|None=None, # predictions of the validation split by models that have not seen it, if
+                                           # this one has (cross-fitting); None: it has not, and its own are taken
              progress:bool=True # show how far it is?
             )->Run: # finished and sealed. A learner from elsewhere is a `SettingError`, a folder in use a `RunError`
     "A run folder of a learner that was trained by hand"
     config, records, rows = _taken_over(learn)
     out = check_place(Path(out), False)
     with hold_out(out):
-        run = open_run(out, config, facts_of(config, records) | dict(by_hand=True), records)
+        facts = dict(by_hand=True) | ({} if valid is None else dict(cross_fitted=True))
+        run = open_run(out, config, facts_of(config, records) | facts, records)
         history = pd.DataFrame(rows).assign(epoch=range(len(rows)))
         write_table(out/'history.csv', history)
-        finish_run(run, learn, config, records, float(history['seconds'].sum()), progress)
+        finish_run(run, learn, config, records, float(history['seconds'].sum()), progress, valid)
     return Run(out)

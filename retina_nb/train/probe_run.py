@@ -6,21 +6,22 @@
 __all__ = ['PROBE_CS', 'fit_head', 'train_probe', 'retina_probe']
 
 # %% ../../nbs/train/79_probe_run.ipynb #4084686e
-import time
+import time, warnings
 from pathlib import Path
 
-import numpy as np, torch
+import numpy as np, pandas as pd, torch
 from fastcore.script import store_true
 from sklearn.linear_model import LogisticRegression
 
 from ..commands import call_parse, next_command, one_line_errors
 from ..core import Run, RunError, SettingError, Task, get_task, task_of
+from ..data.split import kfold
 from ..measure.evaluation import evaluate
 from ..measure.metrics import accuracy, qwk
 from .by_hand import save_run
 from .config import TrainConfig
 from .learner import as_records, make_learner, split_for_training
-from .model import views
+from .model import predictions_table, views
 from .options import known_options
 from .probe import encode
 from .run_folder import check_place
@@ -63,6 +64,7 @@ def _classes(z, y, k, c):
 
 # %% ../../nbs/train/79_probe_run.ipynb #c232532a
 PROBE_CS = .001, .01, .1, 1. # freedoms that are tried
+_FOLDS = 5
 _ENOUGH = 3000 # pictures: more of them tell a few hundred weights nothing new
 _FITTING = 'task', 'arch', 'size', 'contrast', 'crop', 'fit', 'channels', 'weights', 'seed', 'split_seed', 'bs'
 
@@ -78,34 +80,52 @@ def _config(weights, task, kwargs)->TrainConfig:
     return TrainConfig(**same | kwargs | dict(task=task, weights=str(file), loss=loss, epochs=1, aug=0., lr=1.))
 
 # %% ../../nbs/train/79_probe_run.ipynb #79fd6924
-def _seen(images, ways, net, progress):
-    "Features of several views (v*n, d), one view after the other"
-    def turned(view): return view(torch.from_numpy(np.asarray(images))).contiguous().numpy()
+def _seen(learn, ways, progress):
+    "Features (v*n, d) and labels (n,) of the training and the validation part, one view after the other"
+    parts, out = [dl.dataset for dl in learn.dls.loaders], []
+    def turned(images, view): return view(torch.from_numpy(np.asarray(images))).contiguous().numpy()
     with Progress('looking at views', len(ways), show=progress) as p:
-        out = []
         for view in ways:
-            out.append(encode(turned(view), net))
+            out += [encode(turned(part.images, view), learn.model) for part in parts]
             p.step()
-    return np.concatenate(out)
+    return np.concatenate(out), np.concatenate([part.labels.numpy() for part in parts])
 
 # %% ../../nbs/train/79_probe_run.ipynb #eaf724eb
 @torch.no_grad()
-def _fitted(net, x, y, config, c):
+def _fitted(net, x, y, task, c):
     "The network with the last layer that logistic regression gives"
     if not isinstance(net.head, torch.nn.Linear):
         raise SettingError(f'{net.arch}: has no last layer that could learn alone')
-    w, b = fit_head(x, y, len(config.task), ordinal=config.task.ordinal, c=c)
+    w, b = fit_head(x, np.tile(y, len(x)//len(y)), len(task), ordinal=task.ordinal, c=c)
     net.head.weight.copy_(torch.from_numpy(w))
     net.head.bias.copy_(torch.from_numpy(b))
-    return net
+
+# %% ../../nbs/train/79_probe_run.ipynb #e32a28bd
+def _folds(records, seed)->np.ndarray: # (n,), in the order of `_seen`
+    "The fold of each photograph of the training and the validation part, by patient"
+    both = pd.concat([records[records['split'] == part] for part in ('train', 'valid')]).assign(split='')
+    both.attrs = records.attrs
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        folds = kfold(both, min(_FOLDS, both['patient'].nunique()), seed=seed, valid=0)
+    return np.argmax([f['split'] == 'test' for f in folds], axis=0)
+
+# %% ../../nbs/train/79_probe_run.ipynb #04af9882
+def _unseen(x, y, fold, task, c)->torch.Tensor: # (n, n_out)
+    "Raw outputs for the first view of each photograph, by a layer that has seen no photograph of its fold"
+    ways, n, out = len(x)//len(y), len(y), np.zeros((len(y), len(task) - task.ordinal), np.float32)
+    for f in np.unique(fold):
+        there = np.tile(fold != f, ways)
+        w, b = fit_head(x[there], np.tile(y, ways)[there], len(task), ordinal=task.ordinal, c=c)
+        out[fold == f] = x[:n][fold == f] @ w.T + b
+    return torch.from_numpy(out)
 
 # %% ../../nbs/train/79_probe_run.ipynb #b2ed794a
 @torch.no_grad()
-def _losses(learn, x, y)->dict:
-    "Loss, accuracy and kappa of the last layer as it is, on features"
-    raw, labels = learn.model.head(torch.from_numpy(x)), torch.from_numpy(y)
+def _losses(learn, raw, y)->dict:
+    "Loss, accuracy and kappa of raw outputs"
     said, k = learn.loss_func.probs(raw).argmax(1).numpy(), learn.loss_func.k
-    return dict(loss=float(learn.loss_func(raw, labels)), accuracy=float(accuracy(y, said, k)),
+    return dict(loss=float(learn.loss_func(raw, torch.from_numpy(y))), accuracy=float(accuracy(y, said, k)),
                 qwk=float(qwk(y, said, k)))
 
 # %% ../../nbs/train/79_probe_run.ipynb #1024e45e
@@ -125,25 +145,25 @@ def train_probe(records, # a table, a folder, a CSV, synth:N
     records = split_for_training(as_records(records, config.task, seed=config.data_seed, size=config.size), config.task,
                                  seed=config.data_seed, skip_bad=skip_bad)
     start, learn = time.perf_counter(), make_learner(records, config.through_cache(records), progress=progress)
-    parts = []
-    ways = views(config.task)[:max(1, _ENOUGH//len(learn.dls.train_ds))]
-    for dl, of in zip(learn.dls.loaders, (ways, ways[:1])):
-        parts += [_seen(dl.dataset.images, of, learn.model, progress), dl.dataset.labels.numpy()]
-    x, y, xv, yv = parts[0], np.tile(parts[1], len(ways)), *parts[2:]
-    def loss(c):
-        _fitted(learn.model, x, y, config, c)
-        return _losses(learn, xv, yv)['loss']
-    return _kept(learn, out, x, y, xv, yv, min(PROBE_CS, key=loss), start, progress)
+    n = len(learn.dls.train_ds) + len(learn.dls.valid_ds)
+    x, y = _seen(learn, views(config.task)[:max(1, _ENOUGH//n)], progress)
+    fold = _folds(learn.records, config.data_seed)
+    unseen = {c: _unseen(x, y, fold, config.task, c) for c in PROBE_CS}
+    c = min(PROBE_CS, key=lambda c: _losses(learn, unseen[c], y)['loss'])
+    _fitted(learn.model, x, y, config.task, c)
+    return _kept(learn, out, x[:n], y, unseen[c], dict(freedom=c, seconds=round(time.perf_counter() - start, 2)), progress)
 
 # %% ../../nbs/train/79_probe_run.ipynb #b8ce6ec2
-def _kept(learn, out, x, y, xv, yv, c, start, progress):
-    "The run of the best layer"
-    _fitted(learn.model, x, y, learn.config, c)
-    train, valid = _losses(learn, x, y), _losses(learn, xv, yv)
-    row = dict(epoch=0, train_loss=train.pop('loss'), valid_loss=valid.pop('loss')) | valid
-    row |= {f'train_{k}': v for k, v in train.items()}
-    learn.history.rows = [row | dict(lr=0., freedom=c, seconds=round(time.perf_counter() - start, 2))]
-    return save_run(learn, out, progress=progress)
+@torch.no_grad()
+def _kept(learn, out, x, y, unseen, found, progress):
+    "The run of the fitted network; `unseen` is what others said of photographs that they had not seen"
+    n, valid = len(learn.dls.train_ds), learn.records[learn.records['split'] == 'valid']
+    here = _losses(learn, learn.model.head(torch.from_numpy(x[:n])), y[:n])
+    there = _losses(learn, unseen[n:], y[n:])
+    row = dict(epoch=0, train_loss=here.pop('loss'), valid_loss=there.pop('loss')) | there
+    learn.history.rows = [row | {f'train_{k}': v for k, v in here.items()} | dict(lr=0.) | found]
+    table = predictions_table(valid, learn.loss_func.probs(unseen[n:]).double().numpy(), learn.config.task)
+    return save_run(learn, out, valid=table, progress=progress)
 
 # %% ../../nbs/train/79_probe_run.ipynb #d2e8e9c7
 @call_parse

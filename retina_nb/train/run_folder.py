@@ -216,10 +216,10 @@ def grade_together(model:GradingModel, records:pd.DataFrame,
     return whole.assign(image=records['image'].astype(str).to_numpy()) # as this machine calls them
 
 # %% ../../nbs/train/52_run_folder.ipynb #3fadc304
-def _calibrated(model, records, progress):
+def _calibrated(model, records, valid, progress):
     "Predictions of the validation and test splits, and the decisions that the first led to"
     def grade(split): return grade_together(model, records[records['split'] == split], progress=progress and not rank())
-    valid = grade('valid')
+    if valid is None: valid = grade('valid')
     calibration = decisions(valid, model.task)['calibration']
     model.temperature.fill_(calibration['temperature'])
     valid, test = apply_temperature(valid, calibration['temperature']), grade('test')
@@ -242,10 +242,10 @@ def _write_model(run, model, found):
     write_file(run.path/'model.safetensors', save_tensors(tensors))
 
 # %% ../../nbs/train/52_run_folder.ipynb #1260392b
-def finish_run(run, learn, config, records, seconds, progress):
-    "Weights, predictions, scores and figures of a trained learner"
+def finish_run(run, learn, config, records, seconds, progress, valid=None):
+    "Weights, predictions, scores and figures of a trained learner; `valid` is its validation table, where it has one"
     model = _final_model(learn, config, records)
-    valid, test, found = _calibrated(model, records, progress)
+    valid, test, found = _calibrated(model, records, valid, progress)
     if not rank():
         write_table(run.path/'predictions_valid.csv', valid)
         write_table(run.path/'predictions.csv', test)

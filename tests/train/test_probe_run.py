@@ -1,15 +1,17 @@
 "A probe as a run: the last layer is the best one, the network stays, and what comes of it is an ordinary run"
 
-import numpy as np, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
-from retina_nb.core import DataError, Run, RunError, SettingError
+from retina_nb.core import DataError, Run, RunError, SettingError, get_task
 from retina_nb.data import load_records
 from retina_nb.deploy import Grader, export
+from retina_nb.image import Preprocess
 from retina_nb.measure import evaluate
 from retina_nb.synth import sample_dir
-from retina_nb.train import fit_head, predict, train, train_probe
+from retina_nb.train import encode, fit_head, predict, probe_run, train, train_probe, views
+from retina_nb.train.loader import prepare
 
 SMALL = dict(arch='test_resnet', size=48, pretrained=False, progress=False)
 
@@ -84,6 +86,41 @@ def test_it_is_a_run_like_any_other(first, probe, records, tmp_path):
     said = Grader(export(probe, tmp_path/'b'))(p['image'].iloc[0], grade_anyway=True)
     assert np.abs(np.array(said.probabilities) - p.filter(like='p_').to_numpy()[0]).max() < 1e-3
 
+def test_what_is_decided_on_validation_is_decided_by_layers_that_had_not_seen_it(first, probe, records):
+    "Five folds by patient; whoever graded a validation photograph learned from neither it nor another of its patient"
+    r = probe.records
+    both = pd.concat([r[r.split == part] for part in ('train', 'valid')])
+    assert probe.config['cross_fitted'] and 'cross_fitted' not in first.config
+    fold = probe_run._folds(r, probe.config['split_seed'])
+    assert len(fold) == len(both) and len(set(fold)) == 5 and both.assign(fold=fold).groupby('patient').fold.nunique().max() == 1
+    x, c, y = encode(both, first, size=48), probe.history.freedom[0], both.label.to_numpy(int)
+    raw = probe_run._unseen(x, y, fold, get_task('dr'), c)
+    for f in set(fold):
+        w, b = fit_head(x[fold != f], y[fold != f], 5, c=c)
+        assert np.abs(raw[fold == f].numpy() - (x[fold == f] @ w.T + b)).max() < 1e-4
+    own = predict(probe, both[both.split == 'valid']).filter(like='p_').to_numpy() # what the finished layer says of photographs that it has learned from
+    there = probe.predictions_valid
+    assert there.image.tolist() == both.image[both.split == 'valid'].astype(str).tolist()
+    assert np.abs(own - there.filter(like='p_').to_numpy()).max() > .01
+
+def test_the_layer_has_learned_from_both_parts(first, probe):
+    r = probe.records
+    both = pd.concat([r[r.split == part] for part in ('train', 'valid')])
+    images = prepare(both, Preprocess.from_json(probe.config['preprocess']), progress=False)
+    x = np.concatenate([encode(view(torch.from_numpy(np.array(images))).contiguous().numpy(), first, size=48) for view in views('dr')])
+    y, c, head = both.label.to_numpy(int), probe.history.freedom[0], load_file(probe.path/'model.safetensors')
+    def says(w, b): return 1/(1 + np.exp(-(x[:len(y)] @ np.asarray(w).T + np.asarray(b))))
+    has, only = says(head['net.head.weight'], head['net.head.bias']), np.tile((both.split == 'train').to_numpy(), 8)
+    assert np.abs(has - says(*fit_head(x, np.tile(y, 8), 5, c=c))).max() < 1e-2
+    assert np.abs(has - says(*fit_head(x[only], np.tile(y, 8)[only], 5, c=c))).max() > .05
+
+def test_few_patients_make_fewer_folds(first, records, tmp_path):
+    some = records.groupby('label').head(2).assign(split=['train', 'valid']*5)
+    some = some.assign(patient=some.split)
+    some = pd.concat([some, records.tail(3).assign(split='test')], ignore_index=True)
+    run = train_probe(some, weights=first, out=tmp_path/'r', progress=False)
+    assert run.finished and len(run.predictions_valid) == 5
+
 def test_it_learns_something(probe, records):
     "Better than the network that always says the commonest grade, on features of one epoch"
     assert probe.history['train_qwk'].iloc[0] > .1
@@ -106,10 +143,11 @@ def test_what_is_there_is_kept(first, probe, records, tmp_path):
     with pytest.raises(DataError): train_probe(records.assign(label=None), weights=first, out=tmp_path/'r', progress=False)
     assert not (tmp_path/'r').exists()
 
-def test_command(first, tmp_path, command):
-    def run(*args): return command('retina_probe', *args, cwd=tmp_path)
-    r = run(sample_dir(), 'no/run')
+def test_command(first, records, tmp_path, typed):
+    records.drop(columns='split').to_csv(tmp_path/'eyes.csv', index=False)
+    def run(*args): return typed('retina_probe', *args, cwd=tmp_path)
+    r = run('eyes.csv', 'no/run')
     assert r.returncode == 2 and 'no such weights' in r.stderr and 'Traceback' not in r.stderr
-    r = run(sample_dir(), first.path, '--out', 'made')
+    r = run('eyes.csv', first.path, '--out', 'made')
     assert r.returncode == 0 and 'run: made' in r.stdout and 'retina_report' in r.stdout, r.stderr
     assert Run(tmp_path/'made').finished
