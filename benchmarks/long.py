@@ -213,9 +213,11 @@ def retinamnist(a):
 
 # --- IDRiD
 
+EARLIER = 'marked lesions, training part alone', 'marked lesions, training part alone, eight views'
+
 def idrid(a):
     """Five folds by image, since the set names no patients, identical photographs together; every photograph is graded once. The recipe was chosen on these folds (real_search.py chooses within them). Per arm: QWK of each fold and pooled scores. All but the plain recipe over further seeds (--seeds), on the same folds.
-    'marked lesions': `retina_probe` with its defaults after `retina_lesions` with its own, which has seen drawn eyes only and is another training for each seed; 'eight views': the same models, their probabilities averaged over the turns and reflections of a photograph; 'three markers': the mean probabilities of the first three seeds, eight views each"""
+    'marked lesions': `retina_probe` with its defaults after `retina_lesions` with its own, which has seen drawn eyes only and is another training for each seed; 'eight views': the same models, their probabilities averaged over the turns and reflections of a photograph; 'three markers': the mean probabilities of the first three seeds, eight views each; 'training part alone': figures of before the last layer learned from the validation part too, with its strength chosen there"""
     store, records = Store('idrid', ' '.join(idrid.__doc__.split())), load_records(data()/'idrid', warn=False)
     recipe = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False)
     synth = lambda s: train('synth:600', out=a.runs/'idrid'/f'synth{s or ""}', resume=True, seed=s, **recipe)
@@ -231,7 +233,8 @@ def idrid(a):
     decoded_once()
     arms |= {'marked lesions': lambda fold,out,i,s: marked(fold, i, s).predictions, 'marked lesions, eight views': lambda fold,out,i,s: eight(fold, i, s),
              'marked lesions, three markers': lambda fold,out,i,s: mean_predictions([eight(fold, i, j) for j in range(3)])}
-    for s,arm,(i,fold) in itertools.product(range(a.seeds), a.only or arms, list(enumerate(kfold(records, k=5, seed=42)))):
+    arms |= dict.fromkeys(EARLIER) # their runs stay in the table
+    for s,arm,(i,fold) in itertools.product(range(a.seeds), a.only or [arm for arm in arms if arms[arm]], list(enumerate(kfold(records, k=5, seed=42)))):
         if s and arm in ('plain fastai', 'marked lesions, three markers'): continue
         fold.attrs = records.attrs
         def one():
