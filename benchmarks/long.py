@@ -11,7 +11,7 @@
 Real data is found through RETINA_NB_DATA. Runs go to --runs (runs/tables), results to benchmarks/results/table_NAME.json. One thread
 unless OMP_NUM_THREADS says otherwise; --seeds N, --first N and --only ARM... do a part of the work, so that two commands can share it.
 """
-import argparse, datetime, itertools, json, os, time
+import argparse, datetime, hashlib, itertools, json, os, time
 from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -125,8 +125,8 @@ def probed(records, out, runs, seed):
     return train_probe(records, weights=marker(runs, seed), out=out, seed=seed, progress=False)
 
 def decoded_once():
-    "Every photograph is prepared once for each contract, however many folds ask for it: memory for the time of a benchmark"
-    from retina_nb.train import loader, model
+    "Every photograph is prepared once for each contract and seen once by each frozen network, however many folds ask for it: memory for the time of a benchmark"
+    from retina_nb.train import loader, model, probe_run
     ready, prepared = {}, loader.prepare
     def prepare(records, pre, **kwargs):
         keys = [(str(f), pre) for f in records['image']]
@@ -134,6 +134,14 @@ def decoded_once():
         if len(new): ready.update(zip([(str(f), pre) for f in new['image']], prepared(new, pre, **kwargs)))
         return np.stack([ready[k] for k in keys])
     loader.prepare = model.prepare = prepare
+    seen, encode = {}, probe_run.encode
+    def encoded(images, net):
+        weights = hashlib.sha256(b''.join(v.numpy().tobytes() for k, v in net.state_dict().items() if not k.startswith('head.'))).digest()
+        keys = [(weights, hashlib.sha256(a.tobytes()).digest()) for a in images]
+        new = {k: i for i, k in enumerate(keys) if k not in seen}
+        if new: seen.update(zip(new, encode(images[list(new.values())], net)))
+        return np.stack([seen[k] for k in keys])
+    probe_run.encode = encoded
 
 def all_views(run, records):
     "Predictions of the test part, averaged over the views of each photograph"
@@ -217,7 +225,7 @@ EARLIER = 'marked lesions, training part alone', 'marked lesions, training part 
 
 def idrid(a):
     """Five folds by image, since the set names no patients, identical photographs together; every photograph is graded once. The recipe was chosen on these folds (real_search.py chooses within them). Per arm: QWK of each fold and pooled scores. All but the plain recipe over further seeds (--seeds), on the same folds.
-    'marked lesions': `retina_probe` with its defaults after `retina_lesions` with its own, which has seen drawn eyes only and is another training for each seed; 'eight views': the same models, their probabilities averaged over the turns and reflections of a photograph; 'three markers': the mean probabilities of the first three seeds, eight views each; 'training part alone': figures of before the last layer learned from the validation part too, with its strength chosen there"""
+    'marked lesions': `retina_probe` with its defaults after `retina_lesions` with its own, which has seen drawn eyes only and is another training for each seed; 'eight views': the same models, their probabilities averaged over the turns and reflections of a photograph; 'three markers': the mean probabilities of the first three seeds, eight views each; 'training part alone': figures of before the last layer learned from the validation part too, with its strength chosen there, by the loss"""
     store, records = Store('idrid', ' '.join(idrid.__doc__.split())), load_records(data()/'idrid', warn=False)
     recipe = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False)
     synth = lambda s: train('synth:600', out=a.runs/'idrid'/f'synth{s or ""}', resume=True, seed=s, **recipe)
@@ -234,7 +242,7 @@ def idrid(a):
     arms |= {'marked lesions': lambda fold,out,i,s: marked(fold, i, s).predictions, 'marked lesions, eight views': lambda fold,out,i,s: eight(fold, i, s),
              'marked lesions, three markers': lambda fold,out,i,s: mean_predictions([eight(fold, i, j) for j in range(3)])}
     arms |= dict.fromkeys(EARLIER) # their runs stay in the table
-    for s,arm,(i,fold) in itertools.product(range(a.seeds), a.only or [arm for arm in arms if arms[arm]], list(enumerate(kfold(records, k=5, seed=42)))):
+    for s,arm,(i,fold) in itertools.product(range(a.first, a.seeds), a.only or [arm for arm in arms if arms[arm]], list(enumerate(kfold(records, k=5, seed=42)))):
         if s and arm in ('plain fastai', 'marked lesions, three markers'): continue
         fold.attrs = records.attrs
         def one():

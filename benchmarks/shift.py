@@ -175,6 +175,6 @@ def main():
         print(seed, arm, name, {k: round(row[k], 3) for k in SCORES}, {k: (round(v['qwk'], 3), round(v['auc'], 3)) for k, v in row['extra'].items()}, flush=True)
     rows = list(found.look().values())
     if (a.runs/'marker').is_dir(): overlay(a.runs, table)
-    found.save(dice=dice_of(a.runs), summary=summary(rows), ensembles=together(rows, a.runs), sources=found.d.get('sources') or what_shifts(table))
+    found.save(dice=dice_of(a.runs), summary=summary(rows), ensembles=found.d.get('ensembles', {}) | together(rows, a.runs), sources=found.d.get('sources') or what_shifts(table))
 
 if __name__ == '__main__': main()

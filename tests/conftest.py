@@ -1,9 +1,10 @@
 "What the tests share: the checkout, the real data where there is some, and a cache that is not the user's"
 import contextlib, io, os, runpy, shutil, subprocess, sys, tempfile, zlib
-from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from turns import in_turn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'tools'))  # tests of the gate import its checks
@@ -23,17 +24,6 @@ def pytest_configure(config):
         config.add_cleanup(_remove)
 
 LONG = 'course', 'train', 'deploy', 'report', 'tests', 'serve', 'explore'  # whose files take minutes: first, so that the cores end together
-
-def in_turn(items, turn):
-    "Of a test that is marked `turns(n)` every n-th case, other ones for another `turn`; of all other tests each"
-    seen, out = Counter(), []
-    for i in items:
-        if mark := i.get_closest_marker('turns'):
-            name, n = i.nodeid.split('[')[0], mark.args[0]
-            seen[name] += 1
-            if (seen[name] + turn + zlib.crc32(name.encode())) % n: continue
-        out.append(i)
-    return out
 
 def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda i: LONG.index(f) if (f := i.path.parent.name) in LONG else len(LONG))

@@ -6,6 +6,7 @@ import pytest
 
 import checks, fresh, gate, linters, notebooks, rules, setup_env, wheel_gate
 from small_project import PICTURE, SETTINGS, SIDEBAR, book, code, edit, finds, prose, refresh, shown, write
+from turns import in_turn
 
 QUICK = checks.modules_in_step, checks.commands_declared, checks.notebooks_clean, checks.site_in_place, checks.readme_in_step, \
     checks.links_hold, checks.layers_hold, checks.pins_complete, checks.base_suffices, fresh.outputs_fresh
@@ -284,6 +285,17 @@ def test_long_notebooks_take_turns(root, tmp_path, monkeypatch):
     assert len(set(out)) == 3 and all(any(n not in o for o in out) for n in gate.LONG_PAGES) # each has its turn
     monkeypatch.setattr(sys, 'argv', ['gate.py', '--full'])
     assert gate.left_out() == []
+
+class Case:
+    def __init__(self, nodeid, *args): self.nodeid, self.args = nodeid, args
+    def get_closest_marker(self, name): return self if name == 'turns' and self.args else None
+
+def test_cases_take_turns():
+    rare, other = ([Case(f'tests/test_x.py::{name}[{i}]', 3) for i in range(6)] for name in ('one', 'two'))
+    always = [Case('tests/test_x.py::three'), Case('tests/test_x.py::four[a]'), Case('tests/test_x.py::four[b]')]
+    rounds = [in_turn(rare + always + other, turn) for turn in range(3)]
+    for kept in rounds: assert [sum(c in kept for c in some) for some in (rare, other, always)] == [2, 2, 3]
+    for c in rare + other: assert sum(c in kept for kept in rounds) == 1
 
 @pytest.mark.parametrize('text,ok', [("print('Success.')", True), ("print('nothing was tested')", False), ("print('Success.'); raise SystemExit(1)", False)])
 def test_nbdev_test_gate(tmp_path, monkeypatch, capsys, text, ok):

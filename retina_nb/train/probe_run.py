@@ -128,6 +128,11 @@ def _losses(learn, raw, y)->dict:
     return dict(loss=float(learn.loss_func(raw, torch.from_numpy(y))), accuracy=float(accuracy(y, said, k)),
                 qwk=float(qwk(y, said, k)))
 
+# %% ../../nbs/train/79_probe_run.ipynb #68d03c7b
+def _worth(found, task)->float:
+    "What a freedom is chosen by, from `_losses`: the more the better"
+    return found['qwk'] if task.ordinal else -found['loss']
+
 # %% ../../nbs/train/79_probe_run.ipynb #1024e45e
 def train_probe(records, # a table, a folder, a CSV, synth:N
                 *,
@@ -149,7 +154,7 @@ def train_probe(records, # a table, a folder, a CSV, synth:N
     x, y = _seen(learn, views(config.task)[:max(1, _ENOUGH//n)], progress)
     fold = _folds(learn.records, config.data_seed)
     unseen = {c: _unseen(x, y, fold, config.task, c) for c in PROBE_CS}
-    c = min(PROBE_CS, key=lambda c: _losses(learn, unseen[c], y)['loss'])
+    c = max(PROBE_CS, key=lambda c: _worth(_losses(learn, unseen[c], y), config.task)) # of equals the least free
     _fitted(learn.model, x, y, config.task, c)
     return _kept(learn, out, x[:n], y, unseen[c], dict(freedom=c, seconds=round(time.perf_counter() - start, 2)), progress)
 

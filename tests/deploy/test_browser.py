@@ -163,8 +163,9 @@ def test_voila_by_keyboard_wheel_zoom_sample_and_threshold(page, voila):
     for name in ('Map of', 'or correct to', 'Reason'): assert page.get_by_label(name).is_visible(), name
     assert page.get_by_role('button', name='Heat map').get_attribute('aria-pressed') == 'true'
 
-@pytest.mark.parametrize('width', [1280, 800, 400])
+@pytest.mark.turns(3)
 @pytest.mark.parametrize('theme', ['light','dark'])
+@pytest.mark.parametrize('width', [1280, 800, 400])
 def test_voila_fits_the_page_and_nothing_covers_anything(page, voila, photos, width, theme):
     page.set_viewport_size(dict(width=width, height=900))
     open_panel(page, voila, theme=theme)

@@ -117,6 +117,7 @@ def as_it_should_be(out, whole, client):
 
 VICTIMS = ('dask', 'worker'), ('dask', 'scheduler'), ('dask', 'client'), ('local', 'worker'), ('local', 'client'), ('dask alone', 'client')
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize('seed', [*range(3), *(pytest.param(s, marks=pytest.mark.full) for s in range(3, 23))])
 def test_whoever_is_killed_every_image_is_there_once(seed, eyes, whole, dask, tmp_path, request):
     engine, victim = VICTIMS[seed%len(VICTIMS)]

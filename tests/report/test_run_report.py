@@ -20,12 +20,18 @@ def run(whole, tmp_path): return Path(shutil.copytree(whole, tmp_path/'<first>')
 
 def closed(text):
     "Nothing is fetched and nothing is run"
-    return not re.findall(r'(?:src|href)\s*=\s*"(?!data:|#)[^"]*"|url\(|@import', text) and '<script' not in text
+    return not re.findall(r'(?:src|href)\s*=\s*"(?!data:|#)[^"]*"|url\(|@import', text) and '<script' not in text and 'http-equiv' not in text
 
-def test_by_its_command(command, run, tmp_path):
-    done = command('retina_report', run, '--out', tmp_path/'page.html', '--notebook', tmp_path/'page.ipynb')
+@pytest.fixture(scope='module')
+def by_command(whole, command, tmp_path_factory):
+    "A page as the command makes it, with its notebook beside it, and what was said"
+    out = tmp_path_factory.mktemp('page')
+    return out, command('retina_report', whole, '--out', out/'page.html', '--notebook', out/'page.ipynb')
+
+def test_by_its_command(by_command, whole):
+    out, done = by_command
     assert done.returncode == 0, done.stderr
-    text, m = (tmp_path/'page.html').read_text(), json.loads((run/'metrics.json').read_text())
+    text, m = (out/'page.html').read_text(), json.loads((whole/'metrics.json').read_text())
     assert closed(text) and len(text) < 5e6 and text.count(DISCLAIMER) == 1
     heads = re.findall('<h2[^>]*>([^<]*)', text)
     assert re.findall('<a href="#([^"]*)">', text) == re.findall('<section id="([^"]*)"', text)
@@ -33,12 +39,12 @@ def test_by_its_command(command, run, tmp_path):
     assert f"{m['qwk']['value']:.3f}" in text and f"{m['referable']['sensitivity']['ci95'][0]:.3f}" in text
     assert '&lt;first&gt;' in text and '<first>' not in text and '&amp;lt;' not in text and 'Traceback' not in text
     assert text.count('<img') >= 8 and all(re.search('alt="[^"]+"', i) for i in re.findall('<img[^>]*>', text))
-    cells = json.loads((tmp_path/'page.ipynb').read_text())['cells']
+    cells = json.loads((out/'page.ipynb').read_text())['cells']
     assert [c['metadata']['tags'] for c in cells if 'parameters' in c['metadata'].get('tags', [])] == [['parameters']]
 
 @in_browser
-def test_it_opens_without_a_network_and_prints(whole, tmp_path):
-    page = report(whole, tmp_path/'page.html')
+def test_it_opens_without_a_network_and_prints(by_command, tmp_path):
+    page = by_command[0]/'page.html'
     done = subprocess.run([CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--host-resolver-rules=MAP * ~NOTFOUND', f'--user-data-dir={tmp_path/"profile"}',
                            '--no-pdf-header-footer', f'--print-to-pdf={tmp_path/"page.pdf"}', page.as_uri()], capture_output=True, timeout=120)
     pdf = (tmp_path/'page.pdf').read_bytes()
@@ -89,15 +95,22 @@ def test_an_error_in_a_cell_is_one_line(run, tmp_path):
     with pytest.raises(RunError, match='ZeroDivisionError'): report(run, template=tmp_path/'t.ipynb')
     assert not (run/'report.html').exists()
 
-def test_what_a_run_is_called_stays_text(tmp_path):
-    "Links, pictures, formulas and tags in names, tags and warnings are words on the page"
-    evil = '[x](http:__a.example) ![p](b.png) $a$ <b>'
-    run = example_run(tmp_path/evil, n=20)
-    m = json.loads((run.path/'metrics.json').read_text())
+@pytest.fixture(scope='module')
+def odd(tmp_path_factory):
+    "A run of an evil name, with warnings of strangers, six of whose images got no grade; and its page"
+    from retina_nb.measure import evaluate
+    run = example_run(tmp_path_factory.mktemp('odd')/'[x](http:__a.example) ![p](b.png) $a$ <b>', n=40)
+    d = run.predictions
+    d.assign(ungradable=[True]*6 + [False]*(len(d)-6)).to_csv(run.path/'predictions.csv', index=False)
+    m = dict(evaluate(run.path/'predictions.csv', 'dr', n_boot=20))
     m['warnings'] = ['![](https://evil.example/p.png) [here](https://evil.example) <script>alert(1)</script>']
     (run.path/'metrics.json').write_text(json.dumps(m))
     run.seal()
-    text = report(Run(run.path)).read_text()
+    return Run(run.path), report(Run(run.path)).read_text()
+
+def test_what_a_run_is_called_stays_text(odd):
+    "Links, pictures, formulas and tags in names, tags and warnings are words on the page"
+    text = odd[1]
     assert closed(text) and 'evil.example' in text and not re.search('<a [^>]*example', text) and text.count('<img') == text.count('src="data:')
     assert re.search(r'<h1>[^<]*\[x\]\(http:__a.example\)', text)
 
@@ -117,17 +130,10 @@ def test_the_page_says_what_was_seen_and_of_whom(tmp_path):
     lead = report_notebook(run).cells[0].source
     assert 'trained on synthetic eyes' in html.unescape(lead)
 
-def test_images_without_a_grade_are_on_the_page(tmp_path):
-    from retina_nb.measure import evaluate
+def test_images_without_a_grade_are_on_the_page(odd, tmp_path):
     from retina_nb.report import patient_table, plain_words
-    run = example_run(tmp_path/'r', n=40)
-    d = run.predictions
-    d.assign(ungradable=[True]*6 + [False]*(len(d)-6)).to_csv(run.path/'predictions.csv', index=False)
-    (run.path/'metrics.json').write_text(json.dumps(evaluate(run.path/'predictions.csv', 'dr', n_boot=20)))
-    run.seal()
-    run = Run(run.path)
+    run, page = odd[0], html.unescape(odd[1])
     assert any('6 of 80 images got no grade' in s for s in plain_words(run)) and patient_table(run.metrics).shape[1] == 7
-    page = html.unescape(report(run).read_text())
     assert '6 of 80 images got no grade' in page and 'All images, ungradable as referred' in page and 'All images, ungradable as missed' in page
     whole = example_run(tmp_path/'whole', n=40)
     assert 'of 80 images got no grade' not in ' '.join(plain_words(whole)) and patient_table(whole.metrics).shape[1] == 3

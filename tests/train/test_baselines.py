@@ -73,6 +73,7 @@ def scans(tmp_path_factory):
         rows.append(dict(image=str(folder/f'{i}.png'), label=kind, patient=str(who), split='train' if who < 11 else 'valid' if who < 15 else 'test'))
     return pd.DataFrame(rows).assign(task='pneumonia')
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize('arch', FOUR)
 def test_each_learns_and_is_exported(arch):
     "At one pixel more than its least size, grey, two classes; with one block of a kind, or a narrow classifier"

@@ -224,8 +224,8 @@ def test_it_can_be_shipped(graded, tmp_path, photo, int8):
     p = predict(graded, pd.DataFrame(dict(image=[str(file)], patient=['a'], label=[2]))).filter(like='p_').to_numpy()[0]
     assert np.abs(np.array(said.probabilities) - p).max() < (.2 if int8 else 1e-3)
 
-def test_commands(tmp_path, command):
-    def run(*args): return command('retina_lesions', *args, cwd=tmp_path)
+def test_commands(tmp_path, typed):
+    def run(*args): return typed('retina_lesions', *args, cwd=tmp_path)
     for args, why in ((['no/such'], 'no/such'), (['--lr', 'much'], 'lr')):
         r = run(*args)
         assert r.returncode == 2 and why in r.stderr and 'Traceback' not in r.stderr, r.stderr

@@ -8,9 +8,9 @@ from retina_nb.core import DataError, Run, RunError, SettingError, get_task
 from retina_nb.data import load_records
 from retina_nb.deploy import Grader, export
 from retina_nb.image import Preprocess
-from retina_nb.measure import evaluate
+from retina_nb.measure import evaluate, qwk
 from retina_nb.synth import sample_dir
-from retina_nb.train import encode, fit_head, predict, probe_run, train, train_probe, views
+from retina_nb.train import PROBE_CS, TrainConfig, encode, fit_head, make_loss, predict, probe_run, train, train_probe, views
 from retina_nb.train.loader import prepare
 
 SMALL = dict(arch='test_resnet', size=48, pretrained=False, progress=False)
@@ -91,7 +91,7 @@ def test_what_is_decided_on_validation_is_decided_by_layers_that_had_not_seen_it
     r = probe.records
     both = pd.concat([r[r.split == part] for part in ('train', 'valid')])
     assert probe.config['cross_fitted'] and 'cross_fitted' not in first.config
-    fold = probe_run._folds(r, probe.config['split_seed'])
+    fold = probe_run._folds(r, TrainConfig.of_run(probe.config).data_seed)
     assert len(fold) == len(both) and len(set(fold)) == 5 and both.assign(fold=fold).groupby('patient').fold.nunique().max() == 1
     x, c, y = encode(both, first, size=48), probe.history.freedom[0], both.label.to_numpy(int)
     raw = probe_run._unseen(x, y, fold, get_task('dr'), c)
@@ -113,6 +113,9 @@ def test_the_layer_has_learned_from_both_parts(first, probe):
     has, only = says(head['net.head.weight'], head['net.head.bias']), np.tile((both.split == 'train').to_numpy(), 8)
     assert np.abs(has - says(*fit_head(x, np.tile(y, 8), 5, c=c))).max() < 1e-2
     assert np.abs(has - says(*fit_head(x[only], np.tile(y, 8)[only], 5, c=c))).max() > .05
+    fold, loss = probe_run._folds(r, TrainConfig.of_run(probe.config).data_seed), make_loss('corn', 5)
+    kappas = {c: qwk(y, loss.probs(probe_run._unseen(x, y, fold, get_task('dr'), c)).argmax(1).numpy(), 5) for c in PROBE_CS}
+    assert kappas[c] == max(kappas.values()) > min(kappas.values())
 
 def test_few_patients_make_fewer_folds(first, records, tmp_path):
     some = records.groupby('label').head(2).assign(split=['train', 'valid']*5)
