@@ -15,7 +15,7 @@ from fastcore.script import Param, store_true
 from scipy import stats
 
 from ..addresses import is_url
-from ..core import DataError, RunError, SettingError, Task, task_of
+from ..core import DataError, Run, RunError, SettingError, Task, task_of
 from ..commands import call_parse, next_command, one_line_errors
 from ..disk import write_table
 from ..data.checks import require_usable
@@ -153,8 +153,27 @@ def _check_table(table, columns):
     for c in ('left_out', *columns):
         if c not in table: raise DataError(f'the table has no column {c!r}: give that of leave_source_out')
 
+# %% ../../nbs/train/85_shift.ipynb #1a026c86
+def _taught(weights)->list: # paths
+    "Images that the run of these weights learned from, and the runs that it started from in their turn"
+    out, known = [], set()
+    while weights and (folder := Path(weights).parent) not in known and (folder/'records.csv').is_file():
+        known.add(folder)
+        r = Run(folder).records
+        out += r['image'][r['split'] != 'test'].astype(str).tolist() if {'image', 'split'} <= set(r) else []
+        weights = Run(folder).config.get('weights')
+    return out
+
+# %% ../../nbs/train/85_shift.ipynb #3a6187b7
+def _warn_of_seen(seen, table, name):
+    "Warn of images of a source that lie, under any name, among those that weights were made with"
+    files = [*table['image'][table['source'] == name].astype(str), *seen] if seen else []
+    keys = [k or f for k, f in zip(content_keys(files), files)]
+    n = int(np.isin(keys[:len(files) - len(seen)], keys[len(files) - len(seen):]).sum()) if files else 0
+    if n: warnings.warn(f'{name}: the run of the weights was trained on {counted(n, "image")} of it, so it is not unseen', stacklevel=3)
+
 # %% ../../nbs/train/85_shift.ipynb #aec91ffa
-def _divided(table, left_out, train_on, seeds, seed):
+def _divided(table, left_out, train_on, seeds, seed, weights):
     "Records for each source to leave out; what cannot be done is said before anything is trained"
     for k, v, low in (('seeds', seeds, 1), ('seed', seed, 0)):
         if not isinstance(v, int) or v < low:
@@ -163,6 +182,8 @@ def _divided(table, left_out, train_on, seeds, seed):
     names = [names] if isinstance(names, str) else list(names)
     if not names: raise SettingError('left_out is empty: name the sources to leave out')
     _apart(_sources_of(table))
+    seen = _taught(weights) if weights else []
+    for name in names: _warn_of_seen(seen, table, name)
     return {name: leave_out(table, name, train_on=train_on, seed=seed) for name in names}
 
 # %% ../../nbs/train/85_shift.ipynb #e05bd604
@@ -198,7 +219,7 @@ def leave_source_out(sources, # name -> data set, as for `join_sources`; or the 
     first, rows = kwargs.pop('seed', 42), []
     _check_out(out)
     table = _joined(sources, task, seed=first, skip_bad=skip_bad, size=kwargs.get('size', 224))
-    for name,records in _divided(table, left_out, train_on, seeds, first).items():
+    for name,records in _divided(table, left_out, train_on, seeds, first, kwargs.get('weights')).items():
         others = list(dict.fromkeys(records['source'][records['split'] != 'test']))
         for seed in range(first, first + seeds):
             if progress: print(f"left out: {name}; trained on: {', '.join(others)}; seed {seed}", flush=True)

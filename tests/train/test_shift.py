@@ -1,5 +1,6 @@
 "One source left out: what is trained on, what is tested on, and what is refused before anything is trained"
-import json, shutil
+import json, shutil, warnings
+from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 from PIL import Image
@@ -8,7 +9,7 @@ from retina_nb.core import DataError, Run, RunError, SettingError, Task
 from retina_nb.data import load_records
 from retina_nb.measure import evaluate
 from retina_nb.synth import sample_dir
-from retina_nb.train import TrainConfig, join_sources, leave_out, leave_source_out, plot_shift, seed_means, train
+from retina_nb.train import TrainConfig, join_sources, leave_out, leave_source_out, plot_shift, seed_means, shift, train
 
 TINY = dict(arch='test_resnet', size=28, epochs=1, pretrained=False, progress=False)
 
@@ -161,6 +162,24 @@ def test_the_command(sources, tmp_path, typed):
 def test_bad_words_are_one_line(words, says, tmp_path, typed):
     done = typed('retina_shift', *words, '--out', 'out', '--no_pretrained', cwd=tmp_path)
     assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1 and not (tmp_path/'out').exists()
+
+@pytest.mark.parametrize('way', ['its own run', 'one before it', 'copies of the files'])
+def test_weights_that_have_seen_the_source_are_named(way, tried, joined, tmp_path):
+    t, table = tried[1], joined
+    mine, other = t.left_out[0], next(n for n in t.left_out if n != t.left_out[0])
+    weights = Path(t.run[0])/'model.safetensors'
+    if way == 'one before it':
+        later = tmp_path/'later'
+        later.mkdir()
+        Run(t.run[0]).records.head(0).to_csv(later/'records.csv', index=False)
+        (later/'config.json').write_text(json.dumps(Run(t.run[0]).config | dict(weights=str(weights))))
+        weights = later/'model.safetensors'
+    if way == 'copies of the files': table = joined.assign(image=[str(shutil.copy(f, tmp_path/f'{i}{Path(f).suffix}')) for i, f in enumerate(joined.image)])
+    n = int((joined.source == other).sum())
+    with pytest.warns(UserWarning, match=f'{other}: the run of the weights was trained on {n} images of it'): shift._divided(table, [other], None, 1, 42, weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        for known in (weights, None, tmp_path/'foreign.safetensors'): shift._divided(table, [mine], None, 1, 42, known)
 
 def test_weights_of_a_run_have_rates_of_their_own(tried, joined, tmp_path, capsys):
     "And the training says which; foreign weights keep theirs"
