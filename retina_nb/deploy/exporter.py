@@ -141,7 +141,7 @@ def _agree(file, want, got, tol, what):
 STORED = .05 # in probability: what a GPU or half precision may have changed between the end of the training and now
 
 def _stored(run)->dict:
-    "What the run wrote down about its validation images: name to probabilities; nothing if others than its model said it"
+    "What the run wrote down about its validation images: name to probabilities; nothing if other layers said it"
     if run.config.get('cross_fitted'): return {}
     try: df = run.predictions_valid
     except RunError: return {}

@@ -156,7 +156,8 @@ def train_probe(records, # a table, a folder, a CSV, synth:N
     unseen = {c: _unseen(x, y, fold, config.task, c) for c in PROBE_CS}
     c = max(PROBE_CS, key=lambda c: _worth(_losses(learn, unseen[c], y), config.task)) # of equals the least free
     _fitted(learn.model, x, y, config.task, c)
-    return _kept(learn, out, x[:n], y, unseen[c], dict(freedom=c, seconds=round(time.perf_counter() - start, 2)), progress)
+    found = dict(freedom=c, seconds=round(time.perf_counter() - start, 2))
+    return _kept(learn, out, x[:n], y, unseen[c], found, progress)
 
 # %% ../../nbs/train/79_probe_run.ipynb #b8ce6ec2
 @torch.no_grad()

@@ -170,7 +170,8 @@ def _warn_of_seen(seen, table, name):
     files = [*table['image'][table['source'] == name].astype(str), *seen] if seen else []
     keys = [k or f for k, f in zip(content_keys(files), files)]
     n = int(np.isin(keys[:len(files) - len(seen)], keys[len(files) - len(seen):]).sum()) if files else 0
-    if n: warnings.warn(f'{name}: the run of the weights was trained on {counted(n, "image")} of it, so it is not unseen', stacklevel=3)
+    what = f'{name}: the run of the weights was trained on {counted(n, "image")} of it, so it is not unseen'
+    if n: warnings.warn(what, stacklevel=3)
 
 # %% ../../nbs/train/85_shift.ipynb #aec91ffa
 def _divided(table, left_out, train_on, seeds, seed, weights):
