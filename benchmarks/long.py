@@ -221,6 +221,7 @@ def retinamnist(a):
 
 # --- IDRiD
 
+EIGHT, THREE = 'marked lesions, eight views', 'marked lesions, three markers'
 EARLIER = 'marked lesions, training part alone', 'marked lesions, training part alone, eight views'
 
 def idrid(a):
@@ -239,17 +240,20 @@ def idrid(a):
     def marked(fold, i, s): return probed(fold, place('marked lesions', i, s), a.runs, s)
     def eight(fold, i, s): return all_views(marked(fold, i, s), fold)
     decoded_once()
-    arms |= {'marked lesions': lambda fold,out,i,s: marked(fold, i, s).predictions, 'marked lesions, eight views': lambda fold,out,i,s: eight(fold, i, s),
-             'marked lesions, three markers': lambda fold,out,i,s: mean_predictions([eight(fold, i, j) for j in range(3)])}
-    arms |= dict.fromkeys(EARLIER) # their runs stay in the table
-    for s,arm,(i,fold) in itertools.product(range(a.first, a.seeds), a.only or [arm for arm in arms if arms[arm]], list(enumerate(kfold(records, k=5, seed=42)))):
-        if s and arm in ('plain fastai', 'marked lesions, three markers'): continue
+    arms |= {'marked lesions': lambda fold,out,i,s: marked(fold, i, s).predictions, EIGHT: lambda fold,out,i,s: eight(fold, i, s)}
+    arms |= dict.fromkeys((THREE, *EARLIER)) # made of others' answers; and runs that stay in the table
+    def told(p):
+        "What the table keeps of predictions"
+        kept = ['image', 'patient', 'target', 'grade', *(c for c in p if c.startswith('p_'))]
+        return dict(qwk=float(qwk(p.target, p.grade, 5)), predictions=p[kept].assign(image=p['image'].map(lambda f: Path(f).name)).round(5).to_dict('list'))
+    for s,arm,(i,fold) in itertools.product(range(a.first, a.seeds), [arm for arm in a.only or arms if arms[arm]], list(enumerate(kfold(records, k=5, seed=42)))):
+        if s and arm == 'plain fastai': continue
         fold.attrs = records.attrs
-        def one():
-            p = arms[arm](fold, place(arm, i, s), i, s)
-            return dict(qwk=float(qwk(p.target, p.grade, 5)), predictions=p.drop(columns=[c for c in p if c not in ('image', 'patient', 'target', 'grade') and not c.startswith('p_')])
-                        .assign(image=lambda d: d.image.map(lambda f: Path(f).name)).round(5).to_dict('list'))
-        store.do(key(arm, i, s), one)
+        store.do(key(arm, i, s), lambda: told(arms[arm](fold, place(arm, i, s), i, s)))
+    store.save() # with what another command has added
+    for i in range(5):
+        parts = [store.d['runs'].get(key(EIGHT, i, s)) for s in range(3)]
+        if None not in parts: store.do(key(THREE, i), lambda: told(mean_predictions([pd.DataFrame(p['predictions']) for p in parts])))
     if not a.only: before = [store.do(f'before tuning/{s}', lambda: untuned(synth(s), records)) for s in range(a.seeds)]
     summary = {}
     for arm in arms:
