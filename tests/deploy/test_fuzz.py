@@ -1,4 +1,4 @@
-"Mutated bundles from a seed, in processes of their own: a few in `make test`, a thousand in `make test-full`."
+"Mutated bundles from a seed, in processes of their own: a few dozen in `make test`, a thousand in `make test-full`."
 import subprocess, sys
 
 import pytest
@@ -14,7 +14,7 @@ def _fuzz(tmp_path, n, traced):
     assert not [o for o in found if o['what'] == 'FAULT']
     assert len(found) == n and {o['what'] for o in found} >= {'refused at load', 'graded'}
 
-def test_a_few(tmp_path): _fuzz(tmp_path, 18, fuzz.can_trace())
+def test_a_few_dozen(tmp_path): _fuzz(tmp_path, 36, fuzz.can_trace())
 
 @pytest.mark.full
 def test_a_thousand(tmp_path): _fuzz(tmp_path, 1000, fuzz.can_trace())
