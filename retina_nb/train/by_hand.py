@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from fastai.callback.schedule import Learner
 
-from ..core import Run, SettingError
+from ..core import DataError, Run, SettingError
 from ..disk import write_table
 from .callbacks import History
 from .config import TrainConfig
@@ -32,6 +32,19 @@ def _taken_over(learn):
     if not rows: raise SettingError('save_run: this learner was not trained; call learn.fit_one_cycle(epochs) first')
     return replace(config, epochs=len(rows), freeze_epochs=0), records, rows
 
+# %% ../../nbs/train/57_by_hand.ipynb #00341f95
+def _check_valid(valid, records, k):
+    "Raise a `DataError` for a table that does not hold the validation split, in its order, with all probabilities"
+    if not isinstance(valid, pd.DataFrame): raise DataError(f'valid: a table is needed, not {type(valid).__name__}')
+    need = ['image', 'target', 'grade', *(f'p_{j}' for j in range(k))]
+    if lacks := [c for c in need if c not in valid]: raise DataError(f"valid: has no column {', '.join(lacks)}")
+    there = records.loc[records['split'] == 'valid', 'image'].astype(str).tolist()
+    got = valid['image'].astype(str).tolist()
+    if got == there: return
+    odd = next((f for f in got if f not in set(there)), None) or next((f for f in there if f not in set(got)), None)
+    raise DataError(f'valid: {odd} is in one only of table and validation split' if odd else
+                    'valid: its rows are not those of the validation split, in its order')
+
 # %% ../../nbs/train/57_by_hand.ipynb #cdce11c1
 def save_run(learn:Learner, # from `make_learner`, trained in whatever way
              out, # the run folder to make
@@ -39,9 +52,11 @@ def save_run(learn:Learner, # from `make_learner`, trained in whatever way
              valid:pd.DataFrame|None=None, # predictions of the validation split by models that have not seen it, if
                                            # this one has (cross-fitting); None: it has not, and its own are taken
              progress:bool=True # show how far it is?
-            )->Run: # finished and sealed. A learner from elsewhere is a `SettingError`, a folder in use a `RunError`
+            )->Run: # finished and sealed. A learner from elsewhere is a `SettingError`, a folder in use a `RunError`,
+                    # a table `valid` of other photographs a `DataError`
     "A run folder of a learner that was trained by hand"
     config, records, rows = _taken_over(learn)
+    if valid is not None: _check_valid(valid, records, len(config.task))
     out = check_place(Path(out), False)
     with hold_out(out):
         facts = dict(by_hand=True) | ({} if valid is None else dict(cross_fitted=True))

@@ -10,7 +10,7 @@ from retina_nb.deploy import Grader, export
 from retina_nb.image import Preprocess
 from retina_nb.measure import evaluate, qwk
 from retina_nb.synth import sample_dir
-from retina_nb.train import PROBE_CS, TrainConfig, encode, fit_head, make_loss, predict, probe_run, train, train_probe, views
+from retina_nb.train import PROBE_CS, TrainConfig, by_hand, encode, fit_head, make_loss, predict, probe_run, train, train_probe, views
 from retina_nb.train.loader import prepare
 
 SMALL = dict(arch='test_resnet', size=48, pretrained=False, progress=False)
@@ -154,3 +154,13 @@ def test_command(first, records, tmp_path, typed):
     r = run('eyes.csv', first.path, '--out', 'made')
     assert r.returncode == 0 and 'run: made' in r.stdout and 'retina_report' in r.stdout, r.stderr
     assert Run(tmp_path/'made').finished
+
+# --- tables of others
+
+@pytest.mark.parametrize('spoil, why', [
+    (lambda t: None, 'a table is needed, not NoneType'), (lambda t: t.drop(columns=['p_1', 'target']), 'has no column target, p_1'),
+    (lambda t: t.iloc[1:], 'is in one only'), (lambda t: t.assign(image=['other.png', *t.image[1:]]), 'other.png is in one only'),
+    (lambda t: t.iloc[::-1], 'in its order'), (lambda t: pd.concat([t, t.head(1)]), 'in its order')])
+def test_a_validation_table_of_other_photographs_is_refused(probe, spoil, why):
+    by_hand._check_valid(probe.predictions_valid, probe.records, 5)
+    with pytest.raises(DataError, match=why): by_hand._check_valid(spoil(probe.predictions_valid), probe.records, 5)
