@@ -54,11 +54,10 @@ def _row(g, place, role)->dict:
         quality=g.quality, novelty=_float(g.novelty), novel=g.novel, seconds=g.seconds, more=more))
 
 # %% ../../nbs/serve/40_answers.ipynb #2a4233ea
-def _grading(p, file, b):
-    "A row of `prediction` as the `Grading` or `Ungraded` that it was; `b` is the row of its bundle"
+def _grading(p, file, b, task):
+    "A row of `prediction` as the `Grading` or `Ungraded` that it was; `b` is the row of its bundle, with its task"
     more = p['more']
     if p['probabilities'] is None: return Ungraded(file, p['error'], more.get('ungradable', ''))
-    task = _task_of_its_own(b['task'])
     model = dict(name=more['model'], id=b['id'], preprocess=b['preprocess'], precision=p['precision'])
     return Grading(file, p['grade'], task.classes[p['grade']], p['probabilities'], p['referable'], p['positive'],
                    p['threshold'], p['quality'], p['seconds'], model, task, novelty=p['novelty'], novel=p['novel'],
@@ -120,6 +119,8 @@ class Answers(Keeping):
     "Models, requests and what was answered"
     @cached_property
     def _bundles(self)->dict: return {} # rows of models that were asked for
+    @cached_property
+    def _tasks(self)->dict: return {} # and their tasks
 
 # %% ../../nbs/serve/40_answers.ipynb #6df59639
 def bundle_digest(row, # of the table `bundle`: its columns by name
@@ -147,7 +148,7 @@ def register(self:Answers,
         if not old: conn.execute(bundle.insert().values(**row))
         note(Event('bundle', b.id, bundle_digest(row)))
     self.write(_job)
-    self._bundles.pop(b.id, None)
+    for known in (self._bundles, self._tasks): known.pop(b.id, None)
     return b.id
 
 # %% ../../nbs/serve/40_answers.ipynb #6460d164
@@ -169,6 +170,14 @@ def _bundle(self:Answers, key, conn=None)->dict:
             raise StoreError(f'{self.name}: bundle {str(key)[:40]!r} is not registered: call register(bundle) first')
         self._bundles[key] = dict(found)
     return self._bundles[key]
+
+# %% ../../nbs/serve/40_answers.ipynb #5c1f9a70
+@patch
+def _answers_by(self:Answers, key, conn=None)->tuple:
+    "The row of a bundle, and its task, which is checked once"
+    b = self._bundle(key, conn)
+    if key not in self._tasks: self._tasks[key] = _task_of_its_own(b['task'])
+    return b, self._tasks[key]
 
 # %% ../../nbs/serve/40_answers.ipynb #6709b11a
 @patch
@@ -196,6 +205,7 @@ def _sealed(body, number)->str:
 
 # %% ../../nbs/serve/40_answers.ipynb #9c0f08d9
 _BY_KEY = sa.select(request.c.id, request.c.body).where(request.c.key == sa.bindparam('of')) # made once: asked twice
+_ANY_BY_KEY = 'SELECT 1 FROM request WHERE "key" = ?'
 
 @patch
 def _stored(self:Answers, conn, key, body)->Answer|None:
@@ -215,6 +225,7 @@ def find(self:Answers,
          body:str, # hash of what was sent, as from `body_hash`
         )->Answer|None: # None where the key is new
     "The stored answer to a request; another body under the same key is a `Conflict`"
+    if self.glance(_ANY_BY_KEY, key) == []: return None # most keys are new
     with self.read() as conn: return self._stored(conn, key, body)
 
 # %% ../../nbs/serve/40_answers.ipynb #946af23a
@@ -236,11 +247,13 @@ def _answer(self:Answers, conn, id)->Answer:
 def _prediction(self:Answers, conn, p)->Prediction:
     "A row of `prediction`, with some columns of its image, as a `Prediction`"
     file = p['file'] or f"{p['sha256'][:12]}{'.' + p['kind'] if p['kind'] else ''}"
-    g = _grading(p, file, self._bundle(p['bundle'], conn))
+    g = _grading(p, file, *self._answers_by(p['bundle'], conn))
     why = p['more'].get('not_kept', '')
     return Prediction(p['id'], p['image'], p['sha256'], p['kept'], p['role'], p['at'], g, why)
 
 # %% ../../nbs/serve/40_answers.ipynb #fbb60db2
+_ADD_REQUEST, _ADD_IMAGE, _ADD_PREDICTION = request.insert(), image.insert(), prediction.insert() # made once, too
+
 def _new()->str: return secrets.token_hex(12)
 
 # %% ../../nbs/serve/40_answers.ipynb #b0446e41
@@ -284,7 +297,7 @@ def _image(self:Answers, conn, note, p, kept, patient)->dict:
     mac = image_hmac(s['secret'], p.sha256) if s else ''
     row: dict = dict(id=_new(), sha256=p.sha256, subject=s.get('id'), hmac=mac, size=p.size, kind=p.kind, name=p.name,
                kept=kept, at=now())
-    conn.execute(image.insert(), row)
+    conn.execute(_ADD_IMAGE, row)
     if kept and kept_hash(kept) != p.sha256: note(Event('kept', row['id'], copy_digest(row)))
     return row
 
@@ -292,7 +305,7 @@ def _image(self:Answers, conn, note, p, kept, patient)->dict:
 @patch
 def _predict(self:Answers, conn, note, row, im)->Prediction:
     "Write a prediction and its event"
-    conn.execute(prediction.insert(), row)
+    conn.execute(_ADD_PREDICTION, row)
     note(Event('prediction', row['id'], prediction_digest(row, im)))
     return self._prediction(conn, row | dict(sha256=im['sha256'], kept=im['kept'], file=im['name'], kind=im['kind']))
 
@@ -351,7 +364,7 @@ def _record(self:Answers, conn, note, head, parts, patient, also)->Answer:
     id, said = _new(), []
     begun, body = head['begun'] or head['done'], _sealed(head['body'], secrets.token_hex(16))
     head = head | dict(id=id, begun=begun, body=body)
-    conn.execute(request.insert(), head)
+    conn.execute(_ADD_REQUEST, head)
     note(Event('request', id, request_digest(head)))
     for p, kept, row in parts:
         if kept: self._keep(p) # it is there, unless an erasure was quicker

@@ -40,6 +40,8 @@ def audit_hash(row, # a row of the table, or a dictionary of its columns
     return digest_of([r['sequence'], r['kind'], r['reference'], r['digest'], r['at'].isoformat(), r['previous']])
 
 # %% ../../nbs/serve/20_audit.ipynb #5a70fe1e
+_ADD = audit.insert() # made once: done at every write
+
 def append_audit(conn, # a connection in a write, of which there is one at a time
                  events:Iterable[Event], # in the order in which they happened
                 ):
@@ -52,7 +54,7 @@ def append_audit(conn, # a connection in a write, of which there is one at a tim
         last = audit_hash(row)
         rows.append(row | dict(hash=last))
     if not rows: return
-    conn.execute(audit.insert(), rows)
+    conn.execute(_ADD, rows)
     write_setting(conn, 'audit', dict(sequence=n, hash=last))
 
 # %% ../../nbs/serve/20_audit.ipynb #757c4714

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'KNOWN', 'VERSIONS', 'StoreError', 'Conflict', 'StoreFull', 'ReadOnlyStore', 'StoreBusy', 'NewerStore',
-           'store_errors', 'store_url', 'open_engine', 'shown_store', 'schema_version', 'migrate', 'read_setting',
-           'write_setting']
+           'store_errors', 'store_url', 'writing', 'open_engine', 'shown_store', 'schema_version', 'migrate',
+           'read_setting', 'write_setting']
 
 # %% ../../nbs/serve/15_engine.ipynb #270a9689
 import os, sqlite3, threading, time, weakref
@@ -131,16 +131,22 @@ def _prepare(timeout):
     return _connect
 
 # %% ../../nbs/serve/15_engine.ipynb #619b852f
-_LOCK = 0x7265_7469_6e61 # the number of the lock that writers take in PostgreSQL: 'retina' in ASCII
-
-def _begin_sqlite(conn):
-    "Begin as a reader or as a writer"
-    conn.exec_driver_sql('BEGIN IMMEDIATE' if conn.get_execution_options().get('write') else 'BEGIN')
+def _begin(conn): # of the driver
+    "Begin as a writer, or as a reader"
+    conn.cursor().execute('BEGIN IMMEDIATE' if conn.info.pop('write', False) else 'BEGIN')
 
 # %% ../../nbs/serve/15_engine.ipynb #95097168
-def _begin_postgresql(conn):
-    "A writer waits for its turn"
-    if conn.get_execution_options().get('write'): conn.exec_driver_sql(f'SELECT pg_advisory_xact_lock({_LOCK})')
+_LOCK = 0x7265_7469_6e61 # the number of the lock that writers take in PostgreSQL: 'retina' in ASCII
+
+@contextmanager
+def writing(engine:sa.Engine # as from `open_engine`
+           )->Iterator[sa.Connection]: # a context that gives a connection
+    "One transaction that writes: it waits for its turn, and commits unless something is raised"
+    with engine.connect() as conn:
+        conn.connection.info['write'] = True # for `_begin`
+        with conn.begin():
+            if engine.name == 'postgresql': conn.exec_driver_sql(f'SELECT pg_advisory_xact_lock({_LOCK})')
+            yield conn
 
 # %% ../../nbs/serve/15_engine.ipynb #feb56d5f
 def _patience(timeout):
@@ -178,18 +184,18 @@ def open_engine(
     where, # a folder, a file, or a URL, as for `store_url`
     *,
     timeout:float=60., # seconds that a writer waits for others
-)->sa.Engine: # `write=True` among its execution options makes a transaction that of a writer
+)->sa.Engine: # its transactions read, but for those of `writing`
     "Connect to a store: a new SQLite file is made, for its owner alone; PostgreSQL needs the extra [serve]"
     url, pool = store_url(where), dict(pool_timeout=timeout)
     if url.get_backend_name() == 'sqlite':
         _new_file(Path(url.database or ''))
-        engine, prepare, begin = sa.create_engine(url, pool_size=20, max_overflow=20, **pool), _prepare, _begin_sqlite
+        engine, prepare = sa.create_engine(url, pool_size=20, max_overflow=20, **pool), _prepare
+        engine.dialect.do_begin = _begin
     else:
         need('psycopg')
         engine = sa.create_engine(url, pool_size=10, pool_pre_ping=True, connect_args=dict(connect_timeout=10), **pool)
-        prepare, begin = _patience, _begin_postgresql
+        prepare = _patience
     event.listen(engine, 'connect', prepare(timeout))
-    event.listen(engine, 'begin', begin)
     _ENGINES.add(engine)
     return engine
 
@@ -265,7 +271,7 @@ def migrate(engine:sa.Engine, # as from `open_engine`
         with engine.connect() as conn: done = _is_current(conn, where)
         _to_wal(engine)
         if done: return
-        with engine.execution_options(write=True).begin() as conn:
+        with writing(engine) as conn:
             if not _is_current(conn, where): _upgrade(conn) # nobody else was first
 
 # %% ../../nbs/serve/15_engine.ipynb #fa6ed456

@@ -8,6 +8,7 @@ __all__ = ['patient_key', 'Photo', 'photo', 'split_tags']
 # %% ../../nbs/serve/35_photos.ipynb #dffe0a9f
 import hashlib, hmac, json, re, unicodedata
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ..core import SettingError, read_bytes, shown_name
 from .kept import picture_kind
@@ -55,6 +56,7 @@ def photo(
 # %% ../../nbs/serve/35_photos.ipynb #aaa80b27
 def _clean(text, n=500)->str:
     "A text from outside, in one line and of at most `n` characters"
+    if isinstance(text, str) and text.isascii() and text.isprintable(): return ' '.join(text.split())[:n] # most are
     return ' '.join(re.sub(r'[\x00-\x1f\x7f]', ' ', shown_name(text or '')).split())[:n]
 
 # %% ../../nbs/serve/35_photos.ipynb #6614629b
@@ -68,6 +70,7 @@ _DROPPED = {'dob', 'dateofbirth', 'birthdate', 'birthday', 'firstname', 'forenam
             'healthcardnumber'}
 _TOLD = {'patientage', 'patientsage', 'patientsex', 'patientssex', 'patientgender'} # of a patient, but not who
 
+@lru_cache(2**10) # the same few names come with every photograph
 def _tells_who(name)->str:
     "The plain name of a tag that tells who somebody is; '' for any other tag"
     plain = re.sub(r'[^a-z0-9]', '', unicodedata.normalize('NFKC', str(name)).lower())

@@ -19,7 +19,7 @@ from sqlalchemy import event, exc
 from .audit import append_audit, check_salt, salt_event
 from .engine import (
     ReadOnlyStore, StoreBusy, StoreError, StoreFull, _Lost, _translated, migrate, open_engine, read_setting,
-    shown_store, store_errors, write_setting)
+    shown_store, store_errors, write_setting, writing)
 from .schema import audit, request, subject
 
 # %% ../../nbs/serve/30_writing.ipynb #e7c30dc0
@@ -37,7 +37,7 @@ class _Glance:
     def __call__(self, sql, *values)->list|None:
         if not self._url or os.getpid() != self._pid: return None
         try: return (self._conn or self._open()).execute(sql, values).fetchall()
-        except sqlite3.Error: return None
+        except (sqlite3.Error, ValueError): return None # or no text that can be stored
     def _open(self):
         how = dict(timeout=0, isolation_level=None, check_same_thread=False)
         self._conn = conn = sqlite3.connect(self._url, uri=True, **how)
@@ -58,7 +58,6 @@ class Database:
     ):
         self.engine, self._pid = open_engine(url, timeout=timeout), os.getpid()
         self.name, self.group = shown_store(self.engine), group
-        self._writer = self.engine.execution_options(write=True)
         self._queue, self._turn = deque(), threading.Lock()
         migrate(self.engine)
         self.glance = _Glance(self.engine)
@@ -136,7 +135,7 @@ def _commit(self:Database, jobs):
     "Do a group of jobs in one transaction; its audit events come last, so that the chain is held for the shortest time"
     sent = False
     try:
-        with store_errors(self.name), self._writer.begin() as conn:
+        with store_errors(self.name), writing(self.engine) as conn:
             events = [e for job in jobs for e in self._do(conn, job, len(jobs) == 1)]
             if len(jobs) == 1 and jobs[0].error: raise jobs[0].error # nobody else has anything to lose
             append_audit(conn, events)
