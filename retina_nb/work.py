@@ -6,18 +6,22 @@
 __all__ = ['writable', 'free_out', 'free_file', 'Progress', 'progress']
 
 # %% ../nbs/18_work.ipynb #19c2d29c
-import os, sys, tempfile, threading, time
+import os, re, sys, tempfile, threading, time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .base import RunError, watched
 
 # %% ../nbs/18_work.ipynb #ca8d221f
+_ADDRESS = re.compile(r'([a-z][a-z0-9+.-]+:)/', re.I) # as a path holds it: with one stroke
+
 def writable(folder, # where something shall be written; it need not exist yet
              error:type=RunError # the kind of error to raise
             )->Path: # `folder`
     "Can files be made in `folder`, or the folder itself? If not, an `error` that says why"
     place = Path(folder)
+    if (m := _ADDRESS.match(str(folder))) and not Path(m[1]).exists():
+        raise error(f'{m[1]}//...: is an address; a folder on this machine is needed')
     while not place.exists() and place != place.parent: place = place.parent
     if not place.is_dir(): raise error(f'{place}: is a file, not a folder; choose another place')
     try: tempfile.TemporaryFile(dir=place).close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..core import RunError, SettingError
 from ..disk import json_hash, open_file, read_bytes, read_json, write_json
+from ..work import writable
 from ..storage import is_url, url_infos
 
 
@@ -88,7 +89,7 @@ def _check_out(out, pre, root):
     "May a cache with these settings be made, or continued, in `out`?"
     if root and os.path.isdir(root) and out.resolve().is_relative_to(Path(root).resolve()):
         raise SettingError(f'{out}: lies inside the data set, which would then hold itself; choose a folder outside')
-    if not out.exists(): return
+    if not out.exists(): return writable(out)
     if not out.is_dir(): raise RunError(f'{out}: is a file; choose another --out')
     if not (out/'cache.json').exists():
         if not any(f.name != '.lock' for f in out.iterdir()): return

@@ -31,7 +31,7 @@ from .unsure import unsure_rule
 from ..disk import new_folder, read_json, write_json
 from ..image.gradable import ungradable
 from ..measure.inputs import reaches
-from ..work import Progress
+from ..work import Progress, writable
 
 # %% ../../nbs/deploy/46_exporter.ipynb #96114c17
 def operating_curve(
@@ -253,7 +253,7 @@ def _say(folder, config, task):
 # %% ../../nbs/deploy/46_exporter.ipynb #36059b65
 def _in_the_way(out):
     "Raise unless `out` is free, empty or an older bundle"
-    out = Path(out)
+    out = writable(out, BundleError)
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())): return
     try: ok = out.is_dir() and read_json(out/'config.json').get('format') == FORMAT and (out/'SHA256SUMS').is_file()
     except (RetinaError, AttributeError): ok = False

@@ -270,10 +270,13 @@ def grade_many(
     files, workers = image_files(images), workers or CORES
     session = self._session if len(files) == 1 else self._one_core()
     def _one(i, src): return self._one_of_many(i, src, session, grade_anyway)
-    with ThreadPoolExecutor(workers) as pool, _progress(len(files), progress) as bar:
-        for g in _in_order(pool, _one, files, 2*workers):
-            yield g
-            if bar is not None: bar.update()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with _progress(len(files), progress) as bar:
+            for g in _in_order(pool, _one, files, 2*workers):
+                yield g
+                if bar is not None: bar.update()
+    finally: pool.shutdown(wait=False, cancel_futures=True) # who stops half way may be one of its threads
 
 # %% ../../nbs/deploy/45_grader.ipynb #02939074
 @patch

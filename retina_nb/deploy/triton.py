@@ -16,6 +16,7 @@ from fastcore.script import Param
 from ..core import DISCLAIMER, BundleError, SettingError
 from ..commands import call_parse, one_line_errors
 from ..disk import new_folder, write_json
+from ..work import writable
 from .bundle import load_bundle
 from .golden import golden_answer, golden_tolerance
 from .guard import open_session, scan_onnx, sound_answer
@@ -128,12 +129,12 @@ def to_triton(
     **kwargs, # `max_batch`, `delay_us`, `threads`, `instances` of `triton_config`
 )->Path: # the folder of the model
     "Add a bundle to a Triton model repository"
-    b = load_bundle(bundle)
+    b, out = load_bundle(bundle), writable(out, BundleError)
     name, (data, _) = _model_name(b, name), b.onnx(precision)
     config = triton_config(b, name, data, backend=backend, **kwargs)
     _check_golden(b, data, precision)
     pre = dict(preprocess=b.preprocess.to_dict(), preprocess_hash=b.preprocess.hash)
-    with new_folder(Path(out)/name, error=BundleError) as tmp:
+    with new_folder(out/name, error=BundleError) as tmp:
         (tmp/'1').mkdir()
         (tmp/'1'/'model.onnx').write_bytes(data)
         if backend == 'python': (tmp/'1'/'model.py').write_text(model_code(), encoding='utf-8')

@@ -16,6 +16,7 @@ import pandas as pd
 from ..core import DISCLAIMER, Run, RunError, need
 from ..commands import call_parse, next_command, one_line_errors
 from ..disk import new_folder, write_json
+from ..work import writable
 from ..data.records import load_records
 from ..data.split import split_records
 from ..deploy.exporter import export
@@ -55,6 +56,7 @@ MINUTES = 'three to four minutes on two cores' # where nothing else runs
 # %% ../../nbs/report/20_demo.ipynb #68d4b8dc
 def _own(out):
     "Refuse to replace a folder that an earlier demo did not make"
+    writable(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())): return
     if (out/'demo.json').is_file(): return
     raise RunError(f'{out}: exists and was not made by retina_demo; choose another --out')

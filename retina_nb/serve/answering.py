@@ -25,6 +25,7 @@ from .journal import Journal, Meters, fault_of
 from .limits import Limits, Memory, Refusal, Turns, photo_memory
 from .models import Models
 from .notices import Messenger, Notify
+from .photos import _Split, split_tags
 from .queue import unsure_of
 from .replies import UNSURE
 from .review import SamplingPlan, follow_plan, must_read, put_to_plan
@@ -192,15 +193,15 @@ def answer(
 )->Answered:
     "Grade photographs and keep the answer; a key that was used for something else is a `Conflict`"
     begun, options, key = now(), options or Options(), _request_key(key)
-    photos = [photo(data, patient=patient_of(data)) for data in sent.files]
+    photos, tags = [photo(data, patient=patient_of(data)) for data in sent.files], _Split(*split_tags(sent.tags))
     self._keep_blind(photos, client)
-    body = self.store.body_hash(photos, sent.tags)
+    body = self.store.body_hash(photos, tags)
     if options.grade_anyway: body = json_hash([body, 'grade_anyway'], 64)
     a, gs, stored = self.store.find(key, body) if key is not None else None, None, 0.
     if a is None:
-        gs, chosen = self._grade_all(photos, options, self._choose(photos, sent.tags, client, key))
+        gs, chosen = self._grade_all(photos, options, self._choose(photos, tags, client, key))
         begin = time.perf_counter()
-        a = self._record(photos, gs, chosen, key=key, body=body, client=client, tags=sent.tags, begun=begun)
+        a = self._record(photos, gs, chosen, key=key, body=body, client=client, tags=tags, begun=begun)
         stored = time.perf_counter() - begin
         if not a.repeated: self._shadow(a, photos, gs, chosen, options)
     unsure = self._unsure(a) if a.repeated else _now_unsure(a, chosen)

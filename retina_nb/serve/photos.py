@@ -77,10 +77,18 @@ def _tells_who(name)->str:
     known = plain in _WHO or plain in _DROPPED or (plain.startswith('patient') and plain not in _TOLD)
     return plain if known else ''
 
+# %% ../../nbs/serve/35_photos.ipynb #a4e0b7d1
+class _Split(dict):
+    "Tags that were looked through, and whose they are: it is asked for at several places, and found out once"
+    def __init__(self, tags, patient):
+        super().__init__(tags)
+        self.patient = patient
+
 # %% ../../nbs/serve/35_photos.ipynb #fffaab4c
 def split_tags(tags:dict|None, # what a client says of a photograph; None for nothing
               )->tuple: # (tags that are stored, the patient or '')
     "The tags without those that tell who it is; what is no object of plain values is a `SettingError`"
+    if isinstance(tags, _Split): return dict(tags), tags.patient
     tags = {} if tags is None else tags
     if not isinstance(tags, dict): raise SettingError(f'tags are names with values, not {type(tags).__name__}')
     if len(tags) > 50 or len(json.dumps(tags, default=str)) > 10_000:

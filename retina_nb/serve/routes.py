@@ -12,8 +12,9 @@ __all__ = ['READER', 'GRADER', 'REVIEWER', 'ADMIN', 'visitor_of', 'needs', 'name
 import asyncio, base64, re
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from fastcore.basics import patch
 
 from ..core import BundleError, DataError, ImageError, RetinaError, SettingError
@@ -36,14 +37,16 @@ def visitor_of(request:Request)->Visitor: # as the entry has found out
     return request.state.visitor
 
 # %% ../../nbs/serve/88_routes.ipynb #7205f380
+def _may(request, role)->Visitor:
+    who = visitor_of(request)
+    if not who.may(role): raise Refusal(403, f'your key is that of a {who.role}; this needs a {role}')
+    return who
+
 def needs(role:str # one of `ACCESS`
          )->Any: # a dependency of FastAPI; it gives the `Visitor`
     "Turn away whoever may not do this"
     if role not in ACCESS: raise ValueError(role)
-    async def _check(request:Request)->Visitor: # waits for nothing, and so needs no thread
-        who = visitor_of(request)
-        if not who.may(role): raise Refusal(403, f'your key is that of a {who.role}; this needs a {role}')
-        return who
+    async def _check(request:Request)->Visitor: return _may(request, role) # waits for nothing: so needs no thread
     return Depends(_check)
 
 # %% ../../nbs/serve/88_routes.ipynb #e970ccaa
@@ -117,21 +120,36 @@ async def take(service:Service,
     request.state.answer, request.state.said = said.answer.id, said # for the log, and for who looks at times
     return answer_json(said)
 
+# %% ../../nbs/serve/88_routes.ipynb #e92d0a4f
+def _straight(service)->type[APIRoute]:
+    "The class of a route with photographs, which looks for options only where the address has some"
+    async def _take(request):
+        key = request.path_params.get('key', request.headers.get('idempotency-key'))
+        return await take(service, request, _may(request, 'grader'), key, Options())
+    class _Straight(APIRoute):
+        def get_route_handler(self):
+            whole = super().get_route_handler()
+            async def _handle(request): return await (whole if request.scope['query_string'] else _take)(request)
+            return _handle
+    return _Straight
+
 # %% ../../nbs/serve/88_routes.ipynb #ec5526ab
 def add_gradings(api:FastAPI, service:Service):
     "Photographs in, answers out"
     how: Any = dict(response_model=AnswerOut, openapi_extra=_SENT, tags=['gradings'], responses=faults(*_BODY, 429))
-    @api.put('/v1/gradings/{key}', **how)
+    routes = APIRouter(route_class=_straight(service))
+    @routes.put('/v1/gradings/{key}', **how)
     async def put_grading(request:Request, key:str, heat_map:bool=False, grade_anyway:bool=False,
                           cam:bool=False, who:Visitor=GRADER):
         "Grade photographs under a key of your own: the same again gets the stored answer, something else 409"
         return await take(service, request, who, key, Options(heat_map, grade_anyway, cam))
-    @api.post('/v1/gradings', **how)
+    @routes.post('/v1/gradings', **how)
     async def post_grading(request:Request, heat_map:bool=False, grade_anyway:bool=False, cam:bool=False,
                            who:Visitor=GRADER):
         "Grade photographs; `Idempotency-Key` in the header is a key as above"
         key = request.headers.get('idempotency-key')
         return await take(service, request, who, key, Options(heat_map, grade_anyway, cam))
+    api.include_router(routes)
 
 # %% ../../nbs/serve/88_routes.ipynb #46af6db8
 def add_answers(api:FastAPI, service:Service):

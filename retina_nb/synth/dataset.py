@@ -23,7 +23,7 @@ from ..commands import call_parse, one_line_errors
 from ..image.read import image_size
 from .look import CAMERAS, draw_look
 from .render import PREVALENCE, SynthEye, _check, draw_grades, synth_eye
-from ..work import progress
+from ..work import progress, writable
 
 # %% ../../nbs/synth/30_dataset.ipynb #405472f0
 SYNTH_VERSION = 3 # goes up when the same seed no longer gives the same picture
@@ -137,6 +137,7 @@ def write_synth(out,          # folder to make
     "Write a synthetic data set: images and tables"
     if layout not in _layouts: raise SettingError(f"layout is {layout!r}: choose from {', '.join(_layouts)}")
     _check(0, size, {})
+    writable(out, DataError)
     df = plan_synth(n, seed, prevalence=prevalence, fractions=fractions, at_least=at_least)
     with new_folder(out, replace=replace, error=DataError) as tmp:
         (tmp/'images').mkdir()
@@ -209,7 +210,7 @@ def retina_sample(
     out:str='data', # folder of the sample; an older sample in it is replaced, its README.md kept
 ):
     "Write the synthetic sample: 480 fundus photographs with grades, in Kaggle's headerless pair files"
-    out, mine = Path(out), {'images', 'README.md', 'tags.csv'}
+    out, mine = writable(out, DataError), {'images', 'README.md', 'tags.csv'}
     mine |= {f'{split}_{k}.csv' for split in ('train','test') for k in ('img','label')}
     if out.exists() and not out.is_dir(): raise DataError(f'{out}: is a file; choose a folder')
     strange = {f.name for f in out.iterdir()} - mine if out.is_dir() else set()

@@ -14,6 +14,7 @@ import cv2, numpy as np, pandas as pd
 
 from ..core import DataError, SettingError, get_task
 from ..disk import cache_dir, new_folder, write_table
+from ..work import writable
 
 # %% ../../nbs/synth/40_scan.ipynb #3a824e82
 def _waves(rng, x, n, power)->np.ndarray:
@@ -166,7 +167,7 @@ def write_scans(out,         # folder to make
                 replace:bool=False # take the place of what is in `out`? Otherwise that is an error
                )->pd.DataFrame:    # the records, image paths relative to `out`
     "Write a set of synthetic OCT scans: images and `records.csv`"
-    df, classes = _plan_scans(n, seed), get_task('oct').classes
+    df, classes, out = _plan_scans(n, seed), get_task('oct').classes, writable(out, DataError)
     with new_folder(out, replace=replace, error=DataError) as tmp:
         (tmp/'images').mkdir()
         def draw(row):

@@ -19,7 +19,7 @@ from .dataset import SYNTH_VERSION, plan_synth
 from .geometry import draw_scene, grade_from_lesions
 from .look import draw_look
 from .render import SynthEye, _Canvas, _check, _render
-from ..work import progress
+from ..work import progress, writable
 
 # %% ../../nbs/synth/35_varied.ipynb #aefb10c9
 LESION_GROUPS = dict(dark=('microaneurysm', 'haemorrhage'), bright=('hard_exudate',), soft=('cotton_wool_spot',),
@@ -141,7 +141,7 @@ def write_varied(out, # folder to make
     df = plan_synth(n, seed, prevalence=prevalence, fractions=fractions)
     df['mask'] = [f'masks/{Path(f).stem}.png' for f in df['image']]
     kept = df[['image', 'label', 'patient', 'eye', 'split', 'mask']].assign(source='varied')
-    with new_folder(out, replace=replace, error=DataError) as tmp:
+    with new_folder(writable(out, DataError), replace=replace, error=DataError) as tmp:
         for name in ('images', 'masks'): (tmp/name).mkdir()
         pool = ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1))
         try:

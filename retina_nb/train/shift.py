@@ -14,7 +14,6 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from fastcore.script import Param, store_true
 from scipy import stats
 
-from ..addresses import is_url
 from ..core import DataError, Run, RunError, SettingError, Task, task_of
 from ..commands import call_parse, next_command, one_line_errors
 from ..disk import write_table
@@ -190,7 +189,7 @@ def _divided(table, left_out, train_on, seeds, seed, weights):
 # %% ../../nbs/train/85_shift.ipynb #e05bd604
 def _check_out(out):
     "Raise a `RunError` for a place where no run folders can be made"
-    if not isinstance(out, (str, Path)) or not str(out).strip() or is_url(out):
+    if not isinstance(out, (str, Path)) or not str(out).strip():
         raise RunError(f'{out!r}: a folder on this machine is needed (--out)')
     if Path(out).is_file(): raise RunError(f'{out}: is a file; choose another --out')
     writable(Path(out))

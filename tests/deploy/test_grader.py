@@ -262,3 +262,20 @@ print(next(int(o.split()[1])//1024 for o in open("/proc/self/status") if o.start
 def test_real_photographs(grader, real_data, folder, n):
     out = grader(real_data/folder)
     assert len(out) == n and all(isinstance(o, Grading) for o in out)
+
+def test_what_is_dropped_half_way_waits_for_nobody(grader, eyes, monkeypatch):
+    "Whoever lets go of it last may be one of its own threads, which cannot wait for itself"
+    wrong, may, gone, data = [], threading.Event(), threading.Event(), eyes[0].read_bytes()
+    monkeypatch.setattr(sys, 'unraisablehook', wrong.append)
+    class Src:
+        def __init__(self, i): self.i = i
+        def read(self):
+            if self.i == 3:
+                may.wait(20)
+                held.clear()
+                gone.set()
+            return data
+    held = [grader.grade_many([Src(i) for i in range(50)], workers=2)]
+    for _ in range(2): next(held[0])
+    may.set()
+    assert gone.wait(20) and not wrong, wrong

@@ -6,6 +6,7 @@ import numpy as np, pandas as pd, pytest
 
 torch = pytest.importorskip('torch')
 from torch import nn
+from random_model import shared
 from servers import Handler, Server
 from retina_nb.core import RetinaError, Run, RunError, SettingError, TASKS
 from retina_nb.data import load_records, split_records
@@ -310,3 +311,15 @@ def test_every_reader_of_a_run_understands_its_settings_or_refuses_them_in_one_l
     TASKS.clear(); TASKS.update(known)
     (mine/'config.json').write_text('[]')
     with pytest.raises(RunError, match='config.json'): export(mine, tmp_path/'bundle')
+
+@pytest.mark.parametrize('where', ['s3://clinic/run', 'gs://name:secret@clinic/run', 'https://clinic.example/run', 'file:///tmp/run'])
+def test_what_is_written_here_alone_takes_no_address(where, tmp_path, monkeypatch, typed):
+    "A training, a folder of records, a report: none makes a folder called `s3:`"
+    monkeypatch.chdir(tmp_path)
+    for command in ('retina_train synth:20', 'retina_pretrain synth:20', 'retina_lesions', 'retina_shift a=synth:20 b=synth:30', 'retina_compare synth:20', 'retina_cache synth:20',
+                    'retina_explore synth:20', f'retina_export {shared()[0]}', f'retina_triton {shared()[1]}', 'retina_sample', 'retina_demo'):
+        command = (*command.split(), '--out', where)
+        r = typed(*command)
+        assert r.returncode == 2 and r.stderr.strip().count('\n') == 0 and 'secret' not in r.stderr, (command, r)
+        assert any(w in r.stderr for w in ('is an address', 'on this machine')), (command, r.stderr)
+    assert list(tmp_path.iterdir()) == []
