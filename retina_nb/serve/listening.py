@@ -7,6 +7,7 @@ __all__ = ['HEAD', 'PATIENCE', 'listen_on', 'to_journal', 'server_of', 'Running'
 
 # %% ../../nbs/serve/89_listening.ipynb #77260703
 import contextlib, json, logging, socket, threading, time, warnings
+from collections import deque
 from typing import Any
 
 import httptools, uvicorn
@@ -68,6 +69,7 @@ _OFFER = b'upgrade', b'connection', b'http2-settings' # headers of an offer to g
 class _Bounded(HttpToolsProtocol):
     "HTTP as uvicorn reads it, with bounds to what may have no end"
     _head = _unseen = 0 # bytes of this head so far; bytes that came since something was handed on
+    _whole = None # the last request that is there whole
     def _seen(self, n=0):
         self._head, self._unseen = self._head + n, 0
         if self._head > HEAD: raise ValueError('the headers are too long') # which the parser makes an error of its own
@@ -116,7 +118,9 @@ def on_headers_complete(self:_Bounded):
 @patch
 def on_message_complete(self:_Bounded):
     "The request is there, unless it is read again"
-    if not self.parser.should_upgrade(): HttpToolsProtocol.on_message_complete(self)
+    if self.parser.should_upgrade(): return
+    self._whole = self.cycle
+    HttpToolsProtocol.on_message_complete(self)
 
 # %% ../../nbs/serve/89_listening.ipynb #d892f54c
 class _Http(_Bounded):
@@ -130,6 +134,10 @@ class _Http(_Bounded):
         self.logger.warning('Too many connections.')
         await refuse(scope, None, send, Refusal(503, 'there are too many connections: try again', retry=1))
     def send_400_response(self, msg):
+        whole = self._whole
+        if whole is not None and not whole.response_complete: # it is owed its answer, and nothing that looks like one
+            self.pipeline, whole.keep_alive = deque(x for x in self.pipeline if not x[0].more_body), False
+            return self.flow.pause_reading()
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             body = json.dumps(dict(error='the request is not HTTP, or its headers are too long')).encode()
             more = {'Content-Type': 'application/json', 'Content-Length': str(len(body)), 'Connection': 'close', **SAFE}
