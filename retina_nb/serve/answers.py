@@ -171,14 +171,6 @@ def _bundle(self:Answers, key, conn=None)->dict:
         self._bundles[key] = dict(found)
     return self._bundles[key]
 
-# %% ../../nbs/serve/40_answers.ipynb #5c1f9a70
-@patch
-def _answers_by(self:Answers, key, conn=None)->tuple:
-    "The row of a bundle, and its task, which is checked once"
-    b = self._bundle(key, conn)
-    if key not in self._tasks: self._tasks[key] = _task_of_its_own(b['task'])
-    return b, self._tasks[key]
-
 # %% ../../nbs/serve/40_answers.ipynb #6709b11a
 @patch
 def body_hash(self:Answers,
@@ -247,7 +239,9 @@ def _answer(self:Answers, conn, id)->Answer:
 def _prediction(self:Answers, conn, p)->Prediction:
     "A row of `prediction`, with some columns of its image, as a `Prediction`"
     file = p['file'] or f"{p['sha256'][:12]}{'.' + p['kind'] if p['kind'] else ''}"
-    g = _grading(p, file, *self._answers_by(p['bundle'], conn))
+    b = self._bundle(p['bundle'], conn)
+    if b['id'] not in self._tasks: self._tasks[b['id']] = _task_of_its_own(b['task']) # checked once
+    g = _grading(p, file, b, self._tasks[b['id']])
     why = p['more'].get('not_kept', '')
     return Prediction(p['id'], p['image'], p['sha256'], p['kept'], p['role'], p['at'], g, why)
 

@@ -100,12 +100,14 @@ def data_received(self:_Bounded, data):
         self.logger.warning('Invalid HTTP request received.')
         self.send_400_response('')
 
+# %% ../../nbs/serve/89_listening.ipynb #b3f0a2c7
 @patch
 def _pass_over(self:_Bounded, rest):
     "Read a request again, without its offer to go on in another protocol"
     method = self.parser.get_method()
     if method == b'CONNECT': return self.send_400_response('')
-    head = [method + b' ' + self.url + b' HTTP/1.1', *(n + b': ' + v for n, v in self.headers if n not in _OFFER), b'', b'']
+    kept = [n + b': ' + v for n, v in self.headers if n not in _OFFER]
+    head = [method + b' ' + self.url + b' HTTP/1.1', *kept, b'', b'']
     self.parser = httptools.HttpRequestParser(self)
     self.data_received(b'\r\n'.join(head) + rest)
 
@@ -115,6 +117,7 @@ def on_headers_complete(self:_Bounded):
     "Begin to answer, unless the request is read again"
     if not self.parser.should_upgrade(): HttpToolsProtocol.on_headers_complete(self)
 
+# %% ../../nbs/serve/89_listening.ipynb #c81d5e0e
 @patch
 def on_message_complete(self:_Bounded):
     "The request is there, unless it is read again"
@@ -133,22 +136,26 @@ class _Http(_Bounded):
         if len(self.connections) < self.most: return await self._inside(scope, receive, send)
         self.logger.warning('Too many connections.')
         await refuse(scope, None, send, Refusal(503, 'there are too many connections: try again', retry=1))
-    def send_400_response(self, msg):
-        whole = self._whole
-        if whole is not None and not whole.response_complete: # it is owed its answer, and nothing that looks like one
-            self.pipeline, whole.keep_alive = deque(x for x in self.pipeline if not x[0].more_body), False
-            return self.flow.pause_reading()
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            body = json.dumps(dict(error='the request is not HTTP, or its headers are too long')).encode()
-            more = {'Content-Type': 'application/json', 'Content-Length': str(len(body)), 'Connection': 'close', **SAFE}
-            head = ['HTTP/1.1 400 Bad Request', *(f'{k.lower()}: {v}' for k, v in more.items()), '', '']
-            self.transport.write('\r\n'.join(head).encode() + body)
-        self.transport.close()
     def eof_received(self):
         c = self.cycle
         if c is None or c.response_complete or c.more_body: return None # nothing is owed: close
         c.keep_alive = False
         return True
+
+# %% ../../nbs/serve/89_listening.ipynb #ad90c617
+@patch
+def send_400_response(self:_Http, msg):
+    "End a connection on which something came that cannot be read"
+    whole = self._whole
+    if whole is not None and not whole.response_complete: # it is owed its answer, and nothing that looks like one
+        self.pipeline, whole.keep_alive = deque(x for x in self.pipeline if not x[0].more_body), False
+        return self.flow.pause_reading()
+    if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        body = json.dumps(dict(error='the request is not HTTP, or its headers are too long')).encode()
+        more = {'Content-Type': 'application/json', 'Content-Length': str(len(body)), 'Connection': 'close', **SAFE}
+        head = ['HTTP/1.1 400 Bad Request', *(f'{k.lower()}: {v}' for k, v in more.items()), '', '']
+        self.transport.write('\r\n'.join(head).encode() + body)
+    self.transport.close()
 
 # %% ../../nbs/serve/89_listening.ipynb #a5c902a5
 PATIENCE = 90 # seconds for what is under way when the server is told to stop

@@ -36,12 +36,13 @@ def visitor_of(request:Request)->Visitor: # as the entry has found out
     "Who asks"
     return request.state.visitor
 
-# %% ../../nbs/serve/88_routes.ipynb #7205f380
+# %% ../../nbs/serve/88_routes.ipynb #0e6f51bd
 def _may(request, role)->Visitor:
     who = visitor_of(request)
     if not who.may(role): raise Refusal(403, f'your key is that of a {who.role}; this needs a {role}')
     return who
 
+# %% ../../nbs/serve/88_routes.ipynb #7205f380
 def needs(role:str # one of `ACCESS`
          )->Any: # a dependency of FastAPI; it gives the `Visitor`
     "Turn away whoever may not do this"
