@@ -40,8 +40,9 @@ def test_commands_exist(root):
 def test_make_targets_exist(root):
     targets = set(re.findall(r'^([a-z-]+):', (root/'Makefile').read_text(), re.M))
     for page in ('README.md', 'CONTRIBUTING.md', 'benchmarks/README.md'):
-        used = set(re.findall(r'\bmake ([a-z-]+)\b', re.sub(r'^(?!.*[`#]).*$', '', (root/page).read_text(), flags=re.M)))
-        assert used <= targets, f'{page}: {used - targets}'
+        code = re.findall(r'```.*?```|`[^`\n]+`', (root/page).read_text(), re.S) # in prose "make" is a word
+        used = set(re.findall(r'\bmake ([a-z-]+)\b', '\n'.join(code)))
+        assert used and used <= targets, f'{page}: {used - targets}'
 
 @pytest.mark.full
 def test_example_runs(root, tmp_path):
