@@ -13,6 +13,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, pandas as pd, torch
 
 from retina_nb.core import Run
+from retina_nb.data.records import load_records
 from retina_nb.disk import write_json
 from retina_nb.image.judged import quality_table
 from retina_nb.measure.evaluation import evaluate
@@ -38,6 +39,7 @@ ARMS = {
     'marked lesions, all layers trained': dict(tuned=True),
     'marked lesions': dict(lesions=True),
     'marked lesions, drawn eyes only': dict(lesions=True, alone=True),
+    'marked lesions, drawn eyes too': dict(lesions=True, drawn=True),
 }
 
 class Found:
@@ -63,13 +65,23 @@ def marked_run(runs, seed):
     "Grades of drawn eyes from their marked lesions: no photograph has been seen"
     return probed(str(varied_dataset(N_MARKED, seed)), runs/'marked_drawn'/f'seed{seed}', runs, seed)
 
+def with_drawn(records, seed):
+    "The same table and the drawn eyes that lesions were learned from, for training only: validation stays with photographs"
+    drawn = load_records(varied_dataset(N_MARKED, seed), warn=False)
+    both = pd.concat([records, drawn.assign(source=DRAWN, split='train', patient=DRAWN + '/' + drawn['patient'].astype(str))[records.columns]], ignore_index=True)
+    both.attrs = records.attrs
+    return both
+
 def tried(arm, name, seed, table, runs):
     "The row of one arm, one source that is left out and one seed"
     how, there, others = ARMS[arm], table[table['source'] == name], [r for r in REAL if r != name]
     place = runs/arm.replace(' ', '_').replace(',', '')
     if how.get('alone'):
         run, others = marked_run(runs, seed) if how.get('lesions') else drawn_run(runs, seed), [DRAWN]
-    elif how.get('lesions'): run = probed(leave_out(table, name, train_on=others, seed=seed), place/name/f'seed{seed}', runs, seed)
+    elif how.get('lesions'):
+        records = leave_out(table, name, train_on=others, seed=seed)
+        if how.get('drawn'): records, others = with_drawn(records, seed), [*others, DRAWN]
+        run = probed(records, place/name/f'seed{seed}', runs, seed)
     else:
         start = dict(weights=drawn_run(runs, seed).path/'model.safetensors') if how.get('start') else {}
         if how.get('tuned'): start = dict(arch='lesion_net', size=256, epochs=8, lr_mult=100., weights=marker(runs, seed))
