@@ -155,9 +155,8 @@ RETINAMNIST = {
     'plain': dict(), 'ben_graham': dict(contrast='ben_graham'), 'soft qwk': dict(loss='qwk'), 'ema': dict(ema=.98), 'mixup': dict(mix='mixup'),
     'soft qwk, 40 epochs': dict(loss='qwk', epochs=40), 'soft qwk, resnet10t': dict(loss='qwk', arch='resnet10t', precision='bf16')} # these two after the first five
 
-def tiny_synth(folder, n, side=28, cut=False):
-    "Synthetic photographs as small as RetinaMNIST's, as records; `cut`: the square around the field, as those are cut, instead of the whole picture pressed into one"
-    records, folder = load_records(f'synth:{n}', warn=False), Path(folder)
+def tiny(records, folder, side=28, cut=False):
+    "The same records with photographs as small as RetinaMNIST's; `cut`: the square around the field, as those are cut, instead of the whole picture pressed into one"
     folder.mkdir(parents=True, exist_ok=True)
     def one(f):
         out = folder/f'{Path(f).stem}.png'
@@ -171,6 +170,8 @@ def tiny_synth(folder, n, side=28, cut=False):
     attrs, small = records.attrs, records.assign(image=records['image'].map(one))
     small.attrs = attrs
     return small
+
+def tiny_synth(folder, n, cut=False): return tiny(load_records(f'synth:{n}', warn=False), folder, cut=cut)
 
 PUBLISHED = { # as reviewed papers give them: Yang et al. 2023, doi:10.1038/s41597-022-01721-8; Doerrich et al. 2025, arXiv:2404.15786
     'MedMNIST v2, ResNet-18 at 28 px': dict(auc=.717, accuracy=.524), 'MedMNIST v2, ResNet-50 at 28 px': dict(auc=.726, accuracy=.528),

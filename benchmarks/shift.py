@@ -22,7 +22,7 @@ from retina_nb.train.model import build_model, grade_records
 from retina_nb.synth.varied import varied_dataset
 from retina_nb.train.shift import join_sources, leave_out, leave_source_out
 from retina_nb.train.training import train
-from long import N_MARKED, data, marker, mean_interval, probed
+from long import N_MARKED, data, marker, mean_interval, probed, tiny, tiny_synth
 from run import machine
 
 RESULT = Path(__file__).parent/'results'/'table_shift.json'
@@ -116,6 +116,29 @@ def adapted(model, records):
         for j in range(0, len(images), 64): model(torch.from_numpy(np.array(images[j:j+64])))
     return model.eval()
 
+# --- with RetinaMNIST, at its size
+
+TINY = dict(arch='test_resnet', size=64, epochs=20, loss='qwk', contrast='none', pretrained=False, progress=False) # as long.py chose it on RetinaMNIST's validation part
+
+def tiny_rows(runs, seeds):
+    """Three sources of photographs of 28 pixels, each left out in turn: RetinaMNIST's training and validation part, and the square around the eye of
+    IDRiD's and EyePACS', shrunk. From random weights, and from those of drawn eyes of that size"""
+    sets = dict(retinamnist=data()/'medmnist'/'retinamnist.npz', idrid=data()/'idrid', eyepacs=data()/'eyepacs-small')
+    records = {k: load_records(d, warn=False) for k, d in sets.items()}
+    small = {k: r if k == 'retinamnist' else tiny(r, runs/'tiny'/k, cut=True) for k, r in records.items()}
+    table, out = join_sources(small, 'dr', seed=42), []
+    drawn = tiny_synth(runs/'tiny'/DRAWN, N_DRAWN, cut=True)
+    for seed in range(seeds):
+        start = train(drawn, out=runs/'tiny'/f'start{seed}', seed=seed, resume=True, **TINY)
+        for arm, more in {'random weights': {}, 'weights of drawn eyes': dict(weights=start.path/'model.safetensors', lr=3e-3, lr_mult=1.)}.items():
+            place = runs/'tiny'/arm.replace(' ', '_')
+            for name in sets:
+                if not (place/name/f'seed{seed}'/'metrics.json').is_file(): leave_source_out(table, place, left_out=name, seeds=1, seed=seed, **TINY | more)
+                run = Run(place/name/f'seed{seed}')
+                out.append(dict(arm=arm, left_out=name, seed=seed, images=run.metrics['n_images'], own_qwk=short(evaluate(run.predictions_valid, 'dr', n_boot=10))['qwk'], **short(run.metrics)))
+                print('tiny', out[-1], flush=True)
+    return out
+
 # --- what it comes to
 
 def summary(rows):
@@ -174,12 +197,17 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--runs', type=Path, default=Path('runs/shift'))
     p.add_argument('--seeds', type=int, default=3)
-    p.add_argument('--only', nargs='*', choices=ARMS)
+    p.add_argument('--only', nargs='*', choices=(*ARMS, 'tiny'))
     a = p.parse_args()
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
-    table = join_sources(dict(idrid=data()/'idrid', eyepacs=data()/'eyepacs-small', drawn=f'synth:{N_DRAWN}'), 'dr', seed=42)
     found = Found(RESULT)
-    for seed, arm, name in itertools.product(range(a.seeds), a.only or ARMS, REAL): # seed by seed, so that what is stopped early can be read
+    if not a.only or 'tiny' in a.only:
+        rows = tiny_rows(a.runs, a.seeds)
+        found.look()
+        found.save(tiny=rows)
+        if a.only == ['tiny']: return
+    table = join_sources(dict(idrid=data()/'idrid', eyepacs=data()/'eyepacs-small', drawn=f'synth:{N_DRAWN}'), 'dr', seed=42)
+    for seed, arm, name in itertools.product(range(a.seeds), [arm for arm in a.only or ARMS if arm in ARMS], REAL): # seed by seed, so that what is stopped early can be read
         if f'{arm}/{name}/{seed}' in found.look(): continue
         row = tried(arm, name, seed, table, a.runs)
         found.add(row)
