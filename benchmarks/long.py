@@ -354,7 +354,7 @@ def fundus(a):
 # --- chest X-rays
 
 _REGNET = dict(arch='regnetx_002', size=128, epochs=15) # a third of resnet10t's time for a picture of the same size
-XRAY_TRIED = { # for bacterial against viral, each one step from a row before it
+XRAY_TRIED = { # for bacterial against viral: another network that sees more in the same time, then one change of that at a time
     'first': dict(arch='resnet10t', size=96, epochs=8), 'regnet, 128 px': _REGNET, 'regnet after pneumonia': _REGNET | dict(lr=3e-3, lr_mult=1.),
     'regnet, 192 px': _REGNET | dict(size=192)}
 
