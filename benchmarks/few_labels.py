@@ -13,8 +13,8 @@ division (split_seed 1) was looked at while the study was written and is not use
 
 A cell is a row (a way to learn), a column (how many labels), a draw and a seed. Its scores go to results/table_oct.json as soon as it is
 done, its predictions to RUNS/predictions: a study that was killed goes on where it was, by the same command. What needs no training
-comes first, then column by column. Two processes at once, one thread each; some two and a half hours of two cores that do nothing else (a training
-takes 25 s of a core, a pretraining ten minutes), by an estimate from what was tried.
+comes first, then the columns that have a goal, the rows beside, 1% and 10%. Two processes at once, one thread each; some two and a half
+hours of two cores (a training takes a minute of a core, a pretraining a quarter of an hour).
 """
 import argparse, dataclasses, datetime, fcntl, json, math, os, time, zlib
 from collections import Counter
@@ -40,7 +40,7 @@ HERE = Path(__file__).resolve().parent
 SCORES = 'balanced_accuracy', 'macro_auc', 'accuracy'
 COLUMNS = {'3 a class': dict(per_class=3), '10 a class': dict(per_class=10), '30 a class': dict(per_class=30), '1%': dict(fraction=.01),
            '10%': dict(fraction=.1), 'all': dict(fraction=1.)}
-PRETEXTS = {'simclr': dict(method='simclr', pairs='same'), 'simclr-patients': dict(method='simclr', pairs='patient'), 'vicreg': dict(method='vicreg', pairs='same')}
+PRETEXTS = {'simclr-patients': dict(method='simclr', pairs='patient'), 'simclr': dict(method='simclr', pairs='same'), 'vicreg': dict(method='vicreg', pairs='same')}
 ROWS = ('size alone', 'random encoder', 'scratch', 'self-taught', *(f'{m} {how}' for m in PRETEXTS for how in ('neighbours', 'spread', 'linear', 'fine-tuned')))
 GOALS = {'3 a class': .80, '10 a class': .87, '30 a class': .91, 'all': .95} # macro AUC of linear or fine-tuned, by the plan's first method
 PRINT = [ # what is in print on the same scans, and what stands in the way of a comparison
@@ -61,7 +61,7 @@ TRIED = [ # on validation patients, before the plan was fixed: SimCLR of 200 epo
     dict(what='scratch, lr .001', column='30 a class', draws=[.9321]), dict(what='scratch, lr .003', column='30 a class', draws=[.9423]),
     dict(what='scratch, lr .01', column='30 a class', draws=[.9483]), dict(what='self-taught, lr .01', column='10 a class', draws=[.9457, .8954]),
     dict(what='fine-tuned, lr .01', column='30 a class', draws=[.9440])]
-TRIED_FROZEN = { # frozen encoders of 200 epochs, the mean of five draws; the second was known only when the study had begun, and changed nothing of it
+TRIED_FROZEN = { # frozen encoders of 200 epochs, the mean of five draws: why pairs of a patient's scans come first
     'simclr': {'3 a class': dict(neighbours=.7711, linear=.7573, spread=.7622), '10 a class': dict(neighbours=.7999, linear=.8346, spread=.7887),
                '30 a class': dict(neighbours=.8335, linear=.8823, spread=.8194)},
     'simclr-patients': {'3 a class': dict(neighbours=.7872, linear=.7646, spread=.7905), '10 a class': dict(neighbours=.8241, linear=.8551, spread=.8191),
@@ -73,18 +73,23 @@ class Plan:
     division is taken out, the rest divided 7 to 3, so that 124 patients judge), from four candidates each way with one seed and two draws of
     10 a class: from scratch .01 (mean macro AUC .898 at .001, .909 at .003, .913 at .01, .891 at .02), fine-tuned .01 (.865 at .003, .878 at
     .01, .866 at .02; the head first, then all at .01: .854, of one draw). So fine-tuning was worse than scratch before the study began, with
-    SimCLR of 200 epochs; what the plan does about it was not tried but is what is in print: three times the epochs, as few scans make few
-    steps (Chen et al. 2020), pairs of a patient's scans (Azizi et al. 2021), a second method, and labels that a first training gives to the
-    scans without (tried: .921 with the same draws). `TRIED` has every figure"""
+    SimCLR of two views of a scan. The first method, which the goals are held against, is therefore SimCLR with two scans of a patient as
+    partners (Azizi et al. 2021), whose frozen features were better on the same patients (`TRIED_FROZEN`); it was not fine-tuned before. Beside
+    it, with one seed: the plain one, VICReg, and a training from scratch whose labels go to the scans that have none (.921 with the same
+    draws). `TRIED` has every figure. A first form of the plan had 600 epochs of pretraining in bf16 and three seeds of every row, which is
+    thirteen core hours on a processor that has no bf16; of it the two rows without training and eight cells from scratch had been scored,
+    and nothing was chosen by them"""
     arch: str = 'test_resnet' # .37 million parameters, a network that two cores can train hundreds of times; resnet10t with a GPU
     size: int = 64           # pixels a side
     channels: int = 1        # scans hold no colour
-    precision: str = 'bf16'  # of pretraining and training; half the time where the processor has it
+    precision: str = 'fp32'  # of pretraining and training; a processor without bf16 takes three times as long with it
     split_seed: int = 20     # of the one division by patient; 1 was looked at while the study was written
     fractions: tuple = (.6, .1, .3)
     draws: int = 5           # of the labels
     seeds: int = 3           # of pretraining, and of random weights
-    pre_epochs: int = 600    # of pretraining, over all training scans
+    side_seeds: int = 1      # the same, of rows beside: self-taught and all methods but the first
+    side_columns: tuple = ('10 a class', '30 a class') # in which rows beside are trained; readers of a frozen encoder are in all
+    pre_epochs: int = 200    # of pretraining, over all training scans; as when settings were tried
     pre_bs: int = 128
     pre_lr: float = 2e-3
     temperature: float = .5
@@ -99,7 +104,7 @@ class Plan:
     methods: tuple = tuple(PRETEXTS)
     on: str = 'test'         # the part that is predicted; 'valid' to try settings out, which must not be done on the test part
 
-QUICK = Plan(size=48, split_seed=1, draws=1, seeds=1, pre_epochs=2, steps=16, methods=('simclr',)) # in a division of its own
+QUICK = Plan(size=48, split_seed=1, draws=1, seeds=1, side_columns=('3 a class',), pre_epochs=2, steps=16, methods=('simclr',)) # in a division of its own
 EPOCHS = 8 # of a supervised training: labelled scans are repeated until an epoch has steps/EPOCHS steps
 
 def data():
@@ -130,21 +135,29 @@ def as_oct(table): return read_predictions(table, 'oct')
 
 ORDER = ('10 a class', '3 a class', '30 a class', 'all', '1%', '10%') # of the trainings: the column with the dearest question first
 
+def trained(row): return row in ('scratch', 'self-taught') or row.endswith('fine-tuned')
+def beside(plan, row): return row == 'self-taught' or row.split()[0] in plan.methods[1:]
+
+def repeats(plan, row, column):
+    "How many draws of labels and seeds a row has in a column: all labels can be drawn only once, and rows beside are shorter"
+    if trained(row) and beside(plan, row) and column not in plan.side_columns: return 0, 0
+    return 1 if column == 'all' else plan.draws, 1 if row == 'size alone' else plan.side_seeds if beside(plan, row) else plan.seeds
+
 def wanted(plan, quick=False):
     """All cells in the order in which they are done, so that what is there after an hour can be read: first what needs no training of a
-    network, then whole columns of trainings, over all draws and seeds; the second method when the first is done. All labels can be
-    drawn only once"""
+    network, then whole columns of trainings that have a goal, over all draws and seeds, then the rows beside, and 1% and 10% of the
+    labels seed by seed"""
     rows = [r for r in ROWS if r.split()[0] not in PRETEXTS or r.split()[0] in plan.methods]
     columns = [c for c in ORDER if c in ('3 a class', 'all')] if quick else ORDER
-    cells = [(r, c, d, s) for r in rows for c in columns if (r, c) != ('self-taught', 'all') for d in range(1 if c == 'all' else plan.draws) for s in range(1 if r == 'size alone' else plan.seeds)]
+    cells = [(r, c, d, s) for r in rows for c in columns for draws, seeds in [repeats(plan, r, c)] for d in range(draws) for s in range(seeds)]
     def place(cell):
         row, column, draw, seed = cell
-        method, dear = row.split()[0], row in ('scratch', 'self-taught') or 'fine' in row
-        group = 0 if method in ('size', 'random') else 1 if cell[:2] == ('scratch', ORDER[0]) else 3 if dear else 2
-        return plan.methods.index(method) if method in plan.methods[1:] else 0, group, ORDER.index(column), rows.index(row), draw, seed
+        group = 0 if row.split()[0] in ('size', 'random') else 1 if cell[:2] == ('scratch', ORDER[0]) else 5 if trained(row) and column not in GOALS else (
+                4 if beside(plan, row) else 3 if trained(row) else 2)
+        return group, seed if group == 5 else 0, ORDER.index(column), rows.index(row), draw, seed
     return sorted(cells, key=place)
 
-def jobs_of(plan, cells, ahead=4):
+def jobs_of(plan, cells, ahead=18):
     "Cells, and some way ahead of the first ones that need them the pretrainings, as (method, seed): a cell whose pretraining is not done waits for it"
     out = list(cells)
     for method in plan.methods:
@@ -313,7 +326,7 @@ def do(job):
     if len(cell) == 2: return dict(cell=cell, **first_stage(runs, plan, *cell))
     start, file = time.perf_counter(), file_of(runs, cell)
     if not file.is_file(): write_table(file, predictions(runs, plan, cell)[['image', 'patient', 'target', 'grade', *(f'p_{j}' for j in range(4))]])
-    return dict(cell=cell, seconds=round(time.perf_counter() - start, 1), **{k: float(v.value) for k,v in scored(pd.read_csv(file, dtype=dict(patient=str))).items()})
+    return dict(cell=cell, seconds=round(time.perf_counter() - start, 1), **{k: float(v.value) for k,v in scored(kept(runs, cell)).items()})
 
 # --- the table
 
@@ -324,12 +337,25 @@ def mean_of(found):
 
 def shown(x): return dict(value=float(x.value), ci95=[None if v is None else float(v) for v in x.interval(method='percentile')])
 
+SEVERAL = ', seeds together' # behind the name of a row: the mean probabilities of all seeds of a draw, which costs no training
+
+def kept(runs, cell): return pd.read_csv(file_of(runs, cell), dtype=dict(patient=str))
+
 def collect(runs, cells, n_boot):
     "Resampled scores of all cells that are done: {(row, column): {(draw, seed): scores}}"
     out = {}
     for cell in cells:
-        file = file_of(runs, cell)
-        if file.is_file(): out.setdefault(cell[:2], {})[cell[2:]] = scored(pd.read_csv(file, dtype=dict(patient=str)), n_boot)
+        if file_of(runs, cell).is_file(): out.setdefault(cell[:2], {})[cell[2:]] = scored(kept(runs, cell), n_boot)
+    return out
+
+def several(runs, plan, cells, n_boot):
+    "The same of the seeds of a draw taken together, where all of them are done; of rows that are trained with several"
+    from retina_nb.train.ensemble import mean_predictions
+    out = {}
+    for row, column, draw in dict.fromkeys(c[:3] for c in cells if plan.seeds > 1 and trained(c[0]) and not beside(plan, c[0])):
+        each = [(row, column, draw, s) for s in range(plan.seeds)]
+        if all(file_of(runs, c).is_file() for c in each):
+            out.setdefault((row + SEVERAL, column), {})[(draw, 0)] = scored(mean_predictions([kept(runs, c) for c in each]), n_boot)
     return out
 
 def paired(a, b):
@@ -339,22 +365,25 @@ def paired(a, b):
 
 def summary(runs, plan, cells, n_boot=1000):
     "Mean over draws and seeds with its interval by patient, spread over draws and seeds, difference to scratch, and goals"
-    found, rows, planned = collect(runs, cells, n_boot), [], Counter(c[:2] for c in cells)
+    single, more, rows, planned = collect(runs, cells, n_boot), several(runs, plan, cells, n_boot), [], Counter(c[:2] for c in cells)
+    found, planned = single | more, planned | Counter({k: repeats(plan, k[0].removesuffix(SEVERAL), k[1])[0] for k in more})
     for (row, column), each in found.items():
         scores = {k: shown(mean_of([x[k] for x in each.values()])) | dict(sd=float(np.std([x[k].value for x in each.values()]))) for k in SCORES}
-        more = dict(less_scratch=paired(each, found[('scratch', column)])) if row != 'scratch' and ('scratch', column) in found else {}
-        rows.append(dict(row=row, column=column, n=len(each), planned=planned[(row, column)], **scores, **more))
+        base = 'scratch' + SEVERAL*row.endswith(SEVERAL) # three networks are held against three
+        less = dict(less_scratch=paired(each, found[(base, column)])) if row != base and (base, column) in found else {}
+        rows.append(dict(row=row, column=column, n=len(each), planned=planned[(row, column)], **scores, **less))
     goals = []
     for column, goal in GOALS.items():
         ours = [x for x in rows if x['column'] == column and x['row'] in [f'{plan.methods[0]} {how}' for how in ('linear', 'fine-tuned')]]
         if ours:
             best = max(ours, key=lambda x: x['macro_auc']['value'])
             goals.append(dict(column=column, goal=goal, best=best['row'], ours=best['macro_auc'], less_scratch=best.get('less_scratch'), reached=best['macro_auc']['value'] >= goal))
-    return dict(scans=facts(scans(runs, plan)), labels=counted(runs, plan), **maps(runs, plan), done=sum(map(len, found.values())), planned=len(cells), rows=rows, goals=goals)
+    return dict(scans=facts(scans(runs, plan)), labels=counted(runs, plan), **maps(runs, plan), done=sum(map(len, single.values())), planned=len(cells), rows=rows, goals=goals)
 
 def told(s):
     "The table as Markdown: macro AUC, and balanced accuracy below it"
-    rows, columns = [list(dict.fromkeys(x[k] for x in s['rows'])) for k in ('row', 'column')]
+    rows, there = [list(dict.fromkeys(x[k] for x in s['rows'])) for k in ('row', 'column')]
+    columns = [c for c in COLUMNS if c in there]
     at = {(x['row'], x['column']): x for x in s['rows']}
     def cell(x): return '' if x is None else f"{x['macro_auc']['value']:.3f} ({'–'.join('?' if v is None else f'{v:.2f}' for v in x['macro_auc']['ci95'])}), {x['balanced_accuracy']['value']:.2f}"
     lines = ['| macro AUC (95% by patient), balanced accuracy | ' + ' | '.join(columns) + ' |', '|---'*(len(columns)+1) + '|']

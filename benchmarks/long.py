@@ -309,16 +309,17 @@ def oct(a):
     few_labels.study(few_labels.QUICK if a.quick else few_labels.Plan(), runs, few_labels.place_of(runs, a.quick), quick=a.quick)
 
 def without_labels(fold, n_synth):
-    "What a first stage for a fold may see: its training photographs, RetinaMNIST's and synthetic ones, without labels; a patient's name has its set before it"
-    sets = dict(idrid=fold[fold['split'] == 'train'], retinamnist=load_records(data()/'medmnist'/'retinamnist.npz', warn=False), synth=load_records(f'synth:{n_synth}', warn=False))
+    "What a first stage for a fold may see: its training photographs, those of RetinaMNIST's training part and synthetic ones, without labels; a patient's name has its set before it"
+    mnist = load_records(data()/'medmnist'/'retinamnist.npz', warn=False)
+    sets = dict(idrid=fold[fold['split'] == 'train'], retinamnist=mnist[mnist['split'] == 'train'], synth=load_records(f'synth:{n_synth}', warn=False))
     return pd.concat([r.assign(patient=name + ' ' + r['patient'].astype(str), label=pd.NA, split='train')[['image', 'patient', 'label', 'split']] for name,r in sets.items()], ignore_index=True)
 
 def fundus(a):
     """IDRiD in the folds and by the recipe of `idrid`, from a first stage that reads no labels: SimCLR on the fold's training photographs,
-    RetinaMNIST's and 600 synthetic ones. 'SimCLR' fine-tunes what it learned; 'SimCLR, then synthetic' has it learn the grades of the
+    those of RetinaMNIST's training part and 600 synthetic ones. 'SimCLR' fine-tunes what it learned; 'SimCLR, then synthetic' has it learn the grades of the
     synthetic ones before that, and is held against synthetic pretraining alone (results/table_idrid.json). The photographs that a fold
-    is tested on are in none of its stages. Settings are those of pretraining's defaults and of `idrid`, none of them chosen here. Some ten hours of
-    one core for three seeds, three quarters of them the 15 first stages, by an estimate"""
+    is tested on are in none of its stages. Settings are those of pretraining's defaults and of `idrid`, none of them chosen here. Some three hours
+    of one core for a seed, three quarters of them the five first stages, by an estimate"""
     store, records = Store('fundus', ' '.join(fundus.__doc__.split()), a.runs if a.quick else HERE/'results'), load_records(data()/'idrid', warn=False)
     if a.quick: records = records.groupby('label').head(9).reset_index(drop=True)
     recipe = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False) | (dict(arch='test_resnet', size=64, epochs=1) if a.quick else {})
@@ -326,7 +327,7 @@ def fundus(a):
     where = a.runs/('fundus_quick' if a.quick else 'fundus')
     def stage(fold, i, s):
         run = pretrain(without_labels(fold, n_synth), out=where/f'simclr_{i}_{s}', task='dr', resume=True, arch=recipe['arch'], size=recipe['size'],
-                       epochs=1 if a.quick else 20, bs=128, seed=s, progress=False)
+                       epochs=1 if a.quick else 15, bs=128, seed=s, progress=False)
         return run.path/'model.safetensors'
     def graded(fold, i, s): # a second stage, on the grades of synthetic photographs
         return train(f'synth:{n_synth}', out=where/f'simclr_synth_{i}_{s}', weights=stage(fold, i, s), seed=s, resume=True, **recipe | tuned).path/'model.safetensors'

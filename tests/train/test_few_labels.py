@@ -30,13 +30,16 @@ def test_what_can_be_read_after_an_hour_comes_first():
     plan = f.Plan()
     cells = f.wanted(plan)
     jobs = f.jobs_of(plan, cells)
-    assert [j for j in jobs if len(j) > 2] == cells and {j for j in jobs if len(j) == 2} == {(m, s) for m in plan.methods for s in range(plan.seeds)}
+    assert [j for j in jobs if len(j) > 2] == cells and {j for j in jobs if len(j) == 2} == {(m, s) for i,m in enumerate(plan.methods) for s in range(plan.side_seeds if i else plan.seeds)}
     for i,j in enumerate(jobs):                              # a pretraining stands before all that need it
         if len(j) == 2: assert not any(c[0].split()[0] == j[0] and c[3] == j[1] for c in jobs[:i] if len(c) > 2)
     groups = list(dict.fromkeys(c[:2] for c in cells if c[0] == 'scratch' or 'fine' in c[0]))
-    assert groups[:2] == [('scratch', '10 a class'), ('simclr fine-tuned', '10 a class')]
+    assert groups[:2] == [('scratch', '10 a class'), ('simclr-patients fine-tuned', '10 a class')]
     where = {g: [i for i,c in enumerate(cells) if c[:2] == g] for g in groups}
-    assert all(w == list(range(w[0], w[0] + len(w))) for w in where.values()) # all draws and seeds of a column, one after the other
+    for g in groups:                                         # all draws and seeds of a column that has a goal, one after the other
+        assert len(where[g]) == np.prod(f.repeats(plan, *g))
+        if g[1] in f.GOALS: assert where[g] == list(range(where[g][0], where[g][0] + len(where[g])))
+    assert f.repeats(plan, 'self-taught', 'all') == f.repeats(plan, 'vicreg fine-tuned', '1%') == (0, 0) and f.repeats(plan, 'vicreg linear', '1%') == (5, 1)
 
 def test_a_folder_holds_one_plan(tmp_path):
     f.keep_to(tmp_path, f.QUICK)
@@ -87,3 +90,25 @@ def test_what_lies_near():
     r = pd.DataFrame(dict(patient=['a', 'a', 'b', 'c'], label=[0, 0, 0, 1], width=[5, 6, 6, 5], height=5))
     x = np.array([[1, 0], [1, .1], [1, .3], [0, 1.]])
     assert f.near(x, r) == dict(same_class=.75, same_size=.5, same_patient=1.)
+
+def test_seeds_together_are_the_mean_of_their_probabilities_and_held_against_their_like(scanned, monkeypatch):
+    monkeypatch.setattr(f, 'counted', lambda *a: {})         # 64 patients are too few for all columns
+    r, plan, rng = f.scans(scanned, TINY), dataclasses.replace(TINY, seeds=2), np.random.default_rng(0)
+    test = r[r.split == 'test']
+    cells = [c for c in f.wanted(plan, quick=True) if f.trained(c[0]) and c[1] == '3 a class']
+    for cell in cells:
+        p = rng.dirichlet(np.ones(4), len(test))
+        table = test[['image', 'patient']].assign(target=test.label.astype(int), grade=p.argmax(1), **{f'p_{j}': p[:,j] for j in range(4)})
+        f.write_table(f.file_of(scanned, cell), table)
+    of = [('scratch', '3 a class', 0, s) for s in range(2)]
+    both = f.several(scanned, plan, cells, 0)
+    assert {k[0] for k in both} == {'scratch' + f.SEVERAL, 'simclr fine-tuned' + f.SEVERAL}   # the self-taught one is beside
+    mean = f.kept(scanned, of[0]).assign(**{f'p_{j}': sum(f.kept(scanned, c)[f'p_{j}'] for c in of)/2 for j in range(4)})
+    mean['grade'] = mean.filter(like='p_').to_numpy().argmax(1)
+    assert both['scratch' + f.SEVERAL, '3 a class'][0, 0]['macro_auc'].value == pytest.approx(f.scored(mean)['macro_auc'].value)
+    rows = {x['row']: x for x in f.summary(scanned, plan, cells, 50)['rows']}
+    tuned, base = rows['simclr fine-tuned' + f.SEVERAL], rows['scratch' + f.SEVERAL]
+    assert tuned['less_scratch']['value'] == pytest.approx(tuned['macro_auc']['value'] - base['macro_auc']['value']) and 'less_scratch' not in base
+    assert tuned['n'] == tuned['planned'] == 1 and rows['scratch']['n'] == 2
+    f.file_of(scanned, of[1]).unlink()
+    assert 'scratch' + f.SEVERAL not in {k[0] for k in f.several(scanned, plan, cells, 0)}    # a draw counts when all of its seeds are done
