@@ -7,13 +7,11 @@ __all__ = ['PairNet', 'make_encoder', 'AskPairs', 'PairLoss', 'OfPairs', 'pair_m
            'NeighbourAccuracy', 'StopOnCollapse', 'make_pair_learner']
 
 # %% ../../nbs/train/76_pair_learner.ipynb #7e34c939
-from functools import partial
-
 import numpy as np, pandas as pd, torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.schedule import Learner
 from fastai.learner import Metric
-from fastai.optimizer import Adam, Larc
+from fastai.optimizer import Adam, Optimizer, average_grad, l2_reg, larc_step
 from fastai.torch_core import default_device
 from torch import nn
 from torch.nn.functional import normalize
@@ -162,7 +160,21 @@ class StopOnCollapse(Callback):
                            'every pair and is worth nothing; try a smaller --lr, a larger --bs or other --views')
 
 # %% ../../nbs/train/76_pair_learner.ipynb #f5eb3c97
-_OPT = dict(adam=Adam, lars=partial(Larc, clip=False))
+def _layer_rate(p, lr, trust_coeff, wd, eps, **kwargs):
+    "A learning rate by the size of the weights; the plain one for biases, normalisation and what is all zero"
+    if p.ndim < 2: return dict(local_lr=lr)
+    size, slope = p.data.norm(), p.grad.data.norm()
+    rate = trust_coeff*size/(slope + wd*size + eps)
+    return dict(local_lr=lr*torch.where(size > 0, rate, torch.ones_like(rate)))
+
+# %% ../../nbs/train/76_pair_learner.ipynb #a76c0001
+def _lars(params, lr, mom=.9, wd=0., trust_coeff=.001, eps=1e-9, **kwargs):
+    "LARS as an `Optimizer` of fastai"
+    return Optimizer(params, [_layer_rate, l2_reg, average_grad, larc_step], lr=lr, mom=mom, wd=wd,
+                     trust_coeff=trust_coeff, eps=eps)
+
+# %% ../../nbs/train/76_pair_learner.ipynb #a76c0002
+_OPT = dict(adam=Adam, lars=_lars)
 
 def _metrics(config, records):
     "What is told of each epoch"

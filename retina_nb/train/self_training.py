@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt, pandas as pd, torch
 from fastcore.script import store_true
+from matplotlib.ticker import MaxNLocator
 from torch.nn import ModuleDict
 
 from ..core import (
@@ -21,6 +22,7 @@ from ..commands import call_parse, next_command, one_line_errors
 from ..disk import write_json
 from ..data.cache import cache_fields
 from ..data.checks import require_usable
+from ..data.faults import counted
 from ..image.gradable import ungradable
 from ..plotting import caption, new_axes, save_figure, set_style
 from ..work import Progress
@@ -111,6 +113,7 @@ def plot_pretraining(run, # a `PretrainRun`, or its history
     axs[1].legend()
     for ax,title in zip(axs, ('Loss', 'Accuracy')):
         ax.set_xlabel('epoch')
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         caption(ax, title, 'training pictures')
     return axs
 
@@ -199,6 +202,16 @@ def _check_names(options):
                            'part=N takes a large one piece by piece and compares all of it')
     known_options(options, names_of(PretrainConfig))
 
+# %% ../../nbs/train/77_self_training.ipynb #a77c0001
+def _warn_of(config, records):
+    "Warn of settings that these pictures cannot follow"
+    n = len(records)
+    if config.optimiser == 'lars' and config.bs > n:
+        warnings.warn(f'bs={config.bs}: there are {n} images, so a batch has {n}; the learning rate of {config.lr:g} '
+                      f'is for batches of {config.bs}', stacklevel=4)
+    if config.pairs == 'patient' and not records['patient'].duplicated().any():
+        warnings.warn("pairs='patient': no patient has two images, so every pair is two views of one", stacklevel=4)
+
 # %% ../../nbs/train/77_self_training.ipynb #9af6b944
 @takes(PretrainConfig)
 def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are not needed
@@ -222,15 +235,25 @@ def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are 
         records = as_records(records, config.task, seed=config.seed, size=config.size)
         records = pictures_to_learn_from(records, config.task, skip_bad=skip_bad)
         config = replace(config, cache=cache_fields(records, config.task) or None)
+        _warn_of(config, records)
         return _begin(records, config, out, start, progress, cbs, track, track_uri)
 
 # %% ../../nbs/train/77_self_training.ipynb #f0f02eec
-def _tell(run):
+def _seen(records):
+    "A sentence on what was learned from and what was not"
+    split = records['split'].fillna('') if 'split' in records else pd.Series('', records.index)
+    if (split == 'train').any():
+        return f'the training part alone was learned from; {counted((split != "train").sum(), "image")} left aside'
+    return ('all images were learned from, as no part of them is named for training: test what starts from these '
+            'weights on others, or give a table with a column split to both commands')
+
+# %% ../../nbs/train/77_self_training.ipynb #a77c0002
+def _tell(run, records):
     "What a finished pretraining says, and what to type next"
     h, c = run.history.iloc[-1], run.config
     known = f", label by neighbours: {h['knn_accuracy']:.3f}" if 'knn_accuracy' in h else ', no labels read'
     print(f"{run.metrics['n_images']} images of {run.metrics['n_patients']} patients{known}; "
-          f"partner found: {h['contrastive_accuracy']:.3f}", f'run: {run.path}', sep='\n')
+          f"partner found: {h['contrastive_accuracy']:.3f}", _seen(records), f'run: {run.path}', sep='\n')
     next_command('retina_train', 'DATA', weights=run.path/'model.safetensors', out=f'{run.path}_trained',
                  task=None if c['task'] == 'dr' else c['task'], arch=None if c['arch'] == 'resnet18' else c['arch'],
                  size=c['size'], channels=None if c['channels'] == 3 else c['channels'])
@@ -244,7 +267,7 @@ def _command(data, task, layout, image_col, patient_col, kwargs, **rest):
     columns = dict(image=image_col, patient=patient_col)
     with Progress('reading'):
         records = as_records(data, config.task, seed=config.seed, layout=layout, columns=columns, size=config.size)
-    _tell(pretrain(records, task=config.task, **rest, **options))
+    _tell(pretrain(records, task=config.task, **rest, **options), records)
 
 # %% ../../nbs/train/77_self_training.ipynb #5a43a673
 @call_parse

@@ -149,8 +149,19 @@ def test_the_command(bare, tmp_path, capsys):
     retina_pretrain(str(bare), out=str(tmp_path/'r'), **TINY | dict(epochs=1))
     said = capsys.readouterr().out
     assert 'partner found' in said and said.strip().splitlines()[-1].startswith('next: retina_train DATA --weights')
+    assert 'all images were learned from' in said and 'a column split' in said
     with pytest.raises(SystemExit) as e: retina_pretrain(str(bare), out=str(tmp_path/'r'), **TINY | dict(epochs=1))
     assert e.value.code == 2 and 'holds a run already' in capsys.readouterr().err
+
+def test_the_command_says_what_it_left_aside(bare, tmp_path, capsys):
+    from retina_nb.train.self_training import retina_pretrain
+    table = pd.DataFrame(dict(image=sorted(map(str, bare.iterdir())))).iloc[:32].assign(label=0)
+    table = table.assign(patient=table.index, split=['train', 'train', 'valid', 'test']*(len(table)//4))
+    table.to_csv(tmp_path/'t.csv', index=False)
+    retina_pretrain(str(tmp_path/'t.csv'), out=str(tmp_path/'r'), **TINY | dict(epochs=1, pairs='patient'))
+    said = capsys.readouterr()
+    assert 'no patient has two images' in said.err
+    assert f'the training part alone was learned from; {len(table)//2} images left aside' in said.out
 
 def test_mlflow_follows(bare, tmp_path):
     pytest.importorskip('mlflow')
