@@ -6,6 +6,7 @@
     python benchmarks/long.py xray          chest X-rays: pneumonia against normal, and bacterial against viral
     python benchmarks/long.py oct           few labels on OCT scans, with and without a first stage that needs none: few_labels.py
     python benchmarks/long.py fundus        the same question on IDRiD: a first stage without labels, alone and before synthetic pretraining
+    python benchmarks/long.py baselines     VGG16, InceptionV3, ResNet50 and ResNet50V2 on OCT scans, from random weights and, where there is a network, from ImageNet's
     python benchmarks/long.py sample        seconds to a validation QWK of .70 on the synthetic sample, against the plain fastai recipe
 
 Real data is found through RETINA_NB_DATA. Runs go to --runs (runs/tables), results to benchmarks/results/table_NAME.json. One thread
@@ -19,7 +20,7 @@ import numpy as np, pandas as pd, torch
 from PIL import Image
 from scipy import stats
 
-from retina_nb.core import Run, get_task, set_seed
+from retina_nb.core import RetinaError, Run, get_task, set_seed
 from retina_nb.disk import write_json
 from retina_nb.data.records import load_records
 from retina_nb.data.checks import require_usable
@@ -352,6 +353,43 @@ def fundus(a):
     store.save(seeds={arm: mean_interval(list(v.values())) for arm,v in by_seed.items() if v}, gain_over_synthetic={} if a.quick else gain, before=said)
     print({arm: np.round(v['values'], 3).tolist() for arm,v in store.d['seeds'].items()}, {k: round(v, 3) for k,v in said.items()})
 
+# --- four baselines on OCT scans
+
+FOUR = {'VGG16': 'torchvision/vgg16', 'InceptionV3': 'inception_v3', 'ResNet50': 'resnet50', 'ResNet50V2': 'resnetv2_50'}
+
+def baselines(a):
+    """The four networks of the study that this project began with, on the scans and the division by patient of `few_labels` with all labels of
+    the training part: 12 epochs of batches of 32 at 75 px, the least that InceptionV3 takes, in one channel, by one learning rate for all
+    (3e-4, with which a network without normalisation, as VGG16 is, learns too; tuned for none of them), the last weights, the test part predicted once a training.
+    From random weights, and from ImageNet's where they can be had"""
+    from retina_nb.train import compare, paired
+    from retina_nb.train.network import require_weights
+    store, found = Store('baselines', ' '.join(baselines.__doc__.split()), a.runs if a.quick else HERE/'results'), load_records(data()/'oct2017', task='oct', warn=False)
+    records = split_records(found[found['label_conflict'].astype(int) == 0].reset_index(drop=True), (.6, .1, .3), official=False, seed=20)
+    same = dict(task='oct', size=75, channels=1, epochs=1 if a.quick else 12, bs=32, lr=3e-4, progress=False)
+    where, runs, without = a.runs/('baselines_quick' if a.quick else 'baselines'), {}, []
+    for s, start, (name, arch) in itertools.product(range(a.first, 1 if a.quick else a.seeds), ('random', 'ImageNet'), FOUR.items()):
+        if a.only and name not in a.only: continue
+        key, out = f'{name}/{start}/seed{s}', where/f'{name}_{start}_{s}'
+        if start == 'ImageNet' and key not in store.d['runs']:
+            try: require_weights(arch)
+            except RetinaError as e:
+                without.append(f'{key}: {e}')
+                continue
+        def one():
+            run = train(records, out=out, arch=arch, pretrained=start == 'ImageNet', seed=s, resume=True, **same)
+            scores = evaluate(run.predictions, 'oct')
+            return dict(scores={k: dict(value=scores[k]['value'], ci95=scores[k]['ci95']) for k in ('accuracy', 'balanced_accuracy', 'macro_auc')},
+                        parameters=run.config['parameters'], flops=run.config['flops'], training_seconds=run.config['seconds'])
+        store.do(key, one)
+        if (out/'metrics.json').is_file(): runs[key] = Run(out)
+    store.save(without=without)
+    if len(runs) > 1: # what `retina_compare RUN...` prints
+        print(compare(list(runs.values()))[['run', 'accuracy', 'macro_auc', 'parameters', 'seconds']].to_string())
+        apart = paired(list(runs.values()))
+        store.save(differences=apart[apart['score'].isin(['accuracy', 'macro_auc'])][['score', 'run', 'against', 'difference', 'low', 'high']].round(4).to_dict('records'))
+    for w in without: print('left out:', w)
+
 # --- chest X-rays
 
 _REGNET = dict(arch='regnetx_002', size=128, epochs=15) # a third of resnet10t's time for a picture of the same size
@@ -430,7 +468,7 @@ def sample(a):
                                    if any(k.startswith(arm + '/') for k in store.d['runs'])})
     print(store.d['median_cpu_seconds'])
 
-TABLES = dict(retinamnist=retinamnist, idrid=idrid, oct=oct, fundus=fundus, xray=xray, sample=sample)
+TABLES = dict(retinamnist=retinamnist, idrid=idrid, oct=oct, fundus=fundus, baselines=baselines, xray=xray, sample=sample)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -439,7 +477,7 @@ def main():
     p.add_argument('--seeds', type=int, default=5)
     p.add_argument('--first', type=int, default=0, help='the first of the seeds')
     p.add_argument('--only', nargs='*')
-    p.add_argument('--quick', action='store_true', help='oct, fundus: a tiny one, to see that all of it runs; its results stay with its runs')
+    p.add_argument('--quick', action='store_true', help='oct, fundus, baselines: a tiny one, to see that all of it runs; its results stay with its runs')
     p.add_argument('--precision', default='fp32', help='bf16 where the processor has it')
     a = p.parse_args()
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))

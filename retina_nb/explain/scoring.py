@@ -12,12 +12,13 @@ from typing import Any
 import cv2, numpy as np, pandas as pd, torch
 from scipy.stats import spearmanr
 
-from ..core import DataError, SettingError
+from ..core import DataError, SettingError, task_of
 from ..image.preprocess import Preprocess
-from ..image.read import read_image
+from ..image.read import image_size, read_image
 from ..measure.resampling import mean_stat, patient_codes, resample
 from ..plotting import caption, new_axes
 from ..synth.dataset import synth_truth
+from ..synth.scan import synth_scan
 from ..train.model import GradingModel
 from ..train.network import fresh
 
@@ -30,22 +31,30 @@ def coverage(pre:Preprocess, # the contract of the model
     return pre.frame(image).apply(np.asarray(mask, bool).astype(np.uint8)*255).astype(np.float32)/255
 
 # %% ../../nbs/explain/20_scoring.ipynb #b5a008ab
-def _truth(row, pre):
-    "Picture, lesions and field of one synthetic photograph, in the model's pixels"
-    a, eye = read_image(row['image']), synth_truth(row)
-    marked = np.any(list(eye.masks.values()), axis=0)
+def _drawn(row, scan):
+    "What a synthetic photograph, or OCT scan, was drawn with"
+    if not scan: return synth_truth(row)
+    for k in ('seed', 'label'):
+        if k not in row or pd.isna(row[k]):
+            raise DataError(f"{row['image']}: the record has no {k}: not a synthetic scan")
+    return synth_scan(int(row['seed']), int(row['label']), size=image_size(row['image'])[1])
+
+def _truth(row, pre, scan=False):
+    "Picture, lesions and field of one synthetic picture, in the model's pixels; a scan has tissue or none, but no rim"
+    a, marked = read_image(row['image']), np.any(list(_drawn(row, scan).masks.values()), axis=0)
     if marked.shape != a.shape[:2]:
         size = ' x '.join(map(str, a.shape[1::-1]))
         raise DataError(f"{row['image']}: is {size} pixels, its truth {marked.shape[1]} x {marked.shape[0]}: "
                         'not the picture that was drawn')
-    return pre(a), coverage(pre, a, marked) > 0, pre.frame(a).mask(a.max(-1) > 15)
+    return pre(a), coverage(pre, a, marked) > 0, pre.frame(a).mask((a.max(-1) > 15) | scan)
 
 # %% ../../nbs/explain/20_scoring.ipynb #46827721
-def truths(records:pd.DataFrame, # synthetic records: rows with `image`, `label`, `eye`, `seed`
+def truths(records:pd.DataFrame, # synthetic records: rows with `image`, `label`, `eye`, `seed`; of scans no `eye`
            pre:Preprocess # the contract of the model
           )->tuple: # images uint8 (n, size, size, 3), lesions bool (n, size, size), field bool (n, size, size)
-    "Synthetic photographs as a model sees them, where their lesions lie, and where the picture is not black"
-    found = [_truth(row, pre) for _, row in records.iterrows()]
+    "Synthetic pictures as a model sees them, where their lesions lie, and where the picture is not black"
+    scan = task_of(records).modality == 'oct'
+    found = [_truth(row, pre, scan) for _, row in records.iterrows()]
     images, lesions, field = (np.stack(o) for o in zip(*found))
     return images, lesions, field
 

@@ -250,6 +250,14 @@ def _read_weights(file):
     except (SafetensorError, OSError) as e:
         raise SettingError(f'{file}: not a readable safetensors file ({e})') from None
 
+# %% ../../nbs/train/20_network.ipynb #72250d19
+def _for_channels(v, shape):
+    "A tensor in the shape that a network has for it; for a first layer from 1 to 3 channels or back; None: neither fits"
+    if v.shape == shape: return v
+    if v.ndim != 4 or len(shape) != 4 or (*v.shape[:1], *v.shape[2:]) != (*shape[:1], *shape[2:]): return None
+    if (v.shape[1], shape[1]) == (1, 3): return v.expand(shape)/3
+    return v.sum(1, keepdim=True) if (v.shape[1], shape[1]) == (3, 1) else None
+
 # %% ../../nbs/train/20_network.ipynb #4240eb8a
 def load_weights(net:Net, # changed in place
                  file # a safetensors file
@@ -259,12 +267,14 @@ def load_weights(net:Net, # changed in place
     for k,v in _read_weights(file).items():
         k = k.removeprefix('net.')
         for name in (k, f'body.{k}'):
-            if name in own and own[name].shape == v.shape: state[name] = v
+            if name in own and (fit := _for_channels(v, own[name].shape)) is not None: state[name] = fit
     body = [k for k in own if k.startswith('body.')]
-    fits = sum(k in state for k in body)
-    if fits < len(body)/2:
+    lost = [k for k in body if k not in state]
+    if len(lost) > len(body)/2:
         raise SettingError(f'{file}: it holds weights of another architecture than {net.arch}: '
-                           f'{fits} of {len(body)} tensors fit')
+                           f'{len(body) - len(lost)} of {len(body)} tensors fit')
+    if lost: warnings.warn(f'{file}: {len(lost)} of {len(body)} tensors of {net.arch} are not in it in that shape and '
+                           f'stay as they were: {", ".join(lost[:3])}{", ..."*(len(lost) > 3)}', stacklevel=2)
     net.load_state_dict({**own, **state})
     return dict(taken=len(state), left=[k for k in own if k not in state])
 

@@ -22,7 +22,7 @@ from .augment import background
 from .callbacks import HalfPrecision
 from .checkpoint import epoch_of
 from .contrast import (alignment, contrastive_accuracy, forward_in_parts, is_collapsed,
-    nt_xent, uniformity, vicreg)
+    nt_xent, spread, uniformity, vicreg)
 from .learner import _listed
 from .loader import prepare
 from .network import Net, load_weights
@@ -104,7 +104,8 @@ class OfPairs(Metric):
 def pair_metrics()->list: # fastai metrics
     "What is told of each epoch"
     both = dict(contrastive_accuracy=contrastive_accuracy, alignment=alignment)
-    return [OfPairs(f, k) for k,f in both.items()] + [OfPairs(lambda z1, z2: uniformity(z1), 'uniformity')]
+    one = dict(uniformity=uniformity, spread=spread) # of the first views, which are of different pictures
+    return [OfPairs(f, k) for k,f in both.items()] + [OfPairs(lambda z1, z2, f=f: f(z1), k) for k,f in one.items()]
 
 # %% ../../nbs/train/76_pair_learner.ipynb #8e9f4527
 def neighbour_accuracy(features:torch.Tensor, # (n, d)

@@ -8,6 +8,7 @@ __all__ = ['VIEWS', 'Views', 'read_views', 'views_for', 'make_views', 'show_view
 # %% ../../nbs/train/72_pair_views.ipynb #7ea2141c
 import json, math
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
@@ -70,11 +71,19 @@ def to_json(self:Views)->str: # as `read_views` reads it
     "As JSON"
     return json.dumps(self.to_dict(), indent=1)
 
+# %% ../../nbs/train/72_pair_views.ipynb #8c8e8e88
+def _text_of(file):
+    "What a file with views says; one that cannot be read is a `SettingError`"
+    try: return '{' + Path(file).read_text(encoding='utf-8').strip().removeprefix('{') # an object, or not readable
+    except (OSError, UnicodeDecodeError) as e:
+        raise SettingError(f'views: {file}: {getattr(e, "strerror", None) or "not text"}') from None
+
 # %% ../../nbs/train/72_pair_views.ipynb #063bac53
-def read_views(o # the name of a list in `VIEWS`, JSON text, the dict it stands for, or `Views`
+def read_views(o # the name of a list in `VIEWS`, a JSON file or text, the dict it stands for, or `Views`
               )->Views: # or a `SettingError`
     "Views by name, or as `to_json` or `to_dict` gave them; an unknown field is an error"
     if isinstance(o, Views): return o
+    if isinstance(o, (str, Path)) and str(o).endswith('.json'): o = _text_of(o)
     if isinstance(o, str) and not o.lstrip().startswith('{'):
         if o in VIEWS: return VIEWS[o]
         raise unknown('views', o, VIEWS)

@@ -24,7 +24,7 @@ from .learner import as_records, make_learner, split_for_training
 from .model import predictions_table, views
 from .options import known_options
 from .probe import encode
-from .run_folder import check_place
+from .run_folder import check_place, warn_of_seen
 from ..work import Progress
 
 # %% ../../nbs/train/79_probe_run.ipynb #332a8e38
@@ -149,6 +149,7 @@ def train_probe(records, # a table, a folder, a CSV, synth:N
     check_place(Path(out), False)
     records = split_for_training(as_records(records, config.task, seed=config.data_seed, size=config.size), config.task,
                                  seed=config.data_seed, skip_bad=skip_bad)
+    warn_of_seen(config.weights, {'the test part': records['image'][records['split'] == 'test']})
     start, learn = time.perf_counter(), make_learner(records, config.through_cache(records), progress=progress)
     n = len(learn.dls.train_ds) + len(learn.dls.valid_ds)
     x, y = _seen(learn, views(config.task)[:max(1, _ENOUGH//n)], progress)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['begun', 'check_place', 'hold_out', 'crop_begun', 'check_same', 'the_run', 'open_run', 'facts_of', 'require_same_data',
-           'grade_together', 'finish_run', 'save_run_figures']
+           'warn_of_seen', 'grade_together', 'finish_run', 'save_run_figures']
 
 # %% ../../nbs/train/52_run_folder.ipynb #b212fdf9
-import platform, sys
+import platform, sys, warnings
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import retina_nb
 from ..core import DataError, Run, RunError, with_task
 from ..disk import file_sha256, json_hash, read_json, write_file, write_json, write_table
 from ..locks import out_lock
+from ..data.faults import counted
+from ..data.files import content_keys
 from ..data.provenance import describe_source
 from ..measure.confusion import plot_confusion
 from ..measure.evaluation import evaluate
@@ -161,6 +163,33 @@ def require_same_data(records, # split
                  sizes='image files (hash of sizes)', contents='image files (hash of contents)')
     require_same({names[k]: v for k,v in about.items()}, DataError, 'every machine needs the same data; copy it again, '
                  'or read it from one place')
+
+# %% ../../nbs/train/52_run_folder.ipynb #bae54399
+def _taught(weights)->list: # paths
+    "Images that the run of these weights learned from, and the runs that it started from in their turn"
+    out, known = [], set()
+    while weights and (folder := Path(weights).parent) not in known:
+        known.add(folder)
+        if not all((folder/f).is_file() for f in ('records.csv', 'config.json')): break
+        r = Run(folder).records
+        if 'image' in r: out += r['image'][r['split'] != 'test' if 'split' in r else r.index].astype(str).tolist()
+        weights = Run(folder).config.get('weights')
+    return out
+
+# %% ../../nbs/train/52_run_folder.ipynb #9327e8ef
+def warn_of_seen(weights, # a safetensors file, such as `model.safetensors` of a run; None: nothing was seen
+                 parts:dict # what a part is called -> its images
+                ):
+    "Warn of parts of which images lie, under any name, among those that the run of the weights learned from"
+    if not (seen := _taught(weights)): return
+    asked = {k: [str(f) for f in images] for k,images in parts.items()}
+    files = [f for images in (*asked.values(), seen) for f in images]
+    of = dict(zip(files, (k or f for k,f in zip(content_keys(files), files))))
+    known = {of[f] for f in seen}
+    for k,images in asked.items():
+        if n := sum(of[f] in known for f in images):
+            warnings.warn(f'{k}: the run of the weights learned from {counted(n, "image")} of it, so it is not unseen',
+                          stacklevel=3)
 
 # %% ../../nbs/train/52_run_folder.ipynb #3da3fdeb
 def _about_machine():

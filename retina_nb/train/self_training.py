@@ -7,7 +7,7 @@ __all__ = ['pictures_to_learn_from', 'PretrainRun', 'plot_pretraining', 'pretrai
 
 # %% ../../nbs/train/77_self_training.ipynb #9b10af0a
 import os, time, warnings
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from ..commands import call_parse, next_command, one_line_errors
 from ..disk import write_json
 from ..data.cache import cache_fields
 from ..data.checks import require_usable
+from ..data.datasets import LAYOUTS
 from ..data.faults import counted
+from ..data.files import column_of
+from ..data.layouts import RecordsLayout
 from ..image.gradable import ungradable
 from ..plotting import caption, new_axes, save_figure, set_style
 from ..work import Progress
@@ -75,6 +78,33 @@ def pictures_to_learn_from(records:pd.DataFrame, # with `image` and `patient`; `
     _look_at_some(good, get_task(task))
     good.attrs = records.attrs
     return good
+
+# %% ../../nbs/train/77_self_training.ipynb #abc29d01
+@dataclass(frozen=True)
+class _BareLayout(RecordsLayout):
+    "A table that names pictures and does not say what they show"
+    labelled = False
+    def find(self, folder, task):
+        "The tables with a column for the image and none for the label"
+        def fits(head): return column_of(head, self.image) and not column_of(head, self.label_of(task))
+        return [f for f,head in folder.heads.items() if fits(head)]
+    def prepare(self, df, task):
+        "With a column of labels, all of them empty"
+        return df.assign(label='')
+
+_BARE = _BareLayout(**{f.name: getattr(LAYOUTS['records'], f.name) for f in fields(RecordsLayout)})
+
+# %% ../../nbs/train/77_self_training.ipynb #55e4979c
+def _pictures(records, config, layout=None, **kwargs):
+    "Records of what a pretraining is given; a table needs no labels"
+    def read(layout):
+        return as_records(records, config.task, seed=config.seed, size=config.size, layout=layout, **kwargs)
+    is_table = isinstance(records, (str, Path)) and str(records).lower().endswith(('.csv', '.tsv', '.txt'))
+    if not is_table or layout: return read(layout) if isinstance(records, (str, Path)) else as_records(records)
+    try: return read(None)
+    except DataError as e:
+        try: return read(_BARE)
+        except DataError: raise e from None
 
 # %% ../../nbs/train/77_self_training.ipynb #cd4aa9bf
 class PretrainRun(Run):
@@ -232,7 +262,7 @@ def pretrain(records, # a table, a folder of images, a CSV, synth:N; labels are 
     config = PretrainConfig(task=get_task(task or 'dr') if named else task_of(records, task), **kwargs)
     _check_place(config, out, resume, track, track_uri)
     with hold_out(out):
-        records = as_records(records, config.task, seed=config.seed, size=config.size)
+        records = _pictures(records, config)
         records = pictures_to_learn_from(records, config.task, skip_bad=skip_bad)
         config = replace(config, cache=cache_fields(records, config.task) or None)
         _warn_of(config, records)
@@ -261,12 +291,13 @@ def _tell(run, records):
 # %% ../../nbs/train/77_self_training.ipynb #cd760874
 def _command(data, task, layout, image_col, patient_col, kwargs, **rest):
     "What `retina_pretrain` does"
+    _check_names({k: v for k,v in dict(accumulate=rest.pop('accumulate')).items() if v is not None})
     options = kwargs | {k: rest.pop(k) for k in ('arch', 'method', 'views', 'channels')}
     config = PretrainConfig(task=task, **options) # a wrong option is said before any image is read
     _check_place(config, Path(rest['out']), *(rest[k] for k in ('resume', 'track', 'track_uri')))
     columns = dict(image=image_col, patient=patient_col)
     with Progress('reading'):
-        records = as_records(data, config.task, seed=config.seed, layout=layout, columns=columns, size=config.size)
+        records = _pictures(data, config, layout, columns=columns)
     _tell(pretrain(records, task=config.task, **rest, **options), records)
 
 # %% ../../nbs/train/77_self_training.ipynb #5a43a673
@@ -279,7 +310,7 @@ def retina_pretrain(
     task:str='dr', # what the pictures are of: dr, oct, pneumonia, or a JSON file with your own task
     method:str='simclr', # simclr, or vicreg, which needs no large batch
     arch:str='resnet18', # a timm name, or torchvision/NAME
-    views:str=None, # how pictures are altered: oct, xray, fundus or imagenet; by default what suits the task
+    views:str=None, # how pictures are altered: oct, xray, fundus, imagenet or a JSON file; by default as suits the task
     channels:int=3, # 1 for a grey model; train with the same number later
     layout:str=None, # name the layout instead of finding it out
     image_col:str=None, # column that names the image, in a table of your own
@@ -288,6 +319,7 @@ def retina_pretrain(
     track_uri:str=None, # where to
     resume:store_true=False, # continue what is in the run folder
     skip_bad:store_true=False, # leave out what cannot be read instead of stopping
+    accumulate:int=None, # of a training; here --part N does what it is for
     **kwargs # fields of `PretrainConfig`
 ):
     "Learn from the pictures of DATA without labels: weights for a training to start from, in a run folder"

@@ -26,6 +26,7 @@ from ..plotting import caption, new_axes, save_figure, set_style
 from .config import TrainConfig
 from .learner import as_records
 from .options import known_options, names_of, takes
+from .run_folder import warn_of_seen
 from .training import train
 from ..work import free_file, writable
 
@@ -152,26 +153,6 @@ def _check_table(table, columns):
     for c in ('left_out', *columns):
         if c not in table: raise DataError(f'the table has no column {c!r}: give that of leave_source_out')
 
-# %% ../../nbs/train/85_shift.ipynb #1a026c86
-def _taught(weights)->list: # paths
-    "Images that the run of these weights learned from, and the runs that it started from in their turn"
-    out, known = [], set()
-    while weights and (folder := Path(weights).parent) not in known and (folder/'records.csv').is_file():
-        known.add(folder)
-        r = Run(folder).records
-        out += r['image'][r['split'] != 'test'].astype(str).tolist() if {'image', 'split'} <= set(r) else []
-        weights = Run(folder).config.get('weights')
-    return out
-
-# %% ../../nbs/train/85_shift.ipynb #3a6187b7
-def _warn_of_seen(seen, table, name):
-    "Warn of images of a source that lie, under any name, among those that weights were made with"
-    files = [*table['image'][table['source'] == name].astype(str), *seen] if seen else []
-    keys = [k or f for k, f in zip(content_keys(files), files)]
-    n = int(np.isin(keys[:len(files) - len(seen)], keys[len(files) - len(seen):]).sum()) if files else 0
-    what = f'{name}: the run of the weights was trained on {counted(n, "image")} of it, so it is not unseen'
-    if n: warnings.warn(what, stacklevel=3)
-
 # %% ../../nbs/train/85_shift.ipynb #aec91ffa
 def _divided(table, left_out, train_on, seeds, seed, weights):
     "Records for each source to leave out; what cannot be done is said before anything is trained"
@@ -182,8 +163,7 @@ def _divided(table, left_out, train_on, seeds, seed, weights):
     names = [names] if isinstance(names, str) else list(names)
     if not names: raise SettingError('left_out is empty: name the sources to leave out')
     _apart(_sources_of(table))
-    seen = _taught(weights) if weights else []
-    for name in names: _warn_of_seen(seen, table, name)
+    warn_of_seen(weights, {name: table['image'][table['source'] == name] for name in names})
     return {name: leave_out(table, name, train_on=train_on, seed=seed) for name in names}
 
 # %% ../../nbs/train/85_shift.ipynb #e05bd604
@@ -202,6 +182,12 @@ def _joined(sources, task, **how):
     return sources
 
 # %% ../../nbs/train/85_shift.ipynb #fcac222e
+def _trained(records, **kwargs):
+    "A run, new or finished; that its weights have seen some of the source was said before the first one"
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'the test part: the run of the weights')
+        return train(records, resume=True, **kwargs)
+
 @takes(TrainConfig)
 def leave_source_out(sources, # name -> data set, as for `join_sources`; or the table that it made
                      out, # the folder for the runs: a folder a source, in it a folder a seed
@@ -224,7 +210,7 @@ def leave_source_out(sources, # name -> data set, as for `join_sources`; or the 
         for seed in range(first, first + seeds):
             if progress: print(f"left out: {name}; trained on: {', '.join(others)}; seed {seed}", flush=True)
             place = Path(out)/_folder(name)/f'seed{seed}'
-            run = train(records, out=place, resume=True, seed=seed, progress=progress, **kwargs)
+            run = _trained(records, out=place, seed=seed, progress=progress, **kwargs)
             rows.append(_shift_row(run, name, others, seed))
     return pd.DataFrame(rows)
 

@@ -28,7 +28,7 @@ from retina_nb.train.distributed import (by_first, one_voice, processes, program
 from .learner import _listed, as_records, check_machine, make_learner, split_for_training
 from .network import require_weights
 from .run_folder import (begun, check_place, check_same, crop_begun, facts_of, finish_run, hold_out,
-    open_run, require_same_data, the_run)
+    open_run, require_same_data, the_run, warn_of_seen)
 from .tracking import make_tracker
 from .trackers import check_tracker
 from ..work import Progress
@@ -97,6 +97,11 @@ def _let_go(learn):
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 
 # %% ../../nbs/train/55_training.ipynb #a3cfba92
+def _look_back(config, records):
+    "Warn, once for all processes, of test images that the weights to start from have seen"
+    tested = {'the test part': records['image'][records['split'] == 'test']}
+    if not rank(): warn_of_seen(config.weights, tested)
+
 def _tell_start(config):
     "Say at which rates a training goes on from an earlier run: they are others than from foreign weights"
     if of_a_run(config.weights):
@@ -140,6 +145,7 @@ def _train(records, config, facts, out, start, progress, cbs, track, track_uri):
     history = History(out/'history.csv')
     checkpoint = Checkpoint(out/'checkpoint.safetensors', history)
     mine = [history, checkpoint, StopOnNaN(), *_listed(cbs)]
+    _look_back(config, records)
     def build(c, dls):
         resumed = by_first(lambda: checkpoint.file.is_file() and begun(out))
         more = {} if dls else dict(progress=progress and not rank())

@@ -1,5 +1,5 @@
 "Marks of maps: masks through the frame, maps that say nothing, chance, patients, models that have learned nothing"
-import numpy as np, pytest
+import numpy as np, pandas as pd, pytest
 
 torch = pytest.importorskip('torch')
 from retina_nb.core import DataError, SettingError
@@ -34,6 +34,25 @@ def test_truths_are_of_the_photographs_on_disk(tmp_path):
     from PIL import Image
     Image.new('RGB', (50, 40)).save(records.image[0])
     with pytest.raises(DataError, match='not the picture that was drawn'): truths(records.assign(), Preprocess(size=64))
+
+def test_truths_of_scans_are_where_the_finding_is(tmp_path):
+    from retina_nb.data import load_records
+    from retina_nb.synth import synth_scan, write_scans
+    write_scans(tmp_path/'d', 16)
+    records, pre = load_records(tmp_path/'d', 'oct', warn=False), Preprocess.for_task('oct', size=64)
+    images, lesions, field = truths(records, pre)
+    normal = (records.label == 3).to_numpy()
+    assert images.shape == (16,64,64,3) and field.all(axis=(1,2)).all() and not lesions[normal].any() and lesions[~normal].any((1,2)).all()
+    row = records[records.label == 1].iloc[0]                    # DME: fluid is darker than the layers around it
+    drawn = synth_scan(int(row.seed), 1)
+    one = truths(records[records.label == 1].head(1), pre)
+    hole = coverage(pre, drawn.image, drawn.masks['fluid'])[None] > .9
+    assert hole.any() and not (hole & ~one[1]).any() and one[0][hole].mean() < one[0][~hole].mean()
+    for broken, said in ((records.drop(columns='seed'), 'no seed'), (records.assign(label=pd.NA), 'no label')):
+        with pytest.raises(DataError, match=said): truths(broken, pre)
+    from PIL import Image
+    Image.new('RGB', (50, 40)).save(records.image[0])
+    with pytest.raises(DataError, match='not the picture that was drawn'): truths(records, pre)
 
 def test_marks_of_maps_that_say_nothing_are_chance():
     rng = np.random.default_rng(0)

@@ -1,5 +1,5 @@
 "Training without labels: folders of nothing but images, a kill, a collapse, what may not be continued, and training after it"
-import json, signal, subprocess, sys
+import json, shutil, signal, subprocess, sys, warnings
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
@@ -31,7 +31,7 @@ def done(bare, tmp_path_factory): return pretrain(bare, out=tmp_path_factory.mkt
 def test_a_bare_folder_is_enough(done, bare):
     assert done.finished and done.records['label'].isna().all() and len(done.records) == len(list(bare.iterdir()))
     assert list(done.history['epoch']) == [0, 1, 2]
-    assert {'train_loss', 'contrastive_accuracy', 'alignment', 'uniformity'} <= set(done.history)
+    assert {'train_loss', 'contrastive_accuracy', 'alignment', 'uniformity', 'spread'} <= set(done.history)
     assert 'knn_accuracy' not in done.history and 'valid_loss' not in done.history
     done.check()
 
@@ -162,6 +162,72 @@ def test_the_command_says_what_it_left_aside(bare, tmp_path, capsys):
     said = capsys.readouterr()
     assert 'no patient has two images' in said.err
     assert f'the training part alone was learned from; {len(table)//2} images left aside' in said.out
+
+def test_a_table_needs_no_labels(bare, tmp_path, typed):
+    files = sorted(map(str, bare.iterdir()))[:32]
+    pd.DataFrame(dict(image=files)).to_csv(tmp_path/'a.csv', index=False)
+    pd.DataFrame(dict(scan=files, who=[i//2 for i in range(32)], grade_by_nobody='?')).to_csv(tmp_path/'b.csv', index=False)
+    words = [w for k,v in (TINY | dict(epochs=1)).items() for w in (f'--{k}', str(v))]
+    for name, more, n in (('a', [], None), ('b', ['--image_col', 'scan', '--patient_col', 'who'], 16)):
+        got = typed('retina_pretrain', str(tmp_path/f'{name}.csv'), '--out', str(tmp_path/name), *words, *more)
+        assert got.returncode == 0, got.stderr
+        assert '32 images of' in got.stdout and (n is None or f'of {n} patients' in got.stdout)
+    assert load_file(tmp_path/'a'/'model.safetensors')
+    got = typed('retina_train', str(tmp_path/'a.csv'), '--out', str(tmp_path/'t'))    # which a training cannot do without
+    assert got.returncode == 2 and 'one for the image and one for the label' in got.stderr
+    (tmp_path/'c.csv').write_text('picture,who\nx.png,1\n')
+    got = typed('retina_pretrain', str(tmp_path/'c.csv'), '--out', str(tmp_path/'c'))
+    assert got.returncode == 2 and 'its columns are picture, who' in got.stderr and not (tmp_path/'c').exists()
+
+def test_what_belongs_to_a_training_is_answered(bare, tmp_path, typed):
+    got = typed('retina_pretrain', str(bare), '--out', str(tmp_path/'r'), '--accumulate', '4')
+    assert got.returncode == 2 and 'part=N takes a large one piece by piece' in got.stderr and not (tmp_path/'r').exists()
+
+@pytest.mark.parametrize('text,said', [('{"rotate": 3}', ''), ('{"zoom": 3}', 'unknown fields: zoom'), ('rotate: 3', 'not readable as JSON'), (None, 'No such file')])
+def test_views_from_a_file(bare, tmp_path, typed, text, said):
+    if text: (tmp_path/'v.json').write_text(text)
+    words = [w for k,v in (TINY | dict(epochs=1)).items() for w in (f'--{k}', str(v))]
+    got = typed('retina_pretrain', str(bare), '--out', str(tmp_path/'r'), '--views', str(tmp_path/'v.json'), *words)
+    if said: assert got.returncode == 2 and said in got.stderr and len(got.stderr.strip().splitlines()) == 1
+    else: assert got.returncode == 0 and json.loads((tmp_path/'r'/'config.json').read_text())['views']['rotate'] == 3
+
+@pytest.mark.parametrize('before,after', [(1, 3), (3, 1)])
+def test_grey_weights_serve_colour_and_back(bare, tmp_path, before, after):
+    from retina_nb.train import Net, load_weights
+    run = pretrain(bare, out=tmp_path/'r', channels=before, epochs=1)
+    nets = [Net('test_resnet', 5, n_in=n).eval() for n in (before, after)]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert [load_weights(n, run.path/'model.safetensors')['left'] for n in nets] == [['head.weight', 'head.bias']]*2
+    grey = torch.rand(2, 1, 48, 48).expand(2, 3, 48, 48)
+    assert torch.allclose(*(n.features(grey) for n in nets), atol=1e-5)
+
+def test_a_body_that_fits_in_part_is_named(tmp_path):
+    from safetensors.torch import save_file
+    from retina_nb.train import Net, load_weights
+    state = Net('test_resnet', 5).state_dict()
+    gone = [k for k in state if k.startswith('body.') and 'running' in k][:4]
+    save_file({k: v for k,v in state.items() if k not in gone}, tmp_path/'part.safetensors')
+    with pytest.warns(UserWarning, match=f'4 of .* tensors of test_resnet are not in it.*{gone[0]}'): found = load_weights(Net('test_resnet', 5), tmp_path/'part.safetensors')
+    assert set(gone) <= set(found['left'])
+
+@pytest.mark.parametrize('how', ['the same files', 'copies', 'others'])
+def test_a_test_part_that_was_pretrained_on_is_named(done, bare, tmp_path, how):
+    from retina_nb.train import train, train_probe
+    r = load_records(sample_dir())
+    r = (r[96:192] if how == 'others' else r[:96]).reset_index(drop=True)
+    if how == 'copies': r = r.assign(image=[str(shutil.copy(f, tmp_path/f'{i}{Path(f).suffix}')) for i,f in enumerate(r['image'])])
+    r = split_records(r.assign(split=''), seed=1)
+    r.attrs['task'] = 'dr'
+    n, weights = int((r['split'] == 'test').sum()), done.path/'model.safetensors'
+    ways = dict(train=lambda out: train(r, out=out, weights=str(weights), arch='test_resnet', size=32, epochs=1, progress=False),
+                probe=lambda out: train_probe(r, out=out, weights=weights, progress=False))
+    for name, go in ways.items():
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter('always')
+            go(tmp_path/name)
+        told = [str(w.message) for w in said if 'the run of the weights' in str(w.message)]
+        assert told == ([] if how == 'others' else [f'the test part: the run of the weights learned from {n} images of it, so it is not unseen'])
 
 def test_mlflow_follows(bare, tmp_path):
     pytest.importorskip('mlflow')

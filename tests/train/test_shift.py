@@ -176,7 +176,7 @@ def test_weights_that_have_seen_the_source_are_named(way, tried, joined, tmp_pat
         weights = later/'model.safetensors'
     if way == 'copies of the files': table = joined.assign(image=[str(shutil.copy(f, tmp_path/f'{i}{Path(f).suffix}')) for i, f in enumerate(joined.image)])
     n = int((joined.source == other).sum())
-    with pytest.warns(UserWarning, match=f'{other}: the run of the weights was trained on {n} images of it'): shift._divided(table, [other], None, 1, 42, weights)
+    with pytest.warns(UserWarning, match=f'{other}: the run of the weights learned from {n} images of it'): shift._divided(table, [other], None, 1, 42, weights)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         for known in (weights, None, tmp_path/'foreign.safetensors'): shift._divided(table, [mine], None, 1, 42, known)
