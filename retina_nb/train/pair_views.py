@@ -74,7 +74,7 @@ def to_json(self:Views)->str: # as `read_views` reads it
 # %% ../../nbs/train/72_pair_views.ipynb #8c8e8e88
 def _text_of(file):
     "What a file with views says; one that cannot be read is a `SettingError`"
-    try: return '{' + Path(file).read_text(encoding='utf-8').strip().removeprefix('{') # an object, or not readable
+    try: return '{' + Path(file).read_text(encoding='utf-8-sig').strip().removeprefix('{') # an object, or not readable
     except (OSError, UnicodeDecodeError) as e:
         raise SettingError(f'views: {file}: {getattr(e, "strerror", None) or "not text"}') from None
 
@@ -83,14 +83,16 @@ def read_views(o # the name of a list in `VIEWS`, a JSON file or text, the dict 
               )->Views: # or a `SettingError`
     "Views by name, or as `to_json` or `to_dict` gave them; an unknown field is an error"
     if isinstance(o, Views): return o
-    if isinstance(o, (str, Path)) and str(o).endswith('.json'): o = _text_of(o)
+    if isinstance(o, Path): o = str(o)
+    name = f'views: {o}' if isinstance(o, str) and o.endswith('.json') else 'views'
+    if name != 'views': o = _text_of(o)
     if isinstance(o, str) and not o.lstrip().startswith('{'):
         if o in VIEWS: return VIEWS[o]
         raise unknown('views', o, VIEWS)
     try: d = dict(json.loads(o) if isinstance(o, (str, bytes)) else o)
-    except (ValueError, TypeError) as e: raise SettingError(f'views: not readable as JSON ({e})') from None
+    except (ValueError, TypeError) as e: raise SettingError(f'{name}: not readable as JSON ({e})') from None
     wrong = sorted(map(str, set(d) - {f.name for f in fields(Views)}))
-    if wrong: raise SettingError(f"views: unknown fields: {', '.join(wrong)}")
+    if wrong: raise SettingError(f"{name}: unknown fields: {', '.join(wrong)}")
     return Views(**d)
 
 # %% ../../nbs/train/72_pair_views.ipynb #e141e85d

@@ -16,7 +16,7 @@ import fastai, matplotlib.pyplot as plt, numpy as np, pandas as pd, timm, torch
 from safetensors.torch import save as save_tensors
 
 import retina_nb
-from ..core import DataError, Run, RunError, with_task
+from ..core import DataError, RetinaError, Run, RunError, with_task
 from ..disk import file_sha256, json_hash, read_json, write_file, write_json, write_table
 from ..locks import out_lock
 from ..data.faults import counted
@@ -165,15 +165,32 @@ def require_same_data(records, # split
                  'or read it from one place')
 
 # %% ../../nbs/train/52_run_folder.ipynb #bae54399
+def _folder_of(weights, near=None)->Path|None:
+    "The folder of a file of weights; a relative path was written from the folder above some run, perhaps not this one"
+    places = [*near.resolve().parents, Path()] if near else [Path()]
+    return next((p.resolve() for d in places if (p := (d/weights).parent).is_dir()), None)
+
+def _learned_from(folder)->tuple:
+    "Images that a run learned from, and its settings; nothing of a folder that is no run"
+    if not (folder/'config.json').is_file(): return [], {}
+    run = Run(folder)
+    if not (folder/'records.csv').is_file(): return [], run.config
+    r = run.records
+    if 'image' not in r: return [], run.config
+    split = r['split'] if 'split' in r else pd.Series('', r.index)
+    tested = (split == 'test') & (split == 'train').any() # a pretraining without a training part learns from all
+    return r['image'][~tested].astype(str).tolist(), run.config
+
 def _taught(weights)->list: # paths
     "Images that the run of these weights learned from, and the runs that it started from in their turn"
-    out, known = [], set()
-    while weights and (folder := Path(weights).parent) not in known:
+    out, known, near = [], set(), None
+    while weights and (folder := _folder_of(weights, near)) and folder not in known:
         known.add(folder)
-        if not all((folder/f).is_file() for f in ('records.csv', 'config.json')): break
-        r = Run(folder).records
-        if 'image' in r: out += r['image'][r['split'] != 'test' if 'split' in r else r.index].astype(str).tolist()
-        weights = Run(folder).config.get('weights')
+        try: found, config = _learned_from(folder)
+        except RetinaError as e:
+            warnings.warn(f'{folder}: what these weights have seen could not be read ({e})', stacklevel=4)
+            break
+        out, weights, near = out + found, config.get('weights'), folder
     return out
 
 # %% ../../nbs/train/52_run_folder.ipynb #9327e8ef

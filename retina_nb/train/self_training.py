@@ -24,7 +24,7 @@ from ..data.cache import cache_fields
 from ..data.checks import require_usable
 from ..data.datasets import LAYOUTS
 from ..data.faults import counted
-from ..data.files import column_of
+from ..data.files import TABLES, column_of
 from ..data.layouts import RecordsLayout
 from ..image.gradable import ungradable
 from ..plotting import caption, new_axes, save_figure, set_style
@@ -99,9 +99,9 @@ def _pictures(records, config, layout=None, **kwargs):
     "Records of what a pretraining is given; a table needs no labels"
     def read(layout):
         return as_records(records, config.task, seed=config.seed, size=config.size, layout=layout, **kwargs)
-    is_table = isinstance(records, (str, Path)) and str(records).lower().endswith(('.csv', '.tsv', '.txt'))
-    if not is_table or layout: return read(layout) if isinstance(records, (str, Path)) else as_records(records)
-    try: return read(None)
+    if not isinstance(records, (str, Path)): return as_records(records, size=config.size)
+    if not str(records).lower().endswith(TABLES) or layout not in (None, _BARE.name): return read(layout)
+    try: return read(layout)
     except DataError as e:
         try: return read(_BARE)
         except DataError: raise e from None

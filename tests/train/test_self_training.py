@@ -168,11 +168,11 @@ def test_a_table_needs_no_labels(bare, tmp_path, typed):
     pd.DataFrame(dict(image=files)).to_csv(tmp_path/'a.csv', index=False)
     pd.DataFrame(dict(scan=files, who=[i//2 for i in range(32)], grade_by_nobody='?')).to_csv(tmp_path/'b.csv', index=False)
     words = [w for k,v in (TINY | dict(epochs=1)).items() for w in (f'--{k}', str(v))]
-    for name, more, n in (('a', [], None), ('b', ['--image_col', 'scan', '--patient_col', 'who'], 16)):
-        got = typed('retina_pretrain', str(tmp_path/f'{name}.csv'), '--out', str(tmp_path/name), *words, *more)
+    for name, more, n in (('a', [], None), ('a', ['--layout', 'records'], None), ('b', ['--image_col', 'scan', '--patient_col', 'who'], 16)):
+        got = typed('retina_pretrain', str(tmp_path/f'{name}.csv'), '--out', str(tmp_path/f'{name}{len(more)}'), *words, *more)
         assert got.returncode == 0, got.stderr
         assert '32 images of' in got.stdout and (n is None or f'of {n} patients' in got.stdout)
-    assert load_file(tmp_path/'a'/'model.safetensors')
+    assert load_file(tmp_path/'a0'/'model.safetensors')
     got = typed('retina_train', str(tmp_path/'a.csv'), '--out', str(tmp_path/'t'))    # which a training cannot do without
     assert got.returncode == 2 and 'one for the image and one for the label' in got.stderr
     (tmp_path/'c.csv').write_text('picture,who\nx.png,1\n')
@@ -183,9 +183,9 @@ def test_what_belongs_to_a_training_is_answered(bare, tmp_path, typed):
     got = typed('retina_pretrain', str(bare), '--out', str(tmp_path/'r'), '--accumulate', '4')
     assert got.returncode == 2 and 'part=N takes a large one piece by piece' in got.stderr and not (tmp_path/'r').exists()
 
-@pytest.mark.parametrize('text,said', [('{"rotate": 3}', ''), ('{"zoom": 3}', 'unknown fields: zoom'), ('rotate: 3', 'not readable as JSON'), (None, 'No such file')])
+@pytest.mark.parametrize('text,said', [('{"rotate": 3}', ''), ('\ufeff{"rotate": 3}', ''), ('{"zoom": 3}', 'v.json: unknown fields: zoom'), ('rotate: 3', 'not readable as JSON'), (None, 'No such file')])
 def test_views_from_a_file(bare, tmp_path, typed, text, said):
-    if text: (tmp_path/'v.json').write_text(text)
+    if text: (tmp_path/'v.json').write_text(text, encoding='utf-8')
     words = [w for k,v in (TINY | dict(epochs=1)).items() for w in (f'--{k}', str(v))]
     got = typed('retina_pretrain', str(bare), '--out', str(tmp_path/'r'), '--views', str(tmp_path/'v.json'), *words)
     if said: assert got.returncode == 2 and said in got.stderr and len(got.stderr.strip().splitlines()) == 1
@@ -207,6 +207,11 @@ def test_a_body_that_fits_in_part_is_named(tmp_path):
     from retina_nb.train import Net, load_weights
     state = Net('test_resnet', 5).state_dict()
     gone = [k for k in state if k.startswith('body.') and 'running' in k][:4]
+    old = {k: v for k,v in state.items() if 'num_batches' not in k}
+    save_file(old, tmp_path/'old.safetensors')
+    with warnings.catch_warnings():                # counts of batches, which older versions did not keep, decide nothing
+        warnings.simplefilter('error')
+        load_weights(Net('test_resnet', 5), tmp_path/'old.safetensors')
     save_file({k: v for k,v in state.items() if k not in gone}, tmp_path/'part.safetensors')
     with pytest.warns(UserWarning, match=f'4 of .* tensors of test_resnet are not in it.*{gone[0]}'): found = load_weights(Net('test_resnet', 5), tmp_path/'part.safetensors')
     assert set(gone) <= set(found['left'])
@@ -228,6 +233,30 @@ def test_a_test_part_that_was_pretrained_on_is_named(done, bare, tmp_path, how):
             go(tmp_path/name)
         told = [str(w.message) for w in said if 'the run of the weights' in str(w.message)]
         assert told == ([] if how == 'others' else [f'the test part: the run of the weights learned from {n} images of it, so it is not unseen'])
+
+def test_weights_tell_what_they_have_seen(done, bare, tmp_path, monkeypatch):
+    "All rows of a pretraining, by a path that was written in another folder; a past that cannot be read is said and stops nothing"
+    from retina_nb.train.run_folder import _taught, warn_of_seen
+    names = sorted(map(str, bare.iterdir()))
+    marked = load_records(bare, warn=False).head(40).assign(split='test')          # no part is named for training: all are learned from
+    first = pretrain(marked, out=tmp_path/'there'/'first', epochs=1)
+    assert sorted(_taught(str(first.path/'model.safetensors'))) == sorted(marked['image'])
+    monkeypatch.chdir(tmp_path/'there')
+    again = pretrain(names[0].rpartition('/')[0], out=tmp_path/'there'/'runs'/'again', epochs=1, weights='first/model.safetensors')
+    for here in (tmp_path/'there', tmp_path):
+        monkeypatch.chdir(here)
+        assert set(_taught(again.path/'model.safetensors')) == set(names) and len(_taught(again.path/'model.safetensors')) == len(names) + 40
+    (first.path/'config.json').write_text('{')
+    with pytest.warns(UserWarning, match='first: what these weights have seen could not be read'): assert len(_taught(again.path/'model.safetensors')) == len(names)
+    with pytest.warns(UserWarning, match='learned from 3 images of it'): warn_of_seen(again.path/'model.safetensors', {'the test part': names[:3]})
+
+def test_records_at_hand_keep_their_place(bare, monkeypatch):
+    "A table is asked for its near copies too, as a training asks"
+    from retina_nb.train import self_training
+    asked = []
+    monkeypatch.setattr(self_training, 'as_records', lambda r, *a, **k: asked.append(k.get('size')) or r)
+    r = load_records(bare, warn=False)
+    assert self_training._pictures(r, self_training.PretrainConfig(size=64)) is r and asked == [64]
 
 def test_mlflow_follows(bare, tmp_path):
     pytest.importorskip('mlflow')
