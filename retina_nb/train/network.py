@@ -268,8 +268,8 @@ def load_weights(net:Net, # changed in place
         k = k.removeprefix('net.')
         for name in (k, f'body.{k}'):
             if name in own and (fit := _for_channels(v, own[name].shape)) is not None: state[name] = fit
-    body = [k for k in own if k.startswith('body.')]
-    lost = [k for k in body if k not in state and not k.endswith('num_batches_tracked')] # which old files have not
+    body = [k for k in own if k.startswith('body.') and not k.endswith('num_batches_tracked')] # old files lack these
+    lost = [k for k in body if k not in state]
     if len(lost) > len(body)/2:
         raise SettingError(f'{file}: it holds weights of another architecture than {net.arch}: '
                            f'{len(body) - len(lost)} of {len(body)} tensors fit')
