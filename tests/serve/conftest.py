@@ -1,5 +1,5 @@
 "What the tests of the store share: both databases, a model without a file, gradings made by hand, children that are killed"
-import contextlib, io, os, pickle, pwd, random, shlex, shutil, signal, subprocess, sys, tempfile, time
+import contextlib, io, os, pickle, pwd, random, select, shlex, shutil, signal, subprocess, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,16 +136,20 @@ class Child:
     def first(self, timeout=30):
         "Wait for its first line"
         end = time.time() + timeout
-        while b'\n' not in self.said and time.time() < end:
+        while b'\n' not in self.said and select.select([self.r], [], [], max(0, end - time.time()))[0]:
             more = os.read(self.r, 65536)
             if not more: break
             self.said += more
         return self.said
     def kill(self):
         with contextlib.suppress(ProcessLookupError): os.kill(self.pid, signal.SIGKILL)
-    def end(self):
-        "(its whole lines, its status)"
-        while more := os.read(self.r, 65536): self.said += more
+    def end(self, silent=60):
+        """(its whole lines, its status). One that says nothing for so long is killed: forked from a process with threads, it may have begun
+        with a lock that nobody is left to open"""
+        while True:
+            if not select.select([self.r], [], [], silent)[0]: self.kill()
+            if not (more := os.read(self.r, 65536)): break
+            self.said += more
         os.close(self.r)
         _, status = os.waitpid(self.pid, 0)
         return self.said.decode().split('\n')[:-1], status
