@@ -39,6 +39,7 @@ def _drawn(row, scan):
             raise DataError(f"{row['image']}: the record has no {k}: not a synthetic scan")
     return synth_scan(int(row['seed']), int(row['label']), size=image_size(row['image'])[1])
 
+# %% ../../nbs/explain/20_scoring.ipynb #f6a312ff
 def _truth(row, pre, scan=False):
     "Picture, lesions and field of one synthetic picture, in the model's pixels; the field of a scan is all of it"
     a, marked = read_image(row['image']), np.any(list(_drawn(row, scan).masks.values()), axis=0)
@@ -52,7 +53,7 @@ def _truth(row, pre, scan=False):
 def truths(records:pd.DataFrame, # synthetic records: rows with `image`, `label`, `eye`, `seed`; of scans no `eye`
            pre:Preprocess # the contract of the model
           )->tuple: # images uint8 (n, size, size, 3), lesions bool (n, size, size), field bool (n, size, size)
-    "Synthetic pictures as a model sees them, where their lesions lie, and where the picture is not black (of a scan: all of it)"
+    "Synthetic pictures as a model sees them, where their lesions lie, and where it is not black (a scan: all of it)"
     scan = task_of(records).modality == 'oct'
     found = [_truth(row, pre, scan) for _, row in records.iterrows()]
     images, lesions, field = (np.stack(o) for o in zip(*found))

@@ -252,7 +252,7 @@ def _read_weights(file):
 
 # %% ../../nbs/train/20_network.ipynb #72250d19
 def _for_channels(v, shape):
-    "A tensor in the shape that a network has for it; for a first layer from 1 to 3 channels or back; None: neither fits"
+    "A tensor in the shape that a network has for it, a first layer from 1 to 3 channels or back too; None: it fits not"
     if v.shape == shape: return v
     if v.ndim != 4 or len(shape) != 4 or (*v.shape[:1], *v.shape[2:]) != (*shape[:1], *shape[2:]): return None
     if (v.shape[1], shape[1]) == (1, 3): return v.expand(shape)/3

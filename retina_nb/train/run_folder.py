@@ -29,6 +29,8 @@ from ..measure.operating import decisions
 from ..measure.predictions import prob_columns
 from ..plotting import plot_curves, save_figure, set_style
 from ..work import writable
+
+# %% ../../nbs/train/52_run_folder.ipynb #03f3fb0d
 from .config import TrainConfig
 from .distributed import by_first, gather, rank, require_same, same_everywhere, wait, world
 from .loader import prepare
@@ -170,6 +172,7 @@ def _folder_of(weights, near=None)->Path|None:
     places = [*near.resolve().parents, Path()] if near else [Path()]
     return next((p.resolve() for d in places if (p := (d/weights).parent).is_dir()), None)
 
+# %% ../../nbs/train/52_run_folder.ipynb #b8571360
 def _learned_from(folder)->tuple:
     "Images that a run learned from, and its settings; nothing of a folder that is no run"
     if not (folder/'config.json').is_file(): return [], {}
@@ -181,6 +184,7 @@ def _learned_from(folder)->tuple:
     tested = (split == 'test') & (split == 'train').any() # a pretraining without a training part learns from all
     return r['image'][~tested].astype(str).tolist(), run.config
 
+# %% ../../nbs/train/52_run_folder.ipynb #de1a2077
 def _taught(weights)->list: # paths
     "Images that the run of these weights learned from, and the runs that it started from in their turn"
     out, known, near = [], set(), None

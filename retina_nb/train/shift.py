@@ -188,6 +188,7 @@ def _trained(records, **kwargs):
         warnings.filterwarnings('ignore', 'the test part: the run of the weights')
         return train(records, resume=True, **kwargs)
 
+# %% ../../nbs/train/85_shift.ipynb #00af1e44
 @takes(TrainConfig)
 def leave_source_out(sources, # name -> data set, as for `join_sources`; or the table that it made
                      out, # the folder for the runs: a folder a source, in it a folder a seed

@@ -102,6 +102,7 @@ def _look_back(config, records):
     tested = {'the test part': records['image'][records['split'] == 'test']}
     if not rank(): warn_of_seen(config.weights, tested)
 
+# %% ../../nbs/train/55_training.ipynb #4a4011bb
 def _tell_start(config):
     "Say at which rates a training goes on from an earlier run: they are others than from foreign weights"
     if of_a_run(config.weights):

@@ -1,5 +1,5 @@
 "What the tests of the store share: both databases, a model without a file, gradings made by hand, children that are killed"
-import contextlib, io, os, pickle, pwd, random, select, shlex, shutil, signal, subprocess, sys, tempfile, time
+import contextlib, gc, io, os, pickle, pwd, random, select, shlex, shutil, signal, subprocess, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,10 +118,13 @@ def send(store, n, **kw):
 
 # --- children
 class Child:
-    "A forked process that says things through a pipe"
+    """A forked process that says things through a pipe. What the parent holds is frozen first, or the child's garbage collection might close a
+    session of ONNX Runtime that an earlier test left in a cycle, and wait for threads that it has not"""
     def __init__(self, f, *args):
         self.r, w = os.pipe()
+        gc.freeze()
         self.pid = os.fork()
+        if self.pid: gc.unfreeze()
         if self.pid == 0:
             status = 1
             try:
@@ -144,8 +147,7 @@ class Child:
     def kill(self):
         with contextlib.suppress(ProcessLookupError): os.kill(self.pid, signal.SIGKILL)
     def end(self, silent=60):
-        """(its whole lines, its status). One that says nothing for so long is killed: forked from a process with threads, it may have begun
-        with a lock that nobody is left to open"""
+        "(its whole lines, its status); one that says nothing for so many seconds is killed"
         while True:
             if not select.select([self.r], [], [], silent)[0]: self.kill()
             if not (more := os.read(self.r, 65536)): break
