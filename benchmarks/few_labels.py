@@ -41,7 +41,10 @@ SCORES = 'balanced_accuracy', 'macro_auc', 'accuracy'
 COLUMNS = {'3 a class': dict(per_class=3), '10 a class': dict(per_class=10), '30 a class': dict(per_class=30), '1%': dict(fraction=.01),
            '10%': dict(fraction=.1), 'all': dict(fraction=1.)}
 PRETEXTS = {'simclr-patients': dict(method='simclr', pairs='patient'), 'simclr': dict(method='simclr', pairs='same'), 'vicreg': dict(method='vicreg', pairs='same'),
-            'simclr-imagenet': dict(method='simclr', pairs='patient', views='imagenet')}
+            'simclr-imagenet': dict(method='simclr', pairs='patient', views='imagenet'),
+            # what of the strong views does it: their crops with the light of the mild ones, and their light with the crops of the mild ones
+            'simclr-crops': dict(method='simclr', pairs='patient', views=dict(area=(.08, 1.), aspect=4/3, rotate=10., brightness=.3, contrast=.3, speckle=.2)),
+            'simclr-light': dict(method='simclr', pairs='patient', views=dict(area=(.4, 1.), rotate=10., brightness=.8, contrast=.8, jittered=.8, blur=2., speckle=.2))}
 ROWS = ('size alone', 'random encoder', 'scratch', 'self-taught', *(f'{m} {how}' for m in PRETEXTS for how in ('neighbours', 'spread', 'linear', 'fine-tuned')))
 GOALS = {'3 a class': .80, '10 a class': .87, '30 a class': .91, 'all': .95} # macro AUC of linear or fine-tuned, by the plan's first method
 PRINT = [ # what is in print on the same scans, and what stands in the way of a comparison
@@ -103,7 +106,8 @@ class Plan:
     freeze: int = 0          # epochs of fine-tuning in which only the head learns, before the others
     sure: float = .8         # of self-teaching: the least probability with which the first training gives a label to the second
     aug: float = 1.          # strength of augmentation, the same from scratch and fine-tuned
-    methods: tuple = tuple(PRETEXTS)
+    methods: tuple = ('simclr-patients', 'simclr', 'vicreg', 'simclr-imagenet')
+    again: tuple = ('simclr-imagenet',) # chosen later, on validation patients: as many seeds as the first, trained in all columns with a goal
     on: str = 'test'         # the part that is predicted; 'valid' to try settings out, which must not be done on the test part
 
 QUICK = Plan(size=48, split_seed=1, draws=1, seeds=1, side_columns=('3 a class',), pre_epochs=2, steps=16, methods=('simclr',)) # in a division of its own
@@ -138,11 +142,12 @@ def as_oct(table): return read_predictions(table, 'oct')
 ORDER = ('10 a class', '3 a class', '30 a class', 'all', '1%', '10%') # of the trainings: the column with the dearest question first
 
 def trained(row): return row in ('scratch', 'self-taught') or row.endswith('fine-tuned')
-def beside(plan, row): return row == 'self-taught' or row.split()[0] in plan.methods[1:]
+def beside(plan, row): return row == 'self-taught' or row.split()[0] in plan.methods[1:] and row.split()[0] not in plan.again
 
 def repeats(plan, row, column):
     "How many draws of labels and seeds a row has in a column: all labels can be drawn only once, and rows beside are shorter"
     if trained(row) and beside(plan, row) and column not in plan.side_columns: return 0, 0
+    if trained(row) and row.split()[0] in plan.again and column not in GOALS: return 0, 0
     return 1 if column == 'all' else plan.draws, 1 if row == 'size alone' else plan.side_seeds if beside(plan, row) else plan.seeds
 
 def wanted(plan, quick=False):
@@ -365,6 +370,16 @@ def paired(a, b):
     both = sorted(set(a) & set(b))
     return None if not both else dict(n=len(both), **shown(mean_of([a[k]['macro_auc'] for k in both]) - mean_of([b[k]['macro_auc'] for k in both])))
 
+def held(rows, method):
+    "The goals, and what the better of the linear reader and fine-tuning by a method has"
+    out = []
+    for column, goal in GOALS.items():
+        ours = [x for x in rows if x['column'] == column and x['row'] in [f'{method} {how}' for how in ('linear', 'fine-tuned')]]
+        if not ours: continue
+        best = max(ours, key=lambda x: x['macro_auc']['value'])
+        out.append(dict(column=column, goal=goal, best=best['row'], ours=best['macro_auc'], less_scratch=best.get('less_scratch'), reached=best['macro_auc']['value'] >= goal))
+    return out
+
 def summary(runs, plan, cells, n_boot=1000):
     "Mean over draws and seeds with its interval by patient, spread over draws and seeds, difference to scratch, and goals"
     single, more, rows, planned = collect(runs, cells, n_boot), several(runs, plan, cells, n_boot), [], Counter(c[:2] for c in cells)
@@ -374,13 +389,8 @@ def summary(runs, plan, cells, n_boot=1000):
         base = 'scratch' + SEVERAL*row.endswith(SEVERAL) # three networks are held against three
         less = dict(less_scratch=paired(each, found[(base, column)])) if row != base and (base, column) in found else {}
         rows.append(dict(row=row, column=column, n=len(each), planned=planned[(row, column)], **scores, **less))
-    goals = []
-    for column, goal in GOALS.items():
-        ours = [x for x in rows if x['column'] == column and x['row'] in [f'{plan.methods[0]} {how}' for how in ('linear', 'fine-tuned')]]
-        if ours:
-            best = max(ours, key=lambda x: x['macro_auc']['value'])
-            goals.append(dict(column=column, goal=goal, best=best['row'], ours=best['macro_auc'], less_scratch=best.get('less_scratch'), reached=best['macro_auc']['value'] >= goal))
-    return dict(scans=facts(scans(runs, plan)), labels=counted(runs, plan), **maps(runs, plan), done=sum(map(len, single.values())), planned=len(cells), rows=rows, goals=goals)
+    goals = [held(rows, plan.methods[0]), *(held(rows, m) for m in plan.again if m in plan.methods)]
+    return dict(scans=facts(scans(runs, plan)), labels=counted(runs, plan), **maps(runs, plan), done=sum(map(len, single.values())), planned=len(cells), rows=rows, goals=goals[0], goals_again=sum(goals[1:], []))
 
 def told(s):
     "The table as Markdown: macro AUC, and balanced accuracy below it"
@@ -391,7 +401,7 @@ def told(s):
     lines = ['| macro AUC (95% by patient), balanced accuracy | ' + ' | '.join(columns) + ' |', '|---'*(len(columns)+1) + '|']
     lines += ['| ' + ' | '.join([r, *(cell(at.get((r, c))) for c in columns)]) + ' |' for r in rows]
     lines += [f"{c}: {np.mean(x['patients']):.0f} patients, {np.mean(x['scans']):.0f} scans" for c,x in s['labels']['columns'].items()]
-    lines += [f"{g['column']}: goal {g['goal']}, {g['best']} {g['ours']['value']:.3f}, {'reached' if g['reached'] else 'missed'}" for g in s['goals']]
+    lines += [f"{g['column']}: goal {g['goal']}, {g['best']} {g['ours']['value']:.3f}, {'reached' if g['reached'] else 'missed'}" for g in s['goals'] + s['goals_again']]
     return '\n'.join(lines)
 
 class Results:
@@ -453,10 +463,12 @@ def main():
     p.add_argument('--columns', nargs='*', default=None, help='columns to do, such as "10 a class"')
     p.add_argument('--out', type=Path, help='results file (benchmarks/results/table_oct.json)')
     p.add_argument('--quick', action='store_true', help='a tiny network, two columns, one draw, one seed')
+    p.add_argument('--methods', nargs='*', choices=PRETEXTS, help='first stages, the planned one first')
     p.add_argument('--table', action='store_true', help='only the table of what is there')
     for f in dataclasses.fields(Plan):
         if f.type in (int, float, str): p.add_argument(f'--{f.name}', type=f.type, help=f'another {f.name} than {f.default}')
     a = p.parse_args()
+    a.methods = a.methods and tuple(a.methods)
     plan = dataclasses.replace(QUICK if a.quick else Plan(), **{f.name: v for f in dataclasses.fields(Plan) if (v := getattr(a, f.name, None)) is not None})
     runs = a.runs or Path('runs/few_quick' if a.quick else 'runs/few')
     study(plan, runs, a.out or place_of(runs, a.quick), a.workers, a.only, a.columns, a.quick, a.table)
