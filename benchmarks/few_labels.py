@@ -41,10 +41,7 @@ SCORES = 'balanced_accuracy', 'macro_auc', 'accuracy'
 COLUMNS = {'3 a class': dict(per_class=3), '10 a class': dict(per_class=10), '30 a class': dict(per_class=30), '1%': dict(fraction=.01),
            '10%': dict(fraction=.1), 'all': dict(fraction=1.)}
 PRETEXTS = {'simclr-patients': dict(method='simclr', pairs='patient'), 'simclr': dict(method='simclr', pairs='same'), 'vicreg': dict(method='vicreg', pairs='same'),
-            'simclr-imagenet': dict(method='simclr', pairs='patient', views='imagenet'),
-            # what of the strong views does it: their crops with the light of the mild ones, and their light with the crops of the mild ones
-            'simclr-crops': dict(method='simclr', pairs='patient', views=dict(area=(.08, 1.), aspect=4/3, rotate=10., brightness=.3, contrast=.3, speckle=.2)),
-            'simclr-light': dict(method='simclr', pairs='patient', views=dict(area=(.4, 1.), rotate=10., brightness=.8, contrast=.8, jittered=.8, blur=2., speckle=.2))}
+            'simclr-imagenet': dict(method='simclr', pairs='patient', views='imagenet')}
 ROWS = ('size alone', 'random encoder', 'scratch', 'self-taught', *(f'{m} {how}' for m in PRETEXTS for how in ('neighbours', 'spread', 'linear', 'fine-tuned')))
 GOALS = {'3 a class': .80, '10 a class': .87, '30 a class': .91, 'all': .95} # macro AUC of linear or fine-tuned, by the plan's first method
 PRINT = [ # what is in print on the same scans, and what stands in the way of a comparison
@@ -57,19 +54,22 @@ PRINT = [ # what is in print on the same scans, and what stands in the way of a 
 WHY_NOT = ('published figures on the full OCT2017 are on its official test part: patients on both sides, 269 groups of byte-identical images with two labels, '
            'the best epoch often picked on the test part, labels drawn as images and not as patients, and a hundred times as many scans')
 
-TRIED = [ # on validation patients, before the plan was fixed: SimCLR of 200 epochs
+TRIED = [ # on validation patients: SimCLR of 200 epochs; the last line when the study had been scored, all others before the plan was fixed
     dict(what='scratch, lr .001', column='10 a class', draws=[.9275, .8684]), dict(what='scratch, lr .003', column='10 a class', draws=[.9399, .8772]),
     dict(what='scratch, lr .01', column='10 a class', draws=[.9443, .8820]), dict(what='scratch, lr .02', column='10 a class', draws=[.9058, .8770]),
     dict(what='fine-tuned, lr .003', column='10 a class', draws=[.8671, .8636]), dict(what='fine-tuned, lr .01', column='10 a class', draws=[.8978, .8580]),
     dict(what='fine-tuned, lr .02', column='10 a class', draws=[.9007, .8309]), dict(what='head first for 2 epochs, then fine-tuned, lr .01', column='10 a class', draws=[.8543]),
     dict(what='scratch, lr .001', column='30 a class', draws=[.9321]), dict(what='scratch, lr .003', column='30 a class', draws=[.9423]),
     dict(what='scratch, lr .01', column='30 a class', draws=[.9483]), dict(what='self-taught, lr .01', column='10 a class', draws=[.9457, .8954]),
-    dict(what='fine-tuned, lr .01', column='30 a class', draws=[.9440])]
-TRIED_FROZEN = { # frozen encoders of 200 epochs, the mean of five draws: why pairs of a patient's scans come first
+    dict(what='fine-tuned, lr .01', column='30 a class', draws=[.9440]),
+    dict(what='simclr-imagenet, fine-tuned, lr .01', column='10 a class', draws=[.9264, .8394, .8860])]
+TRIED_FROZEN = { # frozen encoders of 200 epochs, the mean of five draws: why pairs of a patient's scans come first; strong views were tried later
     'simclr': {'3 a class': dict(neighbours=.7711, linear=.7573, spread=.7622), '10 a class': dict(neighbours=.7999, linear=.8346, spread=.7887),
                '30 a class': dict(neighbours=.8335, linear=.8823, spread=.8194)},
     'simclr-patients': {'3 a class': dict(neighbours=.7872, linear=.7646, spread=.7905), '10 a class': dict(neighbours=.8241, linear=.8551, spread=.8191),
-                        '30 a class': dict(neighbours=.8432, linear=.8833, spread=.8421)}}
+                        '30 a class': dict(neighbours=.8432, linear=.8833, spread=.8421)},
+    'simclr-imagenet': {'3 a class': dict(neighbours=.7900, linear=.7945, spread=.7860), '10 a class': dict(neighbours=.8211, linear=.8402, spread=.8165),
+                        '30 a class': dict(neighbours=.8503, linear=.8619, spread=.8363)}}
 
 @dataclass(frozen=True)
 class Plan:
@@ -81,7 +81,9 @@ class Plan:
     partners (Azizi et al. 2021), whose frozen features were better on the same patients (`TRIED_FROZEN`); it was not fine-tuned before. Beside
     it, with one seed: the plain one, VICReg, and a training from scratch whose labels go to the scans that have none (.921 with the same
     draws). `simclr-imagenet` is the first method with the strong views that suit photographs of ImageNet in place of those for OCT; it was
-    added when all other rows had been scored, to measure what the choice of views is worth, and nothing else was changed for it. `TRIED` has every figure. A first form of the plan had 600 epochs of pretraining in bf16 and three seeds of every row, which is
+    added when all other rows had been scored, to measure what the choice of views is worth, and nothing else was changed for it. With its one seed it was
+    better on the test part in every column; validation patients, asked afterwards, would not have chosen it (`TRIED_FROZEN`: a mean of .822 over nine
+    readings, .823 with the mild views), so it got the first method's seeds too, to tell luck from gain, and no goal is held against it. `TRIED` has every figure. A first form of the plan had 600 epochs of pretraining in bf16 and three seeds of every row, which is
     thirteen core hours on a processor that has no bf16; of it the two rows without training and eight cells from scratch had been scored,
     and nothing was chosen by them"""
     arch: str = 'test_resnet' # .37 million parameters, a network that two cores can train hundreds of times; resnet10t with a GPU
@@ -106,8 +108,8 @@ class Plan:
     freeze: int = 0          # epochs of fine-tuning in which only the head learns, before the others
     sure: float = .8         # of self-teaching: the least probability with which the first training gives a label to the second
     aug: float = 1.          # strength of augmentation, the same from scratch and fine-tuned
-    methods: tuple = ('simclr-patients', 'simclr', 'vicreg', 'simclr-imagenet')
-    again: tuple = ('simclr-imagenet',) # chosen later, on validation patients: as many seeds as the first, trained in all columns with a goal
+    methods: tuple = tuple(PRETEXTS)
+    again: tuple = ('simclr-imagenet',) # methods beside the first that have its seeds too; added with that name's
     on: str = 'test'         # the part that is predicted; 'valid' to try settings out, which must not be done on the test part
 
 QUICK = Plan(size=48, split_seed=1, draws=1, seeds=1, side_columns=('3 a class',), pre_epochs=2, steps=16, methods=('simclr',)) # in a division of its own
@@ -142,13 +144,14 @@ def as_oct(table): return read_predictions(table, 'oct')
 ORDER = ('10 a class', '3 a class', '30 a class', 'all', '1%', '10%') # of the trainings: the column with the dearest question first
 
 def trained(row): return row in ('scratch', 'self-taught') or row.endswith('fine-tuned')
-def beside(plan, row): return row == 'self-taught' or row.split()[0] in plan.methods[1:] and row.split()[0] not in plan.again
+def beside(plan, row): return row == 'self-taught' or row.split()[0] in plan.methods[1:]
+
+def seeds_of(plan, row): return plan.side_seeds if beside(plan, row) and row.split()[0] not in plan.again else plan.seeds
 
 def repeats(plan, row, column):
     "How many draws of labels and seeds a row has in a column: all labels can be drawn only once, and rows beside are shorter"
     if trained(row) and beside(plan, row) and column not in plan.side_columns: return 0, 0
-    if trained(row) and row.split()[0] in plan.again and column not in GOALS: return 0, 0
-    return 1 if column == 'all' else plan.draws, 1 if row == 'size alone' else plan.side_seeds if beside(plan, row) else plan.seeds
+    return 1 if column == 'all' else plan.draws, 1 if row == 'size alone' else seeds_of(plan, row)
 
 def wanted(plan, quick=False):
     """All cells in the order in which they are done, so that what is there after an hour can be read: first what needs no training of a
@@ -370,16 +373,6 @@ def paired(a, b):
     both = sorted(set(a) & set(b))
     return None if not both else dict(n=len(both), **shown(mean_of([a[k]['macro_auc'] for k in both]) - mean_of([b[k]['macro_auc'] for k in both])))
 
-def held(rows, method):
-    "The goals, and what the better of the linear reader and fine-tuning by a method has"
-    out = []
-    for column, goal in GOALS.items():
-        ours = [x for x in rows if x['column'] == column and x['row'] in [f'{method} {how}' for how in ('linear', 'fine-tuned')]]
-        if not ours: continue
-        best = max(ours, key=lambda x: x['macro_auc']['value'])
-        out.append(dict(column=column, goal=goal, best=best['row'], ours=best['macro_auc'], less_scratch=best.get('less_scratch'), reached=best['macro_auc']['value'] >= goal))
-    return out
-
 def summary(runs, plan, cells, n_boot=1000):
     "Mean over draws and seeds with its interval by patient, spread over draws and seeds, difference to scratch, and goals"
     single, more, rows, planned = collect(runs, cells, n_boot), several(runs, plan, cells, n_boot), [], Counter(c[:2] for c in cells)
@@ -389,8 +382,13 @@ def summary(runs, plan, cells, n_boot=1000):
         base = 'scratch' + SEVERAL*row.endswith(SEVERAL) # three networks are held against three
         less = dict(less_scratch=paired(each, found[(base, column)])) if row != base and (base, column) in found else {}
         rows.append(dict(row=row, column=column, n=len(each), planned=planned[(row, column)], **scores, **less))
-    goals = [held(rows, plan.methods[0]), *(held(rows, m) for m in plan.again if m in plan.methods)]
-    return dict(scans=facts(scans(runs, plan)), labels=counted(runs, plan), **maps(runs, plan), done=sum(map(len, single.values())), planned=len(cells), rows=rows, goals=goals[0], goals_again=sum(goals[1:], []))
+    goals = []
+    for column, goal in GOALS.items():
+        ours = [x for x in rows if x['column'] == column and x['row'] in [f'{plan.methods[0]} {how}' for how in ('linear', 'fine-tuned')]]
+        if ours:
+            best = max(ours, key=lambda x: x['macro_auc']['value'])
+            goals.append(dict(column=column, goal=goal, best=best['row'], ours=best['macro_auc'], less_scratch=best.get('less_scratch'), reached=best['macro_auc']['value'] >= goal))
+    return dict(scans=facts(scans(runs, plan)), labels=counted(runs, plan), **maps(runs, plan), done=sum(map(len, single.values())), planned=len(cells), rows=rows, goals=goals)
 
 def told(s):
     "The table as Markdown: macro AUC, and balanced accuracy below it"
@@ -401,7 +399,7 @@ def told(s):
     lines = ['| macro AUC (95% by patient), balanced accuracy | ' + ' | '.join(columns) + ' |', '|---'*(len(columns)+1) + '|']
     lines += ['| ' + ' | '.join([r, *(cell(at.get((r, c))) for c in columns)]) + ' |' for r in rows]
     lines += [f"{c}: {np.mean(x['patients']):.0f} patients, {np.mean(x['scans']):.0f} scans" for c,x in s['labels']['columns'].items()]
-    lines += [f"{g['column']}: goal {g['goal']}, {g['best']} {g['ours']['value']:.3f}, {'reached' if g['reached'] else 'missed'}" for g in s['goals'] + s['goals_again']]
+    lines += [f"{g['column']}: goal {g['goal']}, {g['best']} {g['ours']['value']:.3f}, {'reached' if g['reached'] else 'missed'}" for g in s['goals']]
     return '\n'.join(lines)
 
 class Results:
@@ -463,12 +461,10 @@ def main():
     p.add_argument('--columns', nargs='*', default=None, help='columns to do, such as "10 a class"')
     p.add_argument('--out', type=Path, help='results file (benchmarks/results/table_oct.json)')
     p.add_argument('--quick', action='store_true', help='a tiny network, two columns, one draw, one seed')
-    p.add_argument('--methods', nargs='*', choices=PRETEXTS, help='first stages, the planned one first')
     p.add_argument('--table', action='store_true', help='only the table of what is there')
     for f in dataclasses.fields(Plan):
         if f.type in (int, float, str): p.add_argument(f'--{f.name}', type=f.type, help=f'another {f.name} than {f.default}')
     a = p.parse_args()
-    a.methods = a.methods and tuple(a.methods)
     plan = dataclasses.replace(QUICK if a.quick else Plan(), **{f.name: v for f in dataclasses.fields(Plan) if (v := getattr(a, f.name, None)) is not None})
     runs = a.runs or Path('runs/few_quick' if a.quick else 'runs/few')
     study(plan, runs, a.out or place_of(runs, a.quick), a.workers, a.only, a.columns, a.quick, a.table)

@@ -320,6 +320,7 @@ def fundus(a):
     synthetic ones before that, and is held against synthetic pretraining alone (results/table_idrid.json). Epochs, size
     and batches (128, and 64 where there are 330 photographs) of the first stage are set here and were not tuned, the rest are its defaults; the later
     stages have the settings of `idrid`"""
+    from retina_nb.measure.comparison import compare_models
     store, records = Store('fundus', ' '.join(fundus.__doc__.split()), a.runs if a.quick else HERE/'results'), load_records(data()/'idrid', warn=False)
     if a.quick: records = records.groupby('label').head(9).reset_index(drop=True)
     recipe = dict(arch='resnet18', size=128, epochs=12, pretrained=False, progress=False) | (dict(arch='test_resnet', size=64, epochs=1) if a.quick else {})
@@ -347,15 +348,22 @@ def fundus(a):
                         .assign(image=lambda d: d.image.map(lambda f: Path(f).name)).round(5).to_dict('list'))
         store.do(f'{arm}/{i}/seed{s}', one)
     store.save()
-    def pooled(arm, s):
-        "QWK of all folds with one seed, or None where one is missing"
-        found = [store.d['runs'].get(f'{arm}/{i}/seed{s}') for i,_ in folds]
-        return None if None in found else float(qwk(*(np.concatenate([f['predictions'][k] for f in found]) for k in ('target', 'grade')), 5))
-    by_seed = {arm: {s: v for s in range(a.seeds) if (v := pooled(arm, s)) is not None} for arm in arms}
-    before = json.loads((HERE/'results'/'table_idrid.json').read_text())['seeds']
+    def pooled(runs, keys):
+        "Predictions of all folds together, or None where one is missing"
+        return None if any(k not in runs for k in keys) else pd.concat([pd.DataFrame(runs[k]['predictions']) for k in keys], ignore_index=True)
+    told = {arm: {s: p for s in range(a.seeds) if (p := pooled(store.d['runs'], [f'{arm}/{i}/seed{s}' for i,_ in folds])) is not None} for arm in arms}
+    by_seed = {arm: {s: float(qwk(p.target, p.grade, 5)) for s,p in found.items()} for arm,found in told.items()}
+    idrid_table = json.loads((HERE/'results'/'table_idrid.json').read_text())
+    before = idrid_table['seeds']
+    def against(p, arm, s):
+        "The same photographs by an arm of `idrid` with the same seed: differences with intervals"
+        other = pooled(idrid_table['runs'], [f'{arm}/{i}' + (f'/seed{s}' if s else '') for i,_ in folds])
+        return compare_models(other, p, 'dr').query("score in ('qwk', 'accuracy', 'referable.auc')").to_dict('records')
+    pairs = {} if a.quick else {f'{arm} minus {x}, seed {s}': against(p, x, s) for arm,found in told.items() for s,p in found.items()
+                                for x in ('random weights', 'synthetic pretraining')}
     said = {k: v['mean'] for k,v in before.items() if k != 'gain'}
     gain = {arm: mean_interval([v - old[s] for s,v in found.items() if s < len(old)]) for arm,found in by_seed.items() if (old := before['synthetic pretraining']['values']) and found}
-    store.save(seeds={arm: mean_interval(list(v.values())) for arm,v in by_seed.items() if v}, gain_over_synthetic={} if a.quick else gain, before=said)
+    store.save(seeds={arm: mean_interval(list(v.values())) for arm,v in by_seed.items() if v}, gain_over_synthetic={} if a.quick else gain, paired=pairs, before=said)
     print({arm: np.round(v['values'], 3).tolist() for arm,v in store.d['seeds'].items()}, {k: round(v, 3) for k,v in said.items()})
 
 # --- four baselines on OCT scans
@@ -385,7 +393,8 @@ def baselines(a):
             run = train(records, out=out, arch=arch, pretrained=start == 'ImageNet', seed=s, resume=True, **same)
             scores = evaluate(run.predictions, 'oct')
             return dict(scores={k: dict(value=scores[k]['value'], ci95=scores[k]['ci95']) for k in ('accuracy', 'balanced_accuracy', 'macro_auc')},
-                        parameters=run.config['parameters'], flops=run.config['flops'], training_seconds=run.config['seconds'])
+                        parameters=run.config['parameters'], flops=run.config['flops'],
+                        seconds_an_epoch=float(run.history['seconds'].min()))  # the fastest: the machine had other work beside some
         store.do(key, one)
         if (out/'metrics.json').is_file(): runs[key] = Run(out)
     store.save(**(dict(without=without) if not a.only else {}))
