@@ -12,7 +12,7 @@
 Real data is found through RETINA_NB_DATA. Runs go to --runs (runs/tables), results to benchmarks/results/table_NAME.json. One thread
 unless OMP_NUM_THREADS says otherwise; --seeds N, --first N and --only ARM... do a part of the work, so that two commands can share it.
 """
-import argparse, datetime, hashlib, itertools, json, os, time
+import argparse, datetime, fcntl, hashlib, itertools, json, os, time
 from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -318,8 +318,8 @@ def fundus(a):
     600 synthetic photographs, once a seed, and from there 15 more on the fold's own training photographs, so that what a fold is tested on is in none of
     its stages and the rest is not learned five times. 'SimCLR' fine-tunes what came of it; 'SimCLR, then synthetic' has it learn the grades of the
     synthetic ones before that, and is held against synthetic pretraining alone (results/table_idrid.json). Epochs, size
-    and batches (128, and 64 where there are 330 photographs) of the first stage are set here and were not tuned, the rest are its defaults; the later
-    stages have the settings of `idrid`"""
+    (64 px, where an epoch takes a quarter of the time that it takes at 128) and batches (128, and 64 where there are 330 photographs) of the first stage are
+    set here and were not tuned, the rest are its defaults; the later stages have the settings of `idrid`, 128 px among them"""
     from retina_nb.measure.comparison import compare_models
     store, records = Store('fundus', ' '.join(fundus.__doc__.split()), a.runs if a.quick else HERE/'results'), load_records(data()/'idrid', warn=False)
     if a.quick: records = records.groupby('label').head(9).reset_index(drop=True)
@@ -328,8 +328,11 @@ def fundus(a):
     where = a.runs/('fundus_quick' if a.quick else 'fundus')
     decoded_once()
     def simclr(sets, name, bs, s, **start):
-        run = pretrain(bare(sets), out=where/name, task='dr', resume=True, arch=recipe['arch'], size=recipe['size'], epochs=1 if a.quick else 15, bs=bs,
-                       seed=s, progress=False, **start)
+        where.mkdir(parents=True, exist_ok=True)
+        with open(where/f'{name}.lock', 'w') as lock: # of two commands that share the work one does it, the other waits
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            run = pretrain(bare(sets), out=where/name, task='dr', resume=True, arch=recipe['arch'], size=64, epochs=1 if a.quick else 15, bs=bs,
+                           seed=s, progress=False, **start)
         return str(run.path/'model.safetensors')
     def stage(fold, i, s):
         mnist = load_records(data()/'medmnist'/'retinamnist.npz', warn=False)
