@@ -94,7 +94,7 @@ class Plan:
     fractions: tuple = (.6, .1, .3)
     draws: int = 5           # of the labels
     seeds: int = 3           # of pretraining, and of random weights
-    side_seeds: int = 1      # the same, of rows beside: self-taught and all methods but the first
+    side_seeds: int = 1      # the same, of rows beside: self-taught and all methods but the first and those of `again`
     side_columns: tuple = ('10 a class', '30 a class') # in which rows beside are trained; readers of a frozen encoder are in all
     pre_epochs: int = 200    # of pretraining, over all training scans; as when settings were tried
     pre_bs: int = 128
@@ -109,7 +109,7 @@ class Plan:
     sure: float = .8         # of self-teaching: the least probability with which the first training gives a label to the second
     aug: float = 1.          # strength of augmentation, the same from scratch and fine-tuned
     methods: tuple = tuple(PRETEXTS)
-    again: tuple = ('simclr-imagenet',) # methods beside the first that have its seeds too; added with that name's
+    again: tuple = ('simclr-imagenet',) # methods that have as many seeds as the first
     on: str = 'test'         # the part that is predicted; 'valid' to try settings out, which must not be done on the test part
 
 QUICK = Plan(size=48, split_seed=1, draws=1, seeds=1, side_columns=('3 a class',), pre_epochs=2, steps=16, methods=('simclr',)) # in a division of its own

@@ -361,7 +361,7 @@ def fundus(a):
     def against(p, arm, s):
         "The same photographs by an arm of `idrid` with the same seed: differences with intervals"
         other = pooled(idrid_table['runs'], [f'{arm}/{i}' + (f'/seed{s}' if s else '') for i,_ in folds])
-        return compare_models(other, p, 'dr').query("score in ('qwk', 'accuracy', 'referable.auc')").to_dict('records')
+        return [] if other is None else compare_models(other, p, 'dr').query("score in ('qwk', 'accuracy', 'referable.auc')").to_dict('records')
     pairs = {} if a.quick else {f'{arm} minus {x}, seed {s}': against(p, x, s) for arm,found in told.items() for s,p in found.items()
                                 for x in ('random weights', 'synthetic pretraining')}
     said = {k: v['mean'] for k,v in before.items() if k != 'gain'}
